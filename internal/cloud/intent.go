@@ -1,0 +1,58 @@
+package cloud
+
+import "time"
+
+// IntentKind names the flow that carries an intent out.
+type IntentKind string
+
+// The kinds of intent.
+const (
+	IntentBoot    IntentKind = "boot"
+	IntentDelete  IntentKind = "delete"
+	IntentStop    IntentKind = "stop"
+	IntentStart   IntentKind = "start"
+	IntentReboot  IntentKind = "reboot"
+	IntentMigrate IntentKind = "migrate"
+)
+
+// IntentKinds returns every kind.
+func IntentKinds() []IntentKind {
+	return []IntentKind{IntentBoot, IntentDelete, IntentStop, IntentStart, IntentReboot, IntentMigrate}
+}
+
+// Intent is what somebody asked to be done to a server: the edge writes it in the transaction that checks the server's state and
+// sets its task, then answers 202. Control starts one run with the intent's ID and removes the intent with the run's last write.
+type Intent struct {
+	ID        IntentID    `json:"id"`
+	Kind      IntentKind  `json:"kind"`
+	Server    ServerID    `json:"server"`
+	Migration MigrationID `json:"migration,omitempty"` // migrate
+	Hard      bool        `json:"hard,omitempty"`      // reboot
+	RequestID string      `json:"request_id"`          // "req-<uuid>" of the API call; the instance action's key
+	Project   ProjectID   `json:"project"`
+	User      UserID      `json:"user"`
+	Created   time.Time   `json:"created"`
+}
+
+// Action is what Nova calls an instance action: one request on one server with the events that carried it out.
+type Action struct {
+	Server    ServerID      `json:"server"`
+	RequestID string        `json:"request_id"`
+	Name      string        `json:"name"` // create, delete, stop, start, reboot, live-migration ...
+	Project   ProjectID     `json:"project"`
+	User      UserID        `json:"user"`
+	Message   string        `json:"message,omitempty"` // "Error" when it failed
+	Events    []ActionEvent `json:"events"`
+	Started   time.Time     `json:"started"`
+	Updated   time.Time     `json:"updated"`
+}
+
+// ActionEvent is one step of an action; Name is "flow_step" in Nova's manner, e.g. "migrate_prepare_target".
+type ActionEvent struct {
+	Name     string    `json:"name"`
+	Host     HostName  `json:"host,omitempty"`
+	Result   string    `json:"result,omitempty"` // "", "Success", "Error"
+	Details  string    `json:"details,omitempty"`
+	Started  time.Time `json:"started"`
+	Finished time.Time `json:"finished,omitzero"`
+}

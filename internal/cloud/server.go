@@ -1,0 +1,205 @@
+package cloud
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// VMState is what a server is, by Nova's words; it changes only when work has finished.
+type VMState string
+
+// The vm_states godwit uses.
+const (
+	VMBuilding VMState = "building"
+	VMActive   VMState = "active"
+	VMStopped  VMState = "stopped"
+	VMPaused   VMState = "paused"
+	VMError    VMState = "error"
+	VMDeleted  VMState = "deleted"
+)
+
+// VMStates returns every state.
+func VMStates() []VMState {
+	return []VMState{VMBuilding, VMActive, VMStopped, VMPaused, VMError, VMDeleted}
+}
+
+// vmMoves are the legal moves. VMDeleted is final.
+var vmMoves = map[VMState][]VMState{
+	VMBuilding: {VMActive, VMError, VMDeleted},
+	VMActive:   {VMStopped, VMPaused, VMError, VMDeleted},
+	VMStopped:  {VMActive, VMError, VMDeleted},
+	VMPaused:   {VMActive, VMStopped, VMError, VMDeleted},
+	VMError:    {VMActive, VMStopped, VMDeleted},
+	VMDeleted:  {},
+}
+
+// CanBecome reports whether the move from s to next is legal. Staying is always legal.
+func (s VMState) CanBecome(next VMState) bool { return s == next || slices.Contains(vmMoves[s], next) }
+
+// TaskState is the work in progress on a server, by Nova's words; TaskNone when there is none.
+type TaskState string
+
+// The task_states godwit uses.
+const (
+	TaskNone          TaskState = ""
+	TaskScheduling    TaskState = "scheduling"
+	TaskNetworking    TaskState = "networking"
+	TaskSpawning      TaskState = "spawning"
+	TaskDeleting      TaskState = "deleting"
+	TaskPoweringOff   TaskState = "powering-off"
+	TaskPoweringOn    TaskState = "powering-on"
+	TaskRebooting     TaskState = "rebooting"
+	TaskRebootingHard TaskState = "rebooting_hard"
+	TaskMigrating     TaskState = "migrating"
+)
+
+// PowerState is what the hypervisor says, with Nova's numbers.
+type PowerState int
+
+// Nova's power states.
+const (
+	PowerNone      PowerState = 0
+	PowerRunning   PowerState = 1
+	PowerPaused    PowerState = 3
+	PowerShutdown  PowerState = 4
+	PowerCrashed   PowerState = 6
+	PowerSuspended PowerState = 7
+)
+
+// Server is a virtual machine: what its owner asked for and where it lives. Written by the edge at creation (VMBuilding with a
+// boot intent) and for names and metadata; its state, host and generation are written by control's flows only.
+type Server struct {
+	ID                ServerID          `json:"id"`
+	Project           ProjectID         `json:"project"`
+	User              UserID            `json:"user"`
+	Name              string            `json:"name"`
+	Description       string            `json:"description,omitempty"` // microversion 2.19
+	Hostname          string            `json:"hostname"`              // guest's host name, from Name unless set (2.90)
+	Flavor            Flavor            `json:"flavor"`                // as it was at boot
+	Image             ImageID           `json:"image"`
+	ImageFormat       string            `json:"image_format"`
+	ImageBytes        int64             `json:"image_bytes"`
+	ImageVirtualBytes int64             `json:"image_virtual_bytes"`
+	ImageHash         string            `json:"image_hash"` // sha512 of the image's data
+	ImageProperties   map[string]string `json:"image_properties,omitempty"`
+	KeyName           string            `json:"key_name,omitempty"`
+	PublicKey         string            `json:"public_key,omitempty"`
+	Metadata          map[string]string `json:"metadata"`
+	Tags              []string          `json:"tags,omitempty"`      // microversion 2.26
+	UserData          string            `json:"user_data,omitempty"` // base64, as given
+	AdminPass         string            `json:"-"`                   // shown once, never stored
+	ConfigDrive       bool              `json:"config_drive"`
+	Ports             []PortID          `json:"ports"`
+	Zone              string            `json:"zone,omitempty"` // requested availability zone
+	Group             GroupID           `json:"group,omitempty"`
+	ForcedHost        HostName          `json:"forced_host,omitempty"` // asked for at creation (az:host or 2.74 host)
+	Locked            bool              `json:"locked"`
+	LockedReason      string            `json:"locked_reason,omitempty"` // 2.73
+	VMState           VMState           `json:"vm_state"`
+	Task              TaskState         `json:"task"`
+	Power             PowerState        `json:"power"`
+	Host              HostName          `json:"host,omitempty"` // where its domain and disks are; empty until placed
+	Generation        int64             `json:"generation"`     // grows with each decision about where or whether it runs; host calls carry it
+	Progress          int               `json:"progress"`       // 0..100
+	Fault             *Fault            `json:"fault,omitempty"`
+	BootIndex         int               `json:"boot_index"` // place among servers of one multi-create request
+	Reservation       string            `json:"reservation"`
+	Created           time.Time         `json:"created"`
+	Updated           time.Time         `json:"updated"`
+	Launched          time.Time         `json:"launched,omitzero"`
+	Terminated        time.Time         `json:"terminated,omitzero"`
+}
+
+// Fault is the last error a server's owner should see.
+type Fault struct {
+	Code    int       `json:"code"`
+	Message string    `json:"message"`
+	Details string    `json:"details,omitempty"` // administrators only
+	Created time.Time `json:"created"`
+}
+
+// RootBytes returns the size of the server's root disk: the flavor's, or the image's when the flavor says 0.
+func (s *Server) RootBytes() int64 {
+	if s.Flavor.RootGiB > 0 {
+		return int64(s.Flavor.RootGiB) << 30
+	}
+	return s.ImageVirtualBytes
+}
+
+// ServerObservation is what a host last saw of one of its servers. Owned by that host's agent.
+type ServerObservation struct {
+	Server     ServerID   `json:"server"`
+	Host       HostName   `json:"host"`
+	Generation int64      `json:"generation"` // generation of the last accepted call
+	Epoch      int64      `json:"epoch"`      // the agent's HostReport.Generation
+	Seq        int64      `json:"seq"`
+	Power      PowerState `json:"power"`
+	Reason     string     `json:"reason"` // libvirt's reason for the state: "booted", "migrated", "crashed", "shutdown" ...
+	At         time.Time  `json:"at"`
+}
+
+// Operation is something a user asks of a server.
+type Operation string
+
+// The operations, in the words Nova's error messages use.
+const (
+	OpDelete      Operation = "delete"
+	OpStart       Operation = "start"
+	OpStop        Operation = "stop"
+	OpReboot      Operation = "reboot"
+	OpRebootHard  Operation = "reboot_hard"
+	OpLiveMigrate Operation = "os-migrateLive"
+	OpConsole     Operation = "get_console_output"
+)
+
+// Operations returns every operation.
+func Operations() []Operation {
+	return []Operation{OpDelete, OpStart, OpStop, OpReboot, OpRebootHard, OpLiveMigrate, OpConsole}
+}
+
+type opRule struct {
+	states []VMState
+	tasks  []TaskState // nil: any; else the server's task must be one of them
+}
+
+var idle = []TaskState{TaskNone}
+
+// opRules follows Nova's check_instance_state decorators (nova/compute/api.py).
+var opRules = map[Operation]opRule{
+	OpDelete:      {VMStates(), nil},
+	OpStart:       {[]VMState{VMStopped}, idle},
+	OpStop:        {[]VMState{VMActive, VMError}, idle},
+	OpReboot:      {[]VMState{VMActive}, idle},
+	OpRebootHard:  {[]VMState{VMActive, VMStopped, VMPaused, VMError}, []TaskState{TaskNone, TaskRebooting, TaskRebootingHard}},
+	OpLiveMigrate: {[]VMState{VMActive, VMPaused}, idle},
+	OpConsole:     {[]VMState{VMActive, VMStopped, VMPaused, VMError, VMBuilding}, nil},
+}
+
+// Allow returns nil when op may be asked of s now, and otherwise a conflict with Nova's wording
+// ("Cannot 'stop' instance ID while it is in vm_state stopped").
+func (s *Server) Allow(op Operation) error {
+	rule, ok := opRules[op]
+	if !ok {
+		return Errorf(KindInternal, "no rule for operation %q", op)
+	}
+	if s.Locked && op != OpConsole {
+		return Errorf(KindConflict, "Instance %s is locked", s.ID)
+	}
+	if !slices.Contains(rule.states, s.VMState) {
+		return Errorf(KindConflict, "Cannot '%s' instance %s while it is in vm_state %s", op, s.ID, s.VMState)
+	}
+	if rule.tasks != nil && !slices.Contains(rule.tasks, s.Task) {
+		return Errorf(KindConflict, "Cannot '%s' instance %s while it is in task_state %s", op, s.ID, s.Task)
+	}
+	return nil
+}
+
+// Become moves the server to next and sets its task, or returns an internal error when the move is illegal.
+func (s *Server) Become(next VMState, task TaskState) error {
+	if !s.VMState.CanBecome(next) {
+		return E(KindInternal, "", fmt.Sprintf("server %s", s.ID), fmt.Errorf("illegal move from %s to %s", s.VMState, next))
+	}
+	s.VMState, s.Task = next, task
+	return nil
+}
