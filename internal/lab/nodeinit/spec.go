@@ -1,0 +1,59 @@
+package nodeinit
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+)
+
+// Spec says what a node is. It is written by the lab and read once, by process 1.
+type Spec struct {
+	// Lab and Node name the node in messages.
+	Lab, Node string
+	// Hostname is the node's UTS name; libvirt refuses a migration between equal names.
+	Hostname string
+	// Control is the path of the unix socket that Run listens on, in the mount namespace of the lab's maker.
+	Control string
+	// Mounts are bind mounts private to the node. Both ends must exist.
+	Mounts []Bind
+	// Units are started, in this order, once the lab has said "boot".
+	Units []Unit
+	// Tethered powers the node off when the maker of the lab exits. File descriptor 3 is then the read end of a pipe the maker holds.
+	Tethered bool
+	// Listeners names the sockets inherited after the tether (or from descriptor 3), for units with Sockets set.
+	Listeners []string
+}
+
+// Bind is one bind mount.
+type Bind struct {
+	Source, Target string
+}
+
+// Unit is a supervised process.
+type Unit struct {
+	// Name identifies the unit within its node: libvirtd, agent, server.
+	Name string
+	// Argv is the command; Argv[0] is an absolute path.
+	Argv []string
+	// Env is added to the node's plain environment.
+	Env []string
+	// Log is the file that receives stdout and stderr, opened before the private mounts hide it.
+	Log string
+	// WaitFor, when set, is a file without which the unit is not started. Its directory must exist.
+	WaitFor string
+	// Sockets passes the node's listeners to the unit by socket activation.
+	Sockets bool
+}
+
+// ReadSpec loads a Spec from a JSON file.
+func ReadSpec(path string) (Spec, error) {
+	var spec Spec
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return spec, fmt.Errorf("node spec: %w", err)
+	}
+	if err := json.Unmarshal(raw, &spec); err != nil {
+		return spec, fmt.Errorf("node spec %s: %w", path, err)
+	}
+	return spec, nil
+}
