@@ -1,0 +1,85 @@
+package tables
+
+import (
+	"time"
+
+	"github.com/godwit-cloud/godwit/internal/cloud"
+	"github.com/godwit-cloud/godwit/internal/store"
+)
+
+// Snapshot gathers what deciders may know from one view. The values are shared with the store: nobody may change them.
+func Snapshot(v store.View, now time.Time) cloud.Snapshot {
+	snap := cloud.Snapshot{Revision: v.Revision(), Now: now, Groups: map[cloud.GroupID]cloud.ServerGroup{}}
+	for _, a := range store.All(v, Aggregates) {
+		snap.Aggregates = append(snap.Aggregates, *a)
+	}
+	for _, g := range store.All(v, ServerGroups) {
+		snap.Groups[g.ID] = *g
+	}
+	zones := zonesOf(snap.Aggregates)
+	for _, h := range store.All(v, Hosts) { // in key order, which is name order
+		view := cloud.HostView{Host: *h, Zone: zoneOf(h, zones)}
+		if r, ok := store.Lookup(v, HostReports, h.Name); ok {
+			view.Report = *r
+		}
+		if u, ok := store.Lookup(v, Usages, h.Name); ok {
+			view.Usage = *u
+		}
+		_, connected := store.Lookup(v, HostSessions, h.Name)
+		view.Up = connected && !h.ForcedDown
+		snap.Hosts = append(snap.Hosts, view)
+	}
+	return snap
+}
+
+// zonesOf returns the availability zone that aggregates give to hosts.
+func zonesOf(aggregates []cloud.Aggregate) map[cloud.HostName]string {
+	zones := map[cloud.HostName]string{}
+	for _, a := range aggregates {
+		if zone := a.Metadata[cloud.MetaZone]; zone != "" {
+			for _, h := range a.Hosts {
+				zones[h] = zone
+			}
+		}
+	}
+	return zones
+}
+
+func zoneOf(h *cloud.Host, zones map[cloud.HostName]string) string {
+	switch {
+	case zones[h.Name] != "":
+		return zones[h.Name]
+	case h.Zone != "":
+		return h.Zone
+	}
+	return cloud.DefaultZone
+}
+
+// HostViewIn is Snapshot's view of one host as a transaction sees it, so that a claim commits only if nothing it was judged by has changed. The
+// report is left out of the commit's conditions: it changes every few seconds, and its figures are physical sizes that claims do not touch.
+func HostViewIn(tx *store.Tx, s store.Reader, name cloud.HostName) (cloud.HostView, error) {
+	host, err := store.Get(tx, Hosts, name)
+	if err != nil {
+		return cloud.HostView{}, err
+	}
+	view := cloud.HostView{Host: host}
+	usage, err := store.Get(tx, Usages, name)
+	if err != nil && !cloud.Is(err, cloud.KindNotFound) {
+		return cloud.HostView{}, err
+	}
+	view.Usage = usage
+	session, err := store.Peek(tx, HostSessions, name)
+	if err != nil {
+		return cloud.HostView{}, err
+	}
+	view.Up = session != nil && !host.ForcedDown
+	if r, ok := store.Lookup(s, HostReports, name); ok {
+		view.Report = *r
+	}
+	var aggregates []cloud.Aggregate
+	for _, a := range store.By(s, Aggregates, ByHost, name) {
+		aggregates = append(aggregates, *a)
+	}
+	view.Zone = zoneOf(&host, zonesOf(aggregates))
+	return view, nil
+}
