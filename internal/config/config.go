@@ -1,0 +1,116 @@
+package config
+
+import "time"
+
+// Config holds every setting. Sub-structs are passed by value to what they configure.
+type Config struct {
+	Server    Server    `key:"server" usage:"The control plane: API, store, scheduler."`
+	Agent     Agent     `key:"agent" usage:"The agent of a compute host."`
+	Migration Migration `key:"migration" usage:"Live migration. Used by the server."`
+	Placement Placement `key:"placement" usage:"Which host may take a server. Used by the server."`
+	Lab       Lab       `key:"lab" usage:"The lab: real hosts in namespaces of one machine."`
+}
+
+// Server configures `godwit server`.
+type Server struct {
+	APIListen       string        `key:"api_listen" usage:"Address of the OpenStack API. Ignored when systemd passes a socket named \"api\"."`
+	APICert         string        `key:"api_cert" usage:"PEM certificate of the API; with api_key it makes the API speak HTTPS."`
+	APIKey          string        `key:"api_key" usage:"PEM private key of api_cert."`
+	PublicURL       string        `key:"public_url" usage:"URL under which clients reach the API, put into the catalog. Empty: from api_listen."`
+	AgentListen     string        `key:"agent_listen" usage:"Address to which agents dial in, mutual TLS."`
+	AgentNames      []string      `key:"agent_names" usage:"Further DNS names and IP addresses of the agent listener's certificate."`
+	DataDir         string        `key:"data_dir" usage:"Directory of the embedded etcd, of images and of the certificate authority."`
+	ImageDir        string        `key:"image_dir" usage:"Directory of image data. Empty: images in data_dir."`
+	EtcdEndpoints   []string      `key:"etcd_endpoints" usage:"Client URLs of an external etcd cluster. Empty: etcd runs in this process."`
+	EtcdCA          string        `key:"etcd_ca" usage:"PEM certificates that the etcd cluster must chain to. Empty: the system's."`
+	EtcdCert        string        `key:"etcd_cert" usage:"PEM client certificate for the etcd cluster."`
+	EtcdKey         string        `key:"etcd_key" usage:"PEM private key of etcd_cert."`
+	EtcdUser        string        `key:"etcd_user" usage:"User name at an etcd cluster that asks for one."`
+	EtcdPassword    string        `key:"etcd_password" secret:"yes" usage:"Password of etcd_user."`
+	JoinTokenFile   string        `key:"join_token_file" usage:"File with the secret by which new agents enroll; made, mode 0600, when absent."`
+	BootstrapDir    string        `key:"bootstrap_dir" usage:"Where the first start writes the administrator's openrc and clouds.yaml, mode 0600."`
+	Region          string        `key:"region" usage:"Region name in the catalog."`
+	Name            string        `key:"name" usage:"Name of this server instance in elections and logs. Empty: the host name."`
+	TokenLifetime   time.Duration `key:"token_lifetime" usage:"How long a token is valid."`
+	GravesMax       int           `key:"graves_max" usage:"How many deleted servers stay visible to administrators."`
+	ShutdownTimeout time.Duration `key:"shutdown_timeout" usage:"How long requests in progress may take when the server is told to stop."`
+	MemoryLimit     Size          `key:"memory_limit" usage:"Soft limit of the Go heap (GOMEMLIMIT). 0: none."`
+	LogLevel        string        `key:"log_level" usage:"debug, info, warn or error."`
+	LogFormat       string        `key:"log_format" usage:"text or json."`
+	PprofListen     string        `key:"pprof_listen" usage:"Address of Go's profiler, for developers. Empty: off."`
+}
+
+// Agent configures `godwit agent`.
+type Agent struct {
+	Server           string        `key:"server" usage:"Address of the server's agent listener, HOST:PORT."`
+	JoinTokenFile    string        `key:"join_token_file" usage:"File with the server's join token. Read only while the agent has no certificate."`
+	Name             string        `key:"name" usage:"The host's name in the fleet. Empty: the host name."`
+	DataDir          string        `key:"data_dir" usage:"Directory of server disks, the image cache, certificates and the agent's journal."`
+	LibvirtSocket    string        `key:"libvirt_socket" usage:"libvirtd's unix socket."`
+	MigrationAddress string        `key:"migration_address" usage:"IP address of this host for libvirt's and QEMU's migration traffic. Empty: the address the server is reached from."`
+	TunnelAddress    string        `key:"tunnel_address" usage:"IP address of this host's VXLAN end point. Empty: migration_address."`
+	Emulator         string        `key:"emulator" usage:"auto proves KVM by starting a guest; kvm and tcg skip the proof."`
+	CPUModel         string        `key:"cpu_model" usage:"CPU model of guests. Empty: one that every host can give."`
+	PKIDir           string        `key:"pki_dir" usage:"Where the agent installs the certificates that libvirtd and QEMU read."`
+	StopGrace        time.Duration `key:"stop_grace" usage:"How long a guest may take to shut down when the flow gives no time of its own."`
+	MemoryLimit      Size          `key:"memory_limit" usage:"Soft limit of the Go heap (GOMEMLIMIT). 0: none."`
+	LogLevel         string        `key:"log_level" usage:"debug, info, warn or error."`
+	LogFormat        string        `key:"log_format" usage:"text or json."`
+	PprofListen      string        `key:"pprof_listen" usage:"Address of Go's profiler, for developers. Empty: off."`
+}
+
+// Migration configures live migrations.
+type Migration struct {
+	DowntimeMax         time.Duration `key:"downtime_max" usage:"Longest pause of a guest at the switch that QEMU may aim for."`
+	Bandwidth           Size          `key:"bandwidth" usage:"Bytes per second that one migration may use, e.g. 100MiB. 0: unlimited."`
+	AutoConverge        bool          `key:"auto_converge" usage:"Slow down a guest that dirties memory faster than it can be copied."`
+	PostCopy            bool          `key:"post_copy" usage:"Let force-complete switch to post-copy instead of pausing the guest."`
+	ParallelConnections int           `key:"parallel_connections" usage:"QEMU multifd connections of one migration; 1: a single stream."`
+	TimeoutPerGiB       time.Duration `key:"timeout_per_gib" usage:"A migration that takes longer than this for each GiB of memory and copied disk (at least 2) meets timeout_action. 0: never."`
+	TimeoutAction       string        `key:"timeout_action" usage:"abort or force_complete."`
+	OutboundMax         int           `key:"outbound_max" usage:"Migrations that may leave one host at a time; further ones stay queued."`
+	InboundMax          int           `key:"inbound_max" usage:"Migrations that may enter one host at a time; further ones stay queued."`
+	ClusterMax          int           `key:"cluster_max" usage:"Migrations at a time in the whole fleet. 0: no limit."`
+}
+
+// Placement configures the scheduler.
+type Placement struct {
+	CPURatio        float64 `key:"cpu_ratio" usage:"Virtual CPUs that may be claimed for each physical thread."`
+	RAMRatio        float64 `key:"ram_ratio" usage:"Memory that may be claimed for each byte of a host."`
+	DiskRatio       float64 `key:"disk_ratio" usage:"Disk that may be claimed for each byte of a host."`
+	ReservedRAMMiB  int     `key:"reserved_ram_mib" usage:"Memory of each host that servers never get."`
+	ReservedDiskGiB int     `key:"reserved_disk_gib" usage:"Disk of each host that servers never get."`
+}
+
+// Lab configures `godwit lab`.
+type Lab struct {
+	Dir     string `key:"dir" usage:"Directory of the lab's files."`
+	Hosts   int    `key:"hosts" usage:"Number of compute hosts."`
+	APIPort int    `key:"api_port" usage:"Port on 127.0.0.1 of the lab's API."`
+}
+
+// Default returns the settings of an empty configuration.
+func Default() Config {
+	return Config{
+		Server: Server{
+			APIListen: "127.0.0.1:8774", AgentListen: "0.0.0.0:8779", DataDir: "/var/lib/godwit",
+			JoinTokenFile: "/etc/godwit/join-token", BootstrapDir: "/etc/godwit", Region: "RegionOne",
+			TokenLifetime: time.Hour, GravesMax: 1000, ShutdownTimeout: 10 * time.Second, LogLevel: "info", LogFormat: "text",
+		},
+		Agent: Agent{
+			JoinTokenFile: "/etc/godwit/join-token", DataDir: "/var/lib/godwit-agent",
+			LibvirtSocket: "/var/run/libvirt/libvirt-sock", Emulator: "auto", PKIDir: "/etc/pki", StopGrace: time.Minute,
+			LogLevel: "info", LogFormat: "text",
+		},
+		// Nova aims for 500 ms, QEMU for 300 ms; 800 s per GiB and "abort" are Nova's. Two each way keep both ends of a link busy while one
+		// migration prepares or switches; more only makes each slower.
+		Migration: Migration{
+			DowntimeMax: 300 * time.Millisecond, AutoConverge: true, ParallelConnections: 1,
+			TimeoutPerGiB: 800 * time.Second, TimeoutAction: "abort", OutboundMax: 2, InboundMax: 2,
+		},
+		// Memory is not overcommitted: a host that swaps hurts every guest on it. Nova's 16 virtual CPUs per thread is for idle guests; 4 is
+		// where contention begins to show.
+		Placement: Placement{CPURatio: 4, RAMRatio: 1, DiskRatio: 1, ReservedRAMMiB: 512},
+		Lab:       Lab{Dir: "/var/lib/godwit-lab", Hosts: 3, APIPort: 8774},
+	}
+}

@@ -1,0 +1,143 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/godwit-cloud/godwit/internal/cloud"
+)
+
+// Validate checks every section for values that can never work. Each message names the setting and says what to do.
+func (c *Config) Validate() error {
+	v := &validator{}
+	c.Server.validate(v)
+	c.Agent.validate(v)
+	c.Migration.validate(v)
+	c.Placement.validate(v)
+	v.must(c.Lab.Hosts >= 1 && c.Lab.Hosts <= labHostsMax, "lab.hosts", "must be 1 to %d, is %d", labHostsMax, c.Lab.Hosts)
+	v.must(c.Lab.APIPort > 0 && c.Lab.APIPort < 1<<16, "lab.api_port", "must be a port number, is %d", c.Lab.APIPort)
+	v.path("lab.dir", c.Lab.Dir)
+	return v.result()
+}
+
+// labHostsMax: the lab numbers its hosts in one octet of each network, and a libvirtd takes some 50 MB.
+const labHostsMax = 50
+
+// ValidateAgent checks in addition what only an agent that is about to start must have.
+func (c *Config) ValidateAgent() error {
+	v := &validator{}
+	v.must(c.Agent.Server != "", "agent.server", "must be set to the HOST:PORT of the server's agent listener")
+	return errors.Join(c.Validate(), v.result())
+}
+
+type validator struct{ errs []error }
+
+func (v *validator) must(ok bool, setting, format string, args ...any) {
+	if !ok {
+		v.errs = append(v.errs, fmt.Errorf("%s "+format, append([]any{setting}, args...)...))
+	}
+}
+
+func (v *validator) result() error {
+	if len(v.errs) == 0 {
+		return nil
+	}
+	return cloud.E(cloud.KindInvalid, "configuration", "", errors.Join(v.errs...))
+}
+
+func (v *validator) listen(setting, value string, optional bool) {
+	if value == "" && optional {
+		return
+	}
+	_, port, err := net.SplitHostPort(value)
+	v.must(err == nil && port != "", setting, "must be an address such as 127.0.0.1:8774, is %q", value)
+}
+
+func (v *validator) path(setting, value string) {
+	v.must(filepath.IsAbs(value), setting, "must be an absolute path, is %q", value)
+}
+
+func (v *validator) oneOf(setting, value string, allowed ...string) {
+	v.must(slices.Contains(allowed, value), setting, "must be one of %s, is %q", strings.Join(allowed, ", "), value)
+}
+
+func (v *validator) address(setting, value string) {
+	_, err := netip.ParseAddr(value)
+	v.must(value == "" || err == nil, setting, "must be an IP address, is %q", value)
+}
+
+func (v *validator) pair(first, a, second, b string) {
+	v.must((a == "") == (b == ""), first, "and %s must be set together", second)
+}
+
+func (s *Server) validate(v *validator) {
+	v.listen("server.api_listen", s.APIListen, false)
+	v.listen("server.agent_listen", s.AgentListen, false)
+	v.listen("server.pprof_listen", s.PprofListen, true)
+	v.path("server.data_dir", s.DataDir)
+	v.path("server.bootstrap_dir", s.BootstrapDir)
+	v.path("server.join_token_file", s.JoinTokenFile)
+	if s.ImageDir != "" {
+		v.path("server.image_dir", s.ImageDir)
+	}
+	if s.PublicURL != "" {
+		u, err := url.Parse(s.PublicURL)
+		v.must(err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "", "server.public_url",
+			"must be a URL such as https://cloud.example.org, is %q", s.PublicURL)
+	}
+	v.pair("server.api_cert", s.APICert, "server.api_key", s.APIKey)
+	v.pair("server.etcd_cert", s.EtcdCert, "server.etcd_key", s.EtcdKey)
+	for _, e := range s.EtcdEndpoints {
+		u, err := url.Parse(e)
+		v.must(err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "", "server.etcd_endpoints",
+			"must be URLs such as https://10.0.0.1:2379, one is %q", e)
+	}
+	v.must(s.TokenLifetime > 0, "server.token_lifetime", "must be greater than 0")
+	v.must(s.GravesMax >= 0, "server.graves_max", "must not be negative")
+	v.must(s.Region != "", "server.region", "must not be empty")
+	v.oneOf("server.log_level", s.LogLevel, "debug", "info", "warn", "error")
+	v.oneOf("server.log_format", s.LogFormat, "text", "json")
+}
+
+func (a *Agent) validate(v *validator) {
+	v.listen("agent.server", a.Server, true)
+	v.listen("agent.pprof_listen", a.PprofListen, true)
+	v.path("agent.data_dir", a.DataDir)
+	v.path("agent.join_token_file", a.JoinTokenFile)
+	v.path("agent.libvirt_socket", a.LibvirtSocket)
+	v.path("agent.pki_dir", a.PKIDir)
+	v.address("agent.migration_address", a.MigrationAddress)
+	v.address("agent.tunnel_address", a.TunnelAddress)
+	v.oneOf("agent.emulator", a.Emulator, "auto", "kvm", "tcg")
+	v.oneOf("agent.log_level", a.LogLevel, "debug", "info", "warn", "error")
+	v.oneOf("agent.log_format", a.LogFormat, "text", "json")
+	v.must(!strings.ContainsAny(a.Name, "/ \t"), "agent.name", "must not contain slashes or spaces, is %q", a.Name)
+}
+
+// parallelConnectionsMax is libvirt's own bound on multifd channels.
+const parallelConnectionsMax = 255
+
+func (m *Migration) validate(v *validator) {
+	v.must(m.DowntimeMax > 0, "migration.downtime_max", "must be greater than 0")
+	v.must(m.ParallelConnections >= 1 && m.ParallelConnections <= parallelConnectionsMax, "migration.parallel_connections",
+		"must be 1 to %d, is %d", parallelConnectionsMax, m.ParallelConnections)
+	v.must(m.TimeoutPerGiB >= 0, "migration.timeout_per_gib", "must not be negative")
+	v.oneOf("migration.timeout_action", m.TimeoutAction, "abort", "force_complete")
+	v.must(m.OutboundMax >= 1, "migration.outbound_max", "must be at least 1")
+	v.must(m.InboundMax >= 1, "migration.inbound_max", "must be at least 1")
+	v.must(m.ClusterMax >= 0, "migration.cluster_max", "must not be negative")
+}
+
+func (p *Placement) validate(v *validator) {
+	v.must(p.CPURatio > 0, "placement.cpu_ratio", "must be greater than 0")
+	v.must(p.RAMRatio > 0, "placement.ram_ratio", "must be greater than 0")
+	v.must(p.DiskRatio > 0, "placement.disk_ratio", "must be greater than 0")
+	v.must(p.ReservedRAMMiB >= 0, "placement.reserved_ram_mib", "must not be negative")
+	v.must(p.ReservedDiskGiB >= 0, "placement.reserved_disk_gib", "must not be negative")
+}
