@@ -47,13 +47,13 @@ func names(verdicts []cloud.Verdict, fits bool) []cloud.HostName {
 
 // drawHost draws a host that may be small, disabled, down, silent or of another kind.
 func drawHost(t *rapid.T, i int) cloud.HostView {
-	h := host(fmt.Sprintf("h%02d", i), rapid.IntRange(0, 8).Draw(t, "vcpus"), rapid.IntRange(0, 8192).Draw(t, "ram"), rapid.IntRange(0, 40).Draw(t, "disk"))
-	rare := rapid.IntRange(0, 5)
+	h := host(fmt.Sprintf("h%02d", i), rapid.IntRange(2, 32).Draw(t, "vcpus"), rapid.IntRange(2048, 32768).Draw(t, "ram"), rapid.IntRange(10, 200).Draw(t, "disk"))
+	rare := rapid.IntRange(0, 9)
 	h.Host.Disabled = rare.Draw(t, "disabled") == 0
 	h.Host.ForcedDown = rare.Draw(t, "forced") == 0
 	h.Up = rare.Draw(t, "up") != 0 && !h.Host.ForcedDown
-	h.Zone = rapid.SampledFrom([]string{"nova", "nova", "az2"}).Draw(t, "zone")
-	h.Report.Virtualization = rapid.SampledFrom([]string{"tcg", "tcg", "kvm"}).Draw(t, "virt")
+	h.Zone = rapid.SampledFrom([]string{"nova", "nova", "nova", "az2"}).Draw(t, "zone")
+	h.Report.Virtualization = rapid.SampledFrom([]string{"tcg", "tcg", "tcg", "kvm"}).Draw(t, "virt")
 	h.Report.QEMUVersion = rapid.SampledFrom([]string{"7.2.0", "8.1.0"}).Draw(t, "qemu")
 	h.Report.SharedDiskID = rapid.SampledFrom([]string{"", "", "nfs1"}).Draw(t, "shared")
 	return h
@@ -79,7 +79,7 @@ type world struct {
 
 func drawWorld(t *rapid.T) *world {
 	w := &world{policy: drawPolicy(t), snap: snapshot(), where: map[cloud.ServerID][]cloud.HostName{}}
-	for i := range rapid.IntRange(1, 6).Draw(t, "hosts") {
+	for i := range rapid.IntRange(2, 5).Draw(t, "hosts") {
 		w.snap.Hosts = append(w.snap.Hosts, drawHost(t, i))
 	}
 	for _, policy := range []cloud.GroupPolicy{cloud.PolicyAffinity, cloud.PolicyAntiAffinity, cloud.PolicySoftAffinity, cloud.PolicySoftAntiAffinity} {
@@ -94,10 +94,10 @@ func (w *world) drawRequest(t *rapid.T) placement.Request {
 	r := placement.Request{
 		Server: cloud.ServerID(fmt.Sprintf("s%d", w.next)), Purpose: placement.PurposeBoot,
 		Resources: cloud.Resources{VCPUs: rapid.IntRange(1, 4).Draw(t, "need vcpus"), RAMMiB: rapid.IntRange(64, 4096).Draw(t, "need ram"), DiskGiB: rapid.IntRange(0, 20).Draw(t, "need disk")},
-		Zone:      rapid.SampledFrom([]string{"", "", "nova", "az2"}).Draw(t, "zone"),
+		Zone:      rapid.SampledFrom([]string{"", "", "", "nova", "az2"}).Draw(t, "zone"),
 		Group:     rapid.SampledFrom([]cloud.GroupID{"", "affinity", "anti-affinity", "soft-affinity", "soft-anti-affinity"}).Draw(t, "group"),
 	}
-	if rapid.IntRange(0, 4).Draw(t, "force?") == 0 {
+	if rapid.IntRange(0, 9).Draw(t, "force?") == 0 {
 		r.ForcedHost = rapid.SampledFrom(w.snap.Hosts).Draw(t, "forced").Host.Name
 	}
 	return r
