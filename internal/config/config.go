@@ -1,6 +1,9 @@
 package config
 
-import "time"
+import (
+	"path/filepath"
+	"time"
+)
 
 // Config holds every setting. Sub-structs are passed by value to what they configure.
 type Config struct {
@@ -28,7 +31,7 @@ type Server struct {
 	EtcdUser        string        `key:"etcd_user" usage:"User name at an etcd cluster that asks for one."`
 	EtcdPassword    string        `key:"etcd_password" secret:"yes" usage:"Password of etcd_user."`
 	JoinTokenFile   string        `key:"join_token_file" usage:"File with the secret by which new agents enroll; made, mode 0600, when absent."`
-	BootstrapDir    string        `key:"bootstrap_dir" usage:"Where the first start writes the administrator's openrc and clouds.yaml, mode 0600."`
+	BootstrapDir    string        `key:"bootstrap_dir" usage:"Where the first start writes the administrator's openrc and clouds.yaml, mode 0600. Empty: data_dir."`
 	Region          string        `key:"region" usage:"Region name in the catalog."`
 	Name            string        `key:"name" usage:"Name of this server instance in elections and logs. Empty: the host name."`
 	TokenLifetime   time.Duration `key:"token_lifetime" usage:"How long a token is valid."`
@@ -84,9 +87,9 @@ type Placement struct {
 
 // Lab configures `godwit lab`.
 type Lab struct {
-	Dir     string `key:"dir" usage:"Directory of the lab's files."`
+	Name    string `key:"name" usage:"Name of the lab."`
 	Hosts   int    `key:"hosts" usage:"Number of compute hosts."`
-	APIPort int    `key:"api_port" usage:"Port on 127.0.0.1 of the lab's API."`
+	APIPort int    `key:"api_port" usage:"Port on 127.0.0.1 of the lab's API; 0 takes a free one."`
 }
 
 // Default returns the settings of an empty configuration.
@@ -94,11 +97,11 @@ func Default() Config {
 	return Config{
 		Server: Server{
 			APIListen: "127.0.0.1:8774", AgentListen: "0.0.0.0:8779", DataDir: "/var/lib/godwit",
-			JoinTokenFile: "/etc/godwit/join-token", BootstrapDir: "/etc/godwit", Region: "RegionOne",
+			JoinTokenFile: "/etc/godwit/join-token", Region: "RegionOne",
 			TokenLifetime: time.Hour, GravesMax: 1000, ShutdownTimeout: 10 * time.Second, LogLevel: "info", LogFormat: "text",
 		},
 		Agent: Agent{
-			JoinTokenFile: "/etc/godwit/join-token", DataDir: "/var/lib/godwit-agent",
+			JoinTokenFile: "/etc/godwit/join-token", DataDir: "/var/lib/godwit/agent",
 			LibvirtSocket: "/var/run/libvirt/libvirt-sock", Emulator: "auto", PKIDir: "/etc/pki", StopGrace: time.Minute,
 			LogLevel: "info", LogFormat: "text",
 		},
@@ -111,6 +114,22 @@ func Default() Config {
 		// Memory is not overcommitted: a host that swaps hurts every guest on it. Nova's 16 virtual CPUs per thread is for idle guests; 4 is
 		// where contention begins to show.
 		Placement: Placement{CPURatio: 4, RAMRatio: 1, DiskRatio: 1, ReservedRAMMiB: 512},
-		Lab:       Lab{Dir: "/var/lib/godwit-lab", Hosts: 3, APIPort: 8774},
+		Lab:       Lab{Name: "default", Hosts: 3},
 	}
+}
+
+// Images returns the directory of image data.
+func (s Server) Images() string {
+	if s.ImageDir != "" {
+		return s.ImageDir
+	}
+	return filepath.Join(s.DataDir, "images")
+}
+
+// Bootstrap returns the directory of the administrator's first credentials.
+func (s Server) Bootstrap() string {
+	if s.BootstrapDir != "" {
+		return s.BootstrapDir
+	}
+	return s.DataDir
 }

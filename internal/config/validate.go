@@ -21,8 +21,7 @@ func (c *Config) Validate() error {
 	c.Migration.validate(v)
 	c.Placement.validate(v)
 	v.must(c.Lab.Hosts >= 1 && c.Lab.Hosts <= labHostsMax, "lab.hosts", "must be 1 to %d, is %d", labHostsMax, c.Lab.Hosts)
-	v.must(c.Lab.APIPort > 0 && c.Lab.APIPort < 1<<16, "lab.api_port", "must be a port number, is %d", c.Lab.APIPort)
-	v.path("lab.dir", c.Lab.Dir)
+	v.must(c.Lab.APIPort >= 0 && c.Lab.APIPort < 1<<16, "lab.api_port", "must be a port number or 0, is %d", c.Lab.APIPort)
 	return v.result()
 }
 
@@ -81,10 +80,12 @@ func (s *Server) validate(v *validator) {
 	v.listen("server.agent_listen", s.AgentListen, false)
 	v.listen("server.pprof_listen", s.PprofListen, true)
 	v.path("server.data_dir", s.DataDir)
-	v.path("server.bootstrap_dir", s.BootstrapDir)
 	v.path("server.join_token_file", s.JoinTokenFile)
 	if s.ImageDir != "" {
 		v.path("server.image_dir", s.ImageDir)
+	}
+	if s.BootstrapDir != "" {
+		v.path("server.bootstrap_dir", s.BootstrapDir)
 	}
 	if s.PublicURL != "" {
 		u, err := url.Parse(s.PublicURL)
