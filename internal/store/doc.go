@@ -1,12 +1,12 @@
 // Package store keeps godwit's truth: etcd for every write, a replica in memory for every read.
 //
-//	 Update(fn) ---- one etcd transaction: compare all that was read, then write ----> etcd (embedded or a cluster)
-//	    ^                                                                                |
-//	    | first attempt reads                                                            | one watch over the whole prefix
-//	    |                                                                                v
-//	 View, Lookup, By, Ascend  <---- newest snapshot (atomic pointer) <---- feeder: the one goroutine that changes the trees
-//	                                                                          |
-//	 Watch (kicks), WatchRecords (changes) <---- bounded, merging mailboxes --+
+//	Update(fn) ---- one etcd transaction: compare all that was read, then write ----> etcd (embedded or a cluster)
+//	   ^                                                                                |
+//	   | first attempt reads                                                            | one watch over the whole prefix
+//	   |                                                                                v
+//	View, Lookup, By, Ascend  <---- newest snapshot (atomic pointer) <---- feeder: the one goroutine that changes the trees
+//	                                                                         |
+//	Watch (kicks), WatchRecords (changes) <---- bounded, merging mailboxes --+
 //
 // # Tables
 //
