@@ -1,0 +1,341 @@
+package hostapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/godwit-cloud/godwit/internal/cloud"
+	"github.com/godwit-cloud/godwit/internal/hostapi/hostpb"
+)
+
+const (
+	heartbeatEvery = time.Second
+
+	// Reconnecting: quick at first, for a server that restarts; slow enough later that a thousand agents do not storm it.
+	retryMin = 100 * time.Millisecond
+	retryMax = 3 * time.Second
+	// steadyAfter is how long a connection must have lasted for the next back-off to begin anew.
+	steadyAfter = 5 * time.Second
+
+	// fetchWaitMax is how long FetchImage waits for the server to be connected.
+	fetchWaitMax = 10 * time.Second
+	// renewRetryAfter paces attempts to renew a certificate, which has a third of its life to succeed.
+	renewRetryAfter = time.Minute
+)
+
+var reconnectParams = grpc.ConnectParams{
+	Backoff:           backoff.Config{BaseDelay: retryMin, Multiplier: 1.6, Jitter: 0.3, MaxDelay: retryMax},
+	MinConnectTimeout: handshakeMax,
+}
+
+// AgentOptions are what Dial needs. Server, Name and CertDir are required.
+type AgentOptions struct {
+	Server    string         // host:port of godwit's server
+	Name      cloud.HostName // this host
+	Token     string         // join token; needed until CertDir holds a certificate
+	CertDir   string         // made when absent, mode 0700
+	Addresses []net.IP       // this host's addresses, for its certificate: libvirt and QEMU peers verify them
+	Logger    *slog.Logger   // nil: slog.Default
+	// Renewed is called, when not nil, after a certificate was replaced while Run runs: its copies must be refreshed.
+	Renewed func(CertFiles)
+	// Dial replaces net.Dialer (tests).
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// Agent is a host's end of the wire.
+type Agent struct {
+	opts     AgentOptions
+	log      *slog.Logger
+	files    CertFiles
+	identity atomic.Pointer[identity]
+	outbox   *Outbox
+	cc       *grpc.ClientConn // protocol "h2"; gRPC reconnects it
+	up       atomic.Bool
+}
+
+// Dial makes sure that the host has a certificate, enrolling with the join token if need be, and returns an agent whose
+// connections Run will keep. It waits for an unreachable server until ctx ends; a refusal is final and returned at once.
+// Close the agent, or Run it, which closes it.
+func Dial(ctx context.Context, opts AgentOptions) (*Agent, error) {
+	if err := CheckHostName(opts.Name); err != nil {
+		return nil, err
+	}
+	if opts.Server == "" || opts.CertDir == "" {
+		return nil, errors.New("hostapi.Dial: Server and CertDir are required")
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.Default()
+	}
+	if opts.Dial == nil {
+		opts.Dial = new(net.Dialer).DialContext
+	}
+	a := &Agent{opts: opts, log: opts.Logger, files: filesIn(opts.CertDir), outbox: newOutbox()}
+	if err := a.ensureIdentity(ctx); err != nil {
+		return nil, err
+	}
+	cc, err := a.controlClient()
+	if err != nil {
+		return nil, err
+	}
+	a.cc = cc
+	return a, nil
+}
+
+// Outbox returns where the host puts what it has to say.
+func (a *Agent) Outbox() *Outbox { return a.outbox }
+
+// Files returns where the host's certificate, key and CA are.
+func (a *Agent) Files() CertFiles { return a.files }
+
+// Connected reports whether a session stands now.
+func (a *Agent) Connected() bool { return a.up.Load() }
+
+// Close ends the connections of an agent that is not running.
+func (a *Agent) Close() error { return a.cc.Close() }
+
+// Run keeps both connections up, serving host on the reversed one, until ctx ends; then it closes the agent, waits for every
+// goroutine and call it started and returns nil. Calls in progress see their context end. Run may be called once.
+func (a *Agent) Run(ctx context.Context, host hostpb.HostServer) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	opts := append(serverKeepalive(),
+		grpc.Creds(handshaken{}),
+		grpc.WaitForHandlers(true),
+		grpc.ChainUnaryInterceptor(unaryServerErrors),
+		grpc.ChainStreamInterceptor(streamServerErrors),
+	)
+	server := grpc.NewServer(opts...)
+	hostpb.RegisterHostServer(server, host)
+	links := newLinkListener()
+
+	var owned sync.WaitGroup
+	owned.Go(func() { _ = server.Serve(links) })
+	owned.Go(func() {
+		a.keep(ctx, "reversed connection", func(ctx context.Context) error { return a.reversed(ctx, links) })
+	})
+	owned.Go(func() { a.keep(ctx, "session", a.session) })
+	owned.Go(func() { a.renew(ctx) })
+	<-ctx.Done()
+	_ = links.Close()
+	server.Stop()
+	err := a.cc.Close()
+	owned.Wait()
+	return err
+}
+
+// keep runs one connection again and again.
+func (a *Agent) keep(ctx context.Context, what string, connect func(context.Context) error) {
+	wait := newBackoff()
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := connect(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if time.Since(began) > steadyAfter {
+			wait = newBackoff()
+		}
+		a.log.Warn(what+" lost", "server", a.opts.Server, "error", err)
+		pause(ctx, wait.next())
+	}
+}
+
+// reversed dials once and waits for the end of the connection, on which the server is the client.
+func (a *Agent) reversed(ctx context.Context, links *linkListener) error {
+	l, err := a.connect(ctx, a.tlsConfig(alpnHost))
+	if err != nil {
+		return err
+	}
+	links.offer(l)
+	select {
+	case <-l.closed:
+		return errors.New("connection closed")
+	case <-ctx.Done():
+		return l.Close()
+	}
+}
+
+// session holds one stream until it breaks.
+func (a *Agent) session(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if err := a.outbox.ready(ctx); err != nil {
+		return err
+	}
+	stream, err := hostpb.NewControlClient(a.cc).Session(ctx, grpc.WaitForReady(true))
+	if err != nil {
+		return FromStatus(ctx, err)
+	}
+	a.outbox.restart()
+	var sender sync.WaitGroup
+	sender.Go(func() {
+		defer cancel() // a failed sender ends the receiver
+		a.send(ctx, stream)
+	})
+	err = a.hear(ctx, cancel, stream)
+	a.up.Store(false)
+	cancel()
+	sender.Wait()
+	return err
+}
+
+type sessionStream = grpc.BidiStreamingClient[hostpb.HostEvent, hostpb.HostNotice]
+
+// send says everything, then a heartbeat, then what changes, with a heartbeat every second, until the stream breaks.
+func (a *Agent) send(ctx context.Context, stream sessionStream) {
+	beat := time.NewTicker(heartbeatEvery)
+	defer beat.Stop()
+	var seq int64
+	due := true // the first heartbeat follows the first full report
+	for {
+		for _, event := range a.outbox.take() {
+			if stream.Send(event) != nil {
+				return // hear has the reason
+			}
+		}
+		if due {
+			seq++
+			heartbeat := &hostpb.Heartbeat{Seq: seq, Sent: timestamppb.Now()}
+			if stream.Send(&hostpb.HostEvent{Event: &hostpb.HostEvent_Heartbeat{Heartbeat: heartbeat}}) != nil {
+				return
+			}
+			due = false
+		}
+		select {
+		case <-a.outbox.changed:
+		case <-beat.C:
+			due = true
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// hear reads the server's notices and ends when the stream does or the server is silent for the session's time to live.
+func (a *Agent) hear(ctx context.Context, cancel context.CancelFunc, stream sessionStream) error {
+	ttl := SessionTTLDefault
+	var silent atomic.Bool
+	silence := time.AfterFunc(ttl, func() { silent.Store(true); cancel() })
+	defer silence.Stop()
+	for {
+		notice, err := stream.Recv()
+		if silent.Load() {
+			return errSilent
+		}
+		if err == io.EOF {
+			return errors.New("the server ended the session")
+		}
+		if err != nil {
+			return FromStatus(ctx, err)
+		}
+		if w := notice.GetWelcome(); w != nil {
+			if d := w.GetSessionTtl().AsDuration(); d > 0 {
+				ttl = d
+			}
+			a.up.Store(true)
+			a.log.Info("session up", "server", a.opts.Server, "version", w.GetServerVersion())
+		}
+		silence.Reset(ttl)
+	}
+}
+
+// renew replaces the certificate when a third of its life is left.
+func (a *Agent) renew(ctx context.Context) {
+	for pause(ctx, time.Until(a.identity.Load().renewAt())) {
+		for {
+			err := a.enroll(ctx, a.identity.Load())
+			if err == nil {
+				break
+			}
+			a.log.Error("cannot renew the host certificate", "until", a.identity.Load().cert.Leaf.NotAfter, "error", err)
+			if !pause(ctx, renewRetryAfter) {
+				return
+			}
+		}
+		if a.opts.Renewed != nil {
+			a.opts.Renewed(a.files)
+		}
+	}
+}
+
+// FetchImage opens an image's data from the offset (bytes). It waits a few seconds for a server that is not connected. The reader
+// fails with KindUnavailable when the connection breaks; call again with a greater offset. Close it.
+func (a *Agent) FetchImage(ctx context.Context, id cloud.ImageID, offset int64) (io.ReadCloser, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	late := time.AfterFunc(fetchWaitMax, cancel)
+	r := &imageReader{ctx: ctx, cancel: cancel}
+	first, err := r.open(a.cc, id, offset)
+	if !late.Stop() {
+		cancel()
+		return nil, cloud.E(cloud.KindUnavailable, "fetch image", string(id), fmt.Errorf("no answer from the server within %s", fetchWaitMax))
+	}
+	if err != nil && err != io.EOF {
+		cancel()
+		return nil, FromStatus(ctx, err)
+	}
+	r.rest, r.end = first.GetData(), err
+	return r, nil
+}
+
+type imageReader struct {
+	ctx    context.Context
+	cancel context.CancelFunc
+	stream grpc.ServerStreamingClient[hostpb.ImageChunk]
+	rest   []byte
+	end    error
+}
+
+// open returns the first chunk, which tells at once of a missing image.
+func (r *imageReader) open(cc *grpc.ClientConn, id cloud.ImageID, offset int64) (*hostpb.ImageChunk, error) {
+	req := &hostpb.FetchImageRequest{ImageId: string(id), Offset: offset}
+	stream, err := hostpb.NewControlClient(cc).FetchImage(r.ctx, req, grpc.WaitForReady(true))
+	if err != nil {
+		return nil, err
+	}
+	r.stream = stream
+	return stream.Recv()
+}
+
+func (r *imageReader) Read(p []byte) (int, error) {
+	for len(r.rest) == 0 {
+		if r.end != nil {
+			return 0, r.end
+		}
+		chunk, err := r.stream.Recv()
+		if err != nil && err != io.EOF {
+			err = FromStatus(r.ctx, err)
+		}
+		r.rest, r.end = chunk.GetData(), err
+	}
+	n := copy(p, r.rest)
+	r.rest = r.rest[n:]
+	return n, nil
+}
+
+func (r *imageReader) Close() error {
+	r.cancel()
+	return nil
+}
+
+// retryDelay grows from retryMin to retryMax, with jitter so that agents of one outage do not come back in step.
+type retryDelay struct{ base time.Duration }
+
+func newBackoff() *retryDelay { return &retryDelay{base: retryMin} }
+
+func (b *retryDelay) next() time.Duration {
+	d := b.base/2 + rand.N(b.base/2+1)
+	b.base = min(2*b.base, retryMax)
+	return d
+}
