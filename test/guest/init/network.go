@@ -1,0 +1,231 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// network gets an address and keeps it.
+type network struct {
+	mu sync.Mutex
+	networkStatus
+}
+
+// networkStatus is the network's part of a status.
+type networkStatus struct {
+	IP      string   `json:"ip,omitempty"`
+	MAC     string   `json:"mac,omitempty"`
+	MTU     int      `json:"mtu,omitempty"`
+	Gateway string   `json:"gateway,omitempty"`
+	Routes  []string `json:"routes,omitempty"`
+	// Renewals counts leases renewed after the first.
+	Renewals int `json:"renewals"`
+	// MetadataSeen says that the metadata service answered; UUID and Name are from it or the config drive.
+	MetadataSeen bool   `json:"metadata_seen"`
+	UUID         string `json:"uuid,omitempty"`
+	Name         string `json:"name,omitempty"`
+}
+
+func newNetwork() *network { return &network{} }
+
+func (n *network) status() networkStatus {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.networkStatus
+}
+
+func (n *network) update(f func(*networkStatus)) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	f(&n.networkStatus)
+}
+
+// seen takes over what metadata tells about this server.
+func (n *network) seen(m metadata) {
+	n.update(func(s *networkStatus) { s.UUID, s.Name = m.UUID, m.Name })
+}
+
+const (
+	// firstLeaseWait is how long "ready" waits for an address; the client goes on trying after it.
+	firstLeaseWait = 30 * time.Second
+	// exchangeTimeout and exchangeTries bound one DHCP exchange.
+	exchangeTimeout = 2 * time.Second
+	exchangeTries   = 3
+	retryWait       = time.Second
+	// renewMin keeps a server with absurdly short leases from making the guest busy.
+	renewMin = 2 * time.Second
+	// metadataWait bounds the attempts to reach the metadata service.
+	metadataWait = 60 * time.Second
+	metadataURL  = "http://169.254.169.254/openstack/latest/"
+)
+
+// start configures the first network card and returns its address, or "none" if there is no card or no lease in time.
+func (n *network) start() string {
+	if lo, err := netlink.LinkByName("lo"); err == nil {
+		netlink.LinkSetUp(lo)
+	}
+	link, err := firstCard()
+	if err != nil {
+		say("network: %v", err)
+		return "none"
+	}
+	n.update(func(s *networkStatus) { s.MAC = link.Attrs().HardwareAddr.String() })
+	leased := make(chan string, 1) // the first address; nobody may be waiting for it any more
+	go n.keepAddress(link, leased)
+	select {
+	case ip := <-leased:
+		go n.fetchMetadata()
+		return ip
+	case <-time.After(firstLeaseWait):
+		say("network: no lease yet")
+		go func() { <-leased; n.fetchMetadata() }()
+		return "none"
+	}
+}
+
+// firstCard is the card with the lowest index that has hardware behind it.
+func firstCard() (netlink.Link, error) {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range links {
+		if _, err := os.Stat(filepath.Join("/sys/class/net", l.Attrs().Name, "device")); err == nil {
+			return l, netlink.LinkSetUp(l)
+		}
+	}
+	return nil, fmt.Errorf("no card")
+}
+
+// keepAddress obtains a lease, renews it, and starts again when it is lost.
+func (n *network) keepAddress(link netlink.Link, leased chan<- string) {
+	for ; ; time.Sleep(retryWait) {
+		client, err := nclient4.New(link.Attrs().Name, nclient4.WithTimeout(exchangeTimeout), nclient4.WithRetry(exchangeTries))
+		if err != nil {
+			say("dhcp: %v", err)
+			continue
+		}
+		if err := n.useLeases(client, link, leased); err != nil {
+			say("dhcp: %v", err)
+		}
+		client.Close()
+	}
+}
+
+// useLeases returns when no lease can be had or the one in use ran out.
+func (n *network) useLeases(client *nclient4.Client, link netlink.Link, leased chan<- string) error {
+	lease, err := client.Request(context.Background(), dhcpv4.WithRequestedOptions(
+		dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter, dhcpv4.OptionInterfaceMTU, dhcpv4.OptionClasslessStaticRoute,
+		dhcpv4.OptionDomainNameServer, dhcpv4.OptionHostName))
+	if err != nil {
+		return err
+	}
+	if err := n.applyLease(link, lease.ACK); err != nil {
+		return err
+	}
+	select {
+	case leased <- lease.ACK.YourIPAddr.String():
+	default:
+	}
+	for {
+		life := lease.ACK.IPAddressLeaseTime(time.Hour)
+		expires := lease.CreationTime.Add(life)
+		time.Sleep(max(time.Until(lease.CreationTime.Add(life/2)), renewMin))
+		renewed, err := client.Renew(context.Background(), lease)
+		if err != nil {
+			if time.Now().After(expires) {
+				return err
+			}
+			continue
+		}
+		lease = renewed
+		n.update(func(s *networkStatus) { s.Renewals++ })
+	}
+}
+
+// applyLease sets address, MTU and routes.
+func (n *network) applyLease(link netlink.Link, ack *dhcpv4.DHCPv4) error {
+	mask := ack.SubnetMask()
+	if mask == nil {
+		mask = ack.YourIPAddr.DefaultMask()
+	}
+	addr := &netlink.Addr{IPNet: &net.IPNet{IP: ack.YourIPAddr, Mask: mask}}
+	if err := netlink.AddrReplace(link, addr); err != nil {
+		return fmt.Errorf("address %s: %w", addr, err)
+	}
+	mtu := link.Attrs().MTU
+	if raw, err := dhcpv4.GetUint16(dhcpv4.OptionInterfaceMTU, ack.Options); err == nil {
+		mtu = int(raw)
+		if err := netlink.LinkSetMTU(link, mtu); err != nil {
+			say("mtu %d: %v", mtu, err)
+		}
+	}
+	routes := leaseRoutes(ack)
+	n.update(func(s *networkStatus) {
+		s.IP, s.MTU, s.Gateway, s.Routes = ack.YourIPAddr.String(), mtu, "", nil
+		for _, r := range routes {
+			s.Routes = append(s.Routes, r.String())
+		}
+		if gws := ack.Router(); len(gws) > 0 {
+			s.Gateway = gws[0].String()
+		}
+	})
+	for _, r := range routes {
+		if err := setRoute(link, r); err != nil {
+			say("route %s: %v", r, err)
+		}
+	}
+	return nil
+}
+
+// leaseRoutes are the classless static routes or, only without those, a default route by the first router (RFC 3442).
+func leaseRoutes(ack *dhcpv4.DHCPv4) dhcpv4.Routes {
+	if routes := ack.ClasslessStaticRoute(); len(routes) > 0 {
+		return routes
+	}
+	if gws := ack.Router(); len(gws) > 0 {
+		return dhcpv4.Routes{{Dest: &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}, Router: gws[0]}}
+	}
+	return nil
+}
+
+func setRoute(link netlink.Link, r *dhcpv4.Route) error {
+	route := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: r.Dest, Gw: r.Router}
+	if r.Router.IsUnspecified() {
+		route.Gw, route.Scope = nil, unix.RT_SCOPE_LINK
+	}
+	return netlink.RouteReplace(route)
+}
+
+// fetchMetadata asks the metadata service who this server is.
+func (n *network) fetchMetadata() {
+	client := &http.Client{Timeout: exchangeTimeout}
+	for end := time.Now().Add(metadataWait); time.Now().Before(end); time.Sleep(retryWait) {
+		resp, err := client.Get(metadataURL + "meta_data.json")
+		if err != nil {
+			continue
+		}
+		var m metadata
+		err = json.NewDecoder(resp.Body).Decode(&m)
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusOK || err != nil {
+			continue
+		}
+		n.seen(m)
+		n.update(func(s *networkStatus) { s.MetadataSeen = true })
+		say("metadata uuid=%s name=%s", m.UUID, m.Name)
+		return
+	}
+}

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"time"
+)
+
+const (
+	echoPort    = 7
+	controlPort = 9999
+	// lineBytesMax bounds a control command.
+	lineBytesMax = 1024
+)
+
+// status is the answer to the control command of that name.
+type status struct {
+	BootID      string `json:"boot_id"`
+	Hostname    string `json:"hostname,omitempty"`
+	UptimeMS    int64  `json:"uptime_ms"`
+	UnixMS      int64  `json:"unix_ms"`
+	Ticks       uint64 `json:"ticks"`
+	LogLast     uint64 `json:"log_last"`
+	LogErrors   uint64 `json:"log_errors"`
+	DirtyRate   int64  `json:"dirty_rate"`
+	DirtiedByte uint64 `json:"dirtied_bytes"`
+	Orders      string `json:"orders"`
+	networkStatus
+}
+
+func (g *guest) status() status {
+	s := status{
+		BootID: g.bootID, Hostname: g.hostname, UptimeMS: g.uptime().Milliseconds(), UnixMS: time.Now().UnixMilli(),
+		Ticks: g.ticks.Load(), DirtyRate: g.dirtier.rate.Load(), DirtiedByte: g.dirtier.total.Load(),
+		Orders: g.orders, networkStatus: g.net.status(),
+	}
+	if g.log != nil {
+		s.LogLast, s.LogErrors = g.log.log.Last(), g.log.errs.Load()
+	}
+	return s
+}
+
+// serve answers echo and control connections on every address, for the life of the machine.
+func (g *guest) serve() {
+	go listen(echoPort, func(c net.Conn) { io.Copy(c, c) })
+	listen(controlPort, g.control)
+}
+
+func listen(port int, serve func(net.Conn)) {
+	l, err := net.Listen("tcp4", fmt.Sprintf(":%d", port))
+	if err != nil {
+		say("port %d: %v", port, err)
+		return
+	}
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			say("port %d: %v", port, err)
+			return
+		}
+		go func() {
+			defer conn.Close()
+			serve(conn)
+		}()
+	}
+}
+
+// control answers commands, one per line, each with one line of JSON:
+//
+//	status       what the guest knows of itself
+//	verify       the whole disk log, read again and checked (a disklog.Report)
+//	sync         a log record appended now and on the disk: {"last": N}
+//	dirty RATE   dirty RATE bytes of memory per second from now on (50MiB; 0 stops)
+//	poweroff     end in order
+func (g *guest) control(conn net.Conn) {
+	in := bufio.NewScanner(conn)
+	in.Buffer(make([]byte, lineBytesMax), lineBytesMax)
+	out := json.NewEncoder(conn)
+	for in.Scan() {
+		answer, err := g.command(in.Text())
+		if err != nil {
+			answer = map[string]string{"error": err.Error()}
+		}
+		if err := out.Encode(answer); err != nil {
+			return
+		}
+	}
+}
+
+func (g *guest) command(line string) (any, error) {
+	name, arg, _ := strings.Cut(strings.TrimSpace(line), " ")
+	switch name {
+	case "status":
+		return g.status(), nil
+	case "verify":
+		if g.log == nil {
+			return nil, fmt.Errorf("no disk log")
+		}
+		rep, err := g.log.log.Verify()
+		return rep, err
+	case "sync":
+		if g.log == nil {
+			return nil, fmt.Errorf("no disk log")
+		}
+		last, err := g.log.log.Append(time.Now())
+		return map[string]uint64{"last": last}, err
+	case "dirty":
+		rate, err := parseSize(arg)
+		if err == nil {
+			g.dirtier.setRate(rate)
+		}
+		return map[string]int64{"dirty_rate": rate}, err
+	case "poweroff":
+		go g.powerOff(false)
+		return map[string]bool{"ok": true}, nil
+	}
+	return nil, fmt.Errorf("unknown command %q", name)
+}
