@@ -1,0 +1,291 @@
+package kvm
+
+import (
+	"encoding/xml"
+	"fmt"
+)
+
+// metaNamespace is the XML namespace of Meta.
+const metaNamespace = "https://godwit.cloud/xmlns/server/1"
+
+// The x types mirror the part of libvirt's domain format that godwit writes. Their field order is the document's order.
+type (
+	xDomain struct {
+		XMLName    xml.Name  `xml:"domain"`
+		Type       string    `xml:"type,attr"`
+		Name       string    `xml:"name"`
+		UUID       string    `xml:"uuid"`
+		Metadata   xMetadata `xml:"metadata"`
+		Memory     xSize     `xml:"memory"`
+		VCPU       xVCPU     `xml:"vcpu"`
+		OS         xOS       `xml:"os"`
+		Features   xFeatures `xml:"features"`
+		CPU        xCPU      `xml:"cpu"`
+		Clock      xClock    `xml:"clock"`
+		OnPoweroff string    `xml:"on_poweroff"`
+		OnReboot   string    `xml:"on_reboot"`
+		OnCrash    string    `xml:"on_crash"`
+		Devices    xDevices  `xml:"devices"`
+	}
+	xMetadata struct {
+		Server xMeta `xml:"godwit:server"`
+	}
+	xMeta struct {
+		NS         string `xml:"xmlns:godwit,attr"`
+		Name       string `xml:"godwit:name"`
+		Project    string `xml:"godwit:project,omitempty"`
+		User       string `xml:"godwit:user,omitempty"`
+		Flavor     string `xml:"godwit:flavor,omitempty"`
+		Image      string `xml:"godwit:image,omitempty"`
+		Generation int64  `xml:"godwit:generation"`
+		Migration  string `xml:"godwit:migration,omitempty"`
+	}
+	xSize struct {
+		Unit  string `xml:"unit,attr"`
+		Value int64  `xml:",chardata"`
+	}
+	xVCPU struct {
+		Placement string `xml:"placement,attr"`
+		Count     int    `xml:",chardata"`
+	}
+	xOS struct {
+		Type xOSType `xml:"type"`
+	}
+	xOSType struct {
+		Arch    string `xml:"arch,attr"`
+		Machine string `xml:"machine,attr"`
+		Value   string `xml:",chardata"`
+	}
+	xEmpty    struct{}
+	xFeatures struct {
+		ACPI xEmpty `xml:"acpi"`
+		APIC xEmpty `xml:"apic"`
+	}
+	xCPU struct {
+		Mode  string     `xml:"mode,attr"`
+		Match string     `xml:"match,attr,omitempty"`
+		Check string     `xml:"check,attr,omitempty"`
+		Model *xCPUModel `xml:"model"`
+	}
+	xCPUModel struct {
+		Fallback string `xml:"fallback,attr"`
+		Value    string `xml:",chardata"`
+	}
+	xClock struct {
+		Offset string   `xml:"offset,attr"`
+		Timers []xTimer `xml:"timer"`
+	}
+	xTimer struct {
+		Name       string `xml:"name,attr"`
+		TickPolicy string `xml:"tickpolicy,attr,omitempty"`
+		Present    string `xml:"present,attr,omitempty"`
+	}
+	xDevices struct {
+		Emulator    string        `xml:"emulator,omitempty"`
+		Disks       []xDisk       `xml:"disk"`
+		Controllers []xController `xml:"controller"`
+		Interfaces  []xInterface  `xml:"interface"`
+		Serial      xSerial       `xml:"serial"`
+		Console     xConsole      `xml:"console"`
+		Video       xVideo        `xml:"video"`
+		Balloon     xModel        `xml:"memballoon"`
+		RNG         xRNG          `xml:"rng"`
+		Panic       xModel        `xml:"panic"`
+	}
+	xDisk struct {
+		Type     string  `xml:"type,attr"`
+		Device   string  `xml:"device,attr"`
+		Driver   xDriver `xml:"driver"`
+		Source   xSource `xml:"source"`
+		Target   xTarget `xml:"target"`
+		ReadOnly *xEmpty `xml:"readonly"`
+		Boot     *xBoot  `xml:"boot"`
+	}
+	xDriver struct {
+		Name    string `xml:"name,attr"`
+		Type    string `xml:"type,attr"`
+		Cache   string `xml:"cache,attr"`
+		IO      string `xml:"io,attr"`
+		Discard string `xml:"discard,attr,omitempty"`
+	}
+	xSource struct {
+		File   string `xml:"file,attr,omitempty"`
+		Bridge string `xml:"bridge,attr,omitempty"`
+		Path   string `xml:"path,attr,omitempty"`
+		Append string `xml:"append,attr,omitempty"`
+	}
+	xTarget struct {
+		Dev  string `xml:"dev,attr"`
+		Bus  string `xml:"bus,attr,omitempty"`
+		Type string `xml:"type,attr,omitempty"`
+	}
+	xBoot struct {
+		Order int `xml:"order,attr"`
+	}
+	xController struct {
+		Type  string `xml:"type,attr"`
+		Model string `xml:"model,attr"`
+	}
+	xInterface struct {
+		Type   string  `xml:"type,attr"`
+		MAC    xMAC    `xml:"mac"`
+		Source xSource `xml:"source"`
+		Target xTarget `xml:"target"`
+		Model  xModelT `xml:"model"`
+		MTU    *xMTU   `xml:"mtu"`
+	}
+	xMAC struct {
+		Address string `xml:"address,attr"`
+	}
+	xModelT struct {
+		Type string `xml:"type,attr"`
+	}
+	xModel struct {
+		Model string `xml:"model,attr"`
+	}
+	xMTU struct {
+		Size int `xml:"size,attr"`
+	}
+	xSerial struct {
+		Type   string      `xml:"type,attr"`
+		Source xSource     `xml:"source"`
+		Target xSerialPort `xml:"target"`
+	}
+	xConsole struct {
+		Type   string      `xml:"type,attr"`
+		Source xSource     `xml:"source"`
+		Target xSerialPort `xml:"target"`
+	}
+	xSerialPort struct {
+		Type string `xml:"type,attr,omitempty"`
+		Port int    `xml:"port,attr"`
+	}
+	xVideo struct {
+		Model xModelT `xml:"model"`
+	}
+	xRNG struct {
+		Model   string      `xml:"model,attr"`
+		Backend xRNGBackend `xml:"backend"`
+	}
+	xRNGBackend struct {
+		Model string `xml:"model,attr"`
+		Path  string `xml:",chardata"`
+	}
+)
+
+// XML returns the domain in libvirt's format. Equal domains give equal text.
+func (d Domain) XML() (string, error) {
+	if err := d.Validate(); err != nil {
+		return "", err
+	}
+	text, err := xml.MarshalIndent(d.document(), "", "  ")
+	if err != nil {
+		return "", fmt.Errorf("domain %s: %w", d.ID, err)
+	}
+	return string(text), nil
+}
+
+func (d Domain) document() xDomain {
+	log := xSource{Path: d.ConsoleLog, Append: "on"} // a reboot or a move must not wipe what the guest said
+	return xDomain{
+		Type:       string(d.Emulation),
+		Name:       DomainName(d.ID),
+		UUID:       string(d.ID),
+		Metadata:   xMetadata{Server: d.Meta.document()},
+		Memory:     xSize{Unit: "MiB", Value: d.RAMMiB},
+		VCPU:       xVCPU{Placement: "static", Count: d.VCPUs},
+		OS:         xOS{Type: xOSType{Arch: "x86_64", Machine: or(d.Machine, MachineDefault), Value: "hvm"}},
+		CPU:        d.cpu(),
+		Clock:      d.clock(),
+		OnPoweroff: "destroy",
+		OnReboot:   "restart",
+		OnCrash:    "destroy",
+		Devices: xDevices{
+			Emulator: d.Emulator,
+			Disks:    d.disks(),
+			// Without a USB controller an idle guest under TCG costs a tenth of a core less.
+			Controllers: []xController{{Type: "usb", Model: "none"}},
+			Interfaces:  d.interfaces(),
+			Serial:      xSerial{Type: "file", Source: log, Target: xSerialPort{Type: "isa-serial"}},
+			Console:     xConsole{Type: "file", Source: log, Target: xSerialPort{Type: "serial"}},
+			Video:       xVideo{Model: xModelT{Type: "none"}},
+			Balloon:     xModel{Model: "virtio"},
+			RNG:         xRNG{Model: "virtio", Backend: xRNGBackend{Model: "random", Path: "/dev/urandom"}},
+			Panic:       xModel{Model: "isa"},
+		},
+	}
+}
+
+func (m Meta) document() xMeta {
+	return xMeta{
+		NS: metaNamespace, Name: m.Name, Project: m.Project, User: m.User, Flavor: m.Flavor, Image: m.Image,
+		Generation: m.Generation, Migration: string(m.Migration),
+	}
+}
+
+func (d Domain) cpu() xCPU {
+	model := or(d.CPUModel, CPUDefault)
+	if model == "host-model" || model == "host-passthrough" {
+		return xCPU{Mode: model}
+	}
+	// TCG gives a model as far as it can and says so only in the guest's flags; a check would refuse most models.
+	check := "partial"
+	if d.Emulation == TCG {
+		check = "none"
+	}
+	return xCPU{Mode: "custom", Match: "exact", Check: check, Model: &xCPUModel{Fallback: "forbid", Value: model}}
+}
+
+// clock lets a guest that lost ticks (downtime) catch up rather than drift.
+func (d Domain) clock() xClock {
+	clock := xClock{Offset: "utc", Timers: []xTimer{{Name: "rtc", TickPolicy: "catchup"}}}
+	if d.Emulation == KVM {
+		clock.Timers = append(clock.Timers, xTimer{Name: "pit", TickPolicy: "delay"})
+	}
+	clock.Timers = append(clock.Timers, xTimer{Name: "hpet", Present: "no"})
+	return clock
+}
+
+func (d Domain) disks() []xDisk {
+	var out []xDisk
+	for i, disk := range d.Disks {
+		x := xDisk{
+			Type: "file", Device: "disk",
+			Driver: xDriver{Name: "qemu", Type: disk.Format, Cache: disk.Cache, IO: disk.IO},
+			Source: xSource{File: disk.Path},
+			Target: xTarget{Dev: diskTarget(i), Bus: "virtio"},
+		}
+		if disk.ReadOnly {
+			x.ReadOnly = &xEmpty{}
+		} else {
+			x.Driver.Discard = "unmap"
+		}
+		if i == 0 {
+			x.Boot = &xBoot{Order: 1}
+		}
+		out = append(out, x)
+	}
+	return out
+}
+
+func (d Domain) interfaces() []xInterface {
+	var out []xInterface
+	for _, n := range d.NICs {
+		x := xInterface{
+			Type: "bridge", MAC: xMAC{Address: n.MAC}, Source: xSource{Bridge: n.Bridge},
+			Target: xTarget{Dev: n.Tap}, Model: xModelT{Type: "virtio"},
+		}
+		if n.MTU > 0 {
+			x.MTU = &xMTU{Size: n.MTU}
+		}
+		out = append(out, x)
+	}
+	return out
+}
+
+func or(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
