@@ -95,7 +95,12 @@ type Server struct {
 	Group             GroupID           `json:"group,omitempty"`
 	ForcedHost        HostName          `json:"forced_host,omitempty"` // asked for at creation (az:host or 2.74 host)
 	Locked            bool              `json:"locked"`
-	LockedReason      string            `json:"locked_reason,omitempty"` // 2.73
+	LockedReason      string            `json:"locked_reason,omitempty"`   // 2.73
+	LockedByAdmin     bool              `json:"locked_by_admin,omitempty"` // locked by an administrator: its owner cannot unlock it
+	AccessIPv4        string            `json:"access_ipv4,omitempty"`     // address the owner gives out; godwit only shows it
+	AccessIPv6        string            `json:"access_ipv6,omitempty"`
+	DiskConfig        string            `json:"disk_config,omitempty"` // OS-DCF:diskConfig as asked, AUTO or MANUAL; empty means MANUAL
+	PortTags          map[PortID]string `json:"port_tags,omitempty"`   // device role tags of NICs (2.32, 2.42)
 	VMState           VMState           `json:"vm_state"`
 	Task              TaskState         `json:"task"`
 	Power             PowerState        `json:"power"`
