@@ -1,0 +1,134 @@
+package hostapitest
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/test/bufconn"
+
+	"github.com/godwit-cloud/godwit/internal/cloud"
+	"github.com/godwit-cloud/godwit/internal/hostapi"
+	"github.com/godwit-cloud/godwit/internal/hostapi/hostpb"
+)
+
+// Wire is a real server with TLS on a listener in memory. It ends with the test.
+type Wire struct {
+	Server    *hostapi.Server
+	Authority *hostapi.Authority
+	Token     hostapi.JoinToken
+	listener  *bufconn.Listener
+}
+
+// WireOptions say what the server is made of. Zero fields get defaults.
+type WireOptions struct {
+	Authority  *hostapi.Authority     // nil: a new one
+	Token      *hostapi.JoinToken     // nil: a new one
+	Sessions   hostapi.SessionHandler // nil: hears and ignores
+	Images     hostapi.Images         // nil: there are none
+	SessionTTL time.Duration
+}
+
+// bufferBytes is large enough for an image chunk to be in flight.
+const bufferBytes = 1 << 20
+
+// StartWire starts a server and has it end, with everything it owns, when the test does.
+func StartWire(t testing.TB, opts WireOptions) *Wire {
+	t.Helper()
+	w := &Wire{Authority: opts.Authority, listener: bufconn.Listen(bufferBytes)}
+	if w.Authority == nil {
+		ca, err := hostapi.NewAuthority(time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Authority = ca
+	}
+	w.Token = hostapi.NewJoinToken(w.Authority.Fingerprint())
+	if opts.Token != nil {
+		w.Token = *opts.Token
+	}
+	if opts.Sessions == nil {
+		opts.Sessions = Deaf{}
+	}
+	if opts.Images == nil {
+		opts.Images = NoImages{}
+	}
+	server, err := hostapi.NewServer(hostapi.ServerOptions{
+		Authority: w.Authority, Admit: hostapi.AdmitToken(w.Token), Images: opts.Images, Sessions: opts.Sessions,
+		Version: "test", SessionTTL: opts.SessionTTL, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Server = server
+	var owned sync.WaitGroup
+	ctx, cancel := context.WithCancel(context.Background())
+	owned.Go(func() {
+		if err := server.Serve(ctx, w.listener); err != nil {
+			t.Errorf("serve: %v", err)
+		}
+	})
+	t.Cleanup(func() { cancel(); owned.Wait() })
+	return w
+}
+
+// Dial connects to the server in memory; it has the shape of AgentOptions.Dial.
+func (w *Wire) Dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	return w.listener.DialContext(ctx)
+}
+
+// AgentOptions returns options for an agent of this server with the join token and an empty directory for its certificate.
+func (w *Wire) AgentOptions(t testing.TB, name cloud.HostName) hostapi.AgentOptions {
+	return hostapi.AgentOptions{
+		Server: "memory", Name: name, Token: w.Token.String(), CertDir: t.TempDir(),
+		Logger: slog.New(slog.DiscardHandler), Dial: w.Dial,
+	}
+}
+
+// StartAgent runs an agent that serves host; it ends with the test, or earlier when stop is called.
+func (w *Wire) StartAgent(t testing.TB, opts hostapi.AgentOptions, host hostpb.HostServer) (agent *hostapi.Agent, stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	agent, err := hostapi.Dial(ctx, opts)
+	if err != nil {
+		cancel()
+		t.Fatalf("dial: %v", err)
+	}
+	var owned sync.WaitGroup
+	owned.Go(func() { _ = agent.Run(ctx, host) })
+	stop = func() { cancel(); owned.Wait() }
+	t.Cleanup(stop)
+	return agent, stop
+}
+
+// StartFake runs an agent for a fake host, with its facts put and its observations reported.
+func (w *Wire) StartFake(t testing.TB, host *FakeHost) (agent *hostapi.Agent, stop func()) {
+	t.Helper()
+	agent, stop = w.StartAgent(t, w.AgentOptions(t, host.Name()), host)
+	agent.Outbox().PutFacts(host.CurrentFacts())
+	return agent, stop
+}
+
+// Deaf is a SessionHandler that ignores everything.
+type Deaf struct{}
+
+// HostUp implements hostapi.SessionHandler.
+func (Deaf) HostUp(context.Context, cloud.HostName, *hostpb.HostFacts) error { return nil }
+
+// Event implements hostapi.SessionHandler.
+func (Deaf) Event(context.Context, cloud.HostName, *hostpb.HostEvent) error { return nil }
+
+// HostDown implements hostapi.SessionHandler.
+func (Deaf) HostDown(cloud.HostName) {}
+
+// NoImages is an image source without images.
+type NoImages struct{}
+
+// Open implements hostapi.Images.
+func (NoImages) Open(_ context.Context, id cloud.ImageID, _ int64) (io.ReadCloser, error) {
+	return nil, cloud.Errorf(cloud.KindNotFound, "image %s does not exist", id)
+}
