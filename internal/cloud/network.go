@@ -19,6 +19,10 @@ type Network struct {
 	Created      time.Time `json:"created"`
 	Updated      time.Time `json:"updated"`
 	Revision     int       `json:"revision"`
+
+	// Subnets are the network's subnets in the order of their creation, so that a transaction finds them by one read and collides
+	// with one that adds or removes a subnet.
+	Subnets []SubnetID `json:"subnets,omitempty"`
 }
 
 // AddressRange is an inclusive range of addresses.
@@ -91,7 +95,8 @@ type AddressPair struct {
 	MAC     string `json:"mac,omitempty"`
 }
 
-// AddressClaim marks an address of a subnet as taken. Its key is "subnet/address", so that two takers collide.
+// AddressClaim marks an address of a subnet as taken. Its key is "subnet/address", so that two takers collide. A port without any address
+// holds one claim with its network's ID for the subnet and its own for the address, so that whoever removes the network finds it.
 type AddressClaim struct {
 	Subnet  SubnetID `json:"subnet"`
 	Address string   `json:"address"`
