@@ -76,10 +76,23 @@ func HostViewIn(tx *store.Tx, s store.Reader, name cloud.HostName) (cloud.HostVi
 	if r, ok := store.Lookup(s, HostReports, name); ok {
 		view.Report = *r
 	}
-	var aggregates []cloud.Aggregate
-	for _, a := range store.By(s, Aggregates, ByHost, name) {
-		aggregates = append(aggregates, *a)
-	}
-	view.Zone = zoneOf(&host, zonesOf(aggregates))
+	view.Zone = zoneOf(&host, zonesOf(aggregatesOf(s, name)))
 	return view, nil
+}
+
+// Zone returns the availability zone of a host, cloud.DefaultZone for one that is unknown.
+func Zone(r store.Reader, name cloud.HostName) string {
+	host, ok := store.Lookup(r, Hosts, name)
+	if !ok {
+		return cloud.DefaultZone
+	}
+	return zoneOf(host, zonesOf(aggregatesOf(r, name)))
+}
+
+func aggregatesOf(r store.Reader, name cloud.HostName) []cloud.Aggregate {
+	var out []cloud.Aggregate
+	for _, a := range store.By(r, Aggregates, ByHost, name) {
+		out = append(out, *a)
+	}
+	return out
 }

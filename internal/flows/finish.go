@@ -1,0 +1,82 @@
+package flows
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/godwit-cloud/godwit/internal/cloud"
+	"github.com/godwit-cloud/godwit/internal/store"
+	"github.com/godwit-cloud/godwit/internal/store/tables"
+	"github.com/godwit-cloud/godwit/internal/workflow"
+)
+
+// serversTable abbreviates.
+var serversTable = tables.Servers
+
+// conclude is the last write of a run: settle writes the server's state, and in the same transaction the action gets its result and the intent
+// goes. It is idempotent: without the intent it has been done. A server that is gone leaves only the intent and action to close.
+func (f *Flows) conclude(ctx context.Context, r *run, o workflow.Outcome, change func(tx *store.Tx, s *cloud.Server) error) error {
+	_, err := f.Records.UpdateVisible(ctx, func(tx *store.Tx) error {
+		intent, err := store.Peek(tx, tables.Intents, r.Args.ID)
+		if err != nil || intent == nil {
+			return err
+		}
+		s, err := store.Get(tx, serversTable, r.Args.Server)
+		switch {
+		case err == nil:
+			if err := change(tx, &s); err != nil {
+				return err
+			}
+			s.Updated = now()
+			if err := store.Put(tx, serversTable, s.ID, s); err != nil {
+				return err
+			}
+		case !cloud.Is(err, cloud.KindNotFound):
+			return err
+		}
+		return closeIntent(tx, r, o)
+	})
+	return err
+}
+
+// closeIntent gives the action its result and removes the intent.
+func closeIntent(tx *store.Tx, r *run, o workflow.Outcome) error {
+	key := tables.ActionKey(r.Args.Server, r.Args.RequestID)
+	action, err := store.Get(tx, tables.Actions, key)
+	switch {
+	case err == nil:
+		action.Updated = now()
+		if o.Phase != workflow.Done {
+			action.Message = "Error"
+		}
+		if err := store.Put(tx, tables.Actions, key, action); err != nil {
+			return err
+		}
+	case !cloud.Is(err, cloud.KindNotFound):
+		return err
+	}
+	return store.Delete(tx, tables.Intents, r.Args.ID)
+}
+
+// become moves the server to the state with no task, unless a delete has been asked meanwhile: its task stays.
+func become(s *cloud.Server, next cloud.VMState) error {
+	task := cloud.TaskNone
+	if s.Task == cloud.TaskDeleting {
+		task = cloud.TaskDeleting
+	}
+	return s.Become(next, task)
+}
+
+// faultOf returns what a server's owner sees of an error. Nova shows 500 with the exception's text.
+func faultOf(err error) *cloud.Fault {
+	f := &cloud.Fault{Code: http.StatusInternalServerError, Created: now()}
+	if err == nil {
+		f.Message = "unknown error"
+		return f
+	}
+	f.Message = err.Error()
+	if cloud.Is(err, cloud.KindInternal) {
+		f.Message, f.Details = "The server could not be brought into the wanted state.", err.Error()
+	}
+	return f
+}
