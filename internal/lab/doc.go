@@ -32,7 +32,7 @@
 // # Races and crashes
 //
 // Making and removing labs is serialised by a lock on the directory /run, because labs share the choice of N and the few mount points
-// (/etc/pki, /etc/godwit, /var/lib/godwit) that a machine without godwit lacks; the last lab removes those it made. A process id is
+// (/etc/pki, /etc/godwit, ...) that a machine may lack; the last lab removes those it made. A process id is
 // trusted only with its start time. Down also finds processes by their command line, so it cleans up after an Up that was killed between
 // starting a node and writing its pid. A lab made by a test is tethered: its nodes power off by themselves when the test process dies, and
 // the next test's Sweep removes the remains.

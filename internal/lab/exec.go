@@ -51,7 +51,7 @@ func (l *Lab) Command(ctx context.Context, node string, argv []string) (*exec.Cm
 	if len(argv) == 0 {
 		return nil, errors.New("lab exec: no command")
 	}
-	if err := l.checkNode(node); err != nil {
+	if err := l.checkAnyNode(node); err != nil {
 		return nil, err
 	}
 	p, on := readPID(l.Name, node)
@@ -65,6 +65,14 @@ func (l *Lab) Command(ctx context.Context, node string, argv []string) (*exec.Cm
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
 	cmd.WaitDelay = time.Second // grandchildren may hold the pipes
 	return cmd, nil
+}
+
+// checkAnyNode accepts the switch and peers too.
+func (l *Lab) checkAnyNode(node string) error {
+	if node == Switch || peerName.MatchString(node) {
+		return nil // whether it is there, its pid file tells
+	}
+	return l.checkNode(node)
 }
 
 func isTerminal(f *os.File) bool {

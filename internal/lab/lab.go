@@ -48,11 +48,11 @@ const (
 	ReadyTimeoutDefault = 90 * time.Second
 )
 
-// Lab is a handle on a lab. Any number of processes may hold one; it caches nothing that another could change, except State.Peers.
+// Lab is a handle on a lab. Any number of processes may hold one: it caches nothing that changes. Its methods may be called concurrently,
+// but powering one node on and off at the same time has no defined outcome.
 type Lab struct {
 	State
 
-	mu       sync.Mutex     // guards State.Peers
 	children sync.WaitGroup // goroutines that reap nodes started by this process
 	tether   *tether        // nil unless this process made a tethered lab
 }

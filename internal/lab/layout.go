@@ -78,8 +78,10 @@ var views = []view{
 	{inside: "/var/cache/libvirt", compute: true},
 }
 
-// mountPoints are the views' directories that a machine without godwit may lack.
-var mountPoints = []string{"/etc/pki", "/etc/godwit", "/var/lib/godwit"}
+// mountPoints are the views' directories that a machine without godwit, and without libvirt's service package, may lack.
+var mountPoints = []string{
+	"/etc/pki", "/etc/godwit", "/var/lib/godwit", "/etc/libvirt", "/var/lib/libvirt", "/var/log/libvirt", "/var/cache/libvirt",
+}
 
 // Path translates a path inside a node to the path of the same file in the root mount namespace. A path that the node does not have for
 // itself is returned unchanged.

@@ -25,8 +25,6 @@ type State struct {
 	Bare bool `json:"bare"`
 	// APIPort is the loopback port of the server's API, 0 in a bare lab.
 	APIPort int `json:"api_port,omitempty"`
-	// Peers are the nodes made by StartPeer.
-	Peers []string `json:"peers,omitempty"`
 	// Owner is the process a tethered lab belongs to; zero when the lab outlives its maker.
 	Owner process `json:"owner,omitzero"`
 	// Created is when the lab was made.

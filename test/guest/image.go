@@ -82,7 +82,7 @@ func lockDir(dir string) (unlock func(), err error) {
 }
 
 func build(ctx context.Context, cache, orders string) (string, error) {
-	k, err := findKernel()
+	k, err := findKernel("/", filepath.Join(filepath.Dir(cache), "kernel"))
 	if err != nil {
 		return "", err
 	}

@@ -9,11 +9,11 @@ import (
 	"strings"
 )
 
-// kernel is an installed Debian cloud kernel.
+// kernel is a Debian cloud kernel.
 type kernel struct {
 	release string // 6.1.0-56-cloud-amd64
 	image   string // path of the bootable kernel
-	modules string // its directory below /lib/modules
+	modules string // the directory of its modules
 }
 
 // wantedModules are the drivers of the hardware a guest may have. What they depend on is added; what the kernel has built in is left out.
@@ -22,21 +22,24 @@ var wantedModules = []string{
 	"button", "evdev", "vfat", "nls_cp437", "nls_ascii", "nls_utf8", "isofs", "crc32c-intel",
 }
 
-// findKernel picks the newest installed cloud kernel.
-func findKernel() (kernel, error) {
-	images, err := filepath.Glob("/boot/vmlinuz-*-cloud-amd64")
-	if err != nil {
-		return kernel{}, err
-	}
-	slices.SortFunc(images, compareVersions)
-	for _, image := range slices.Backward(images) {
-		release := strings.TrimPrefix(filepath.Base(image), "vmlinuz-")
-		modules := filepath.Join("/lib/modules", release)
-		if _, err := os.Stat(filepath.Join(modules, "modules.dep")); err == nil {
-			return kernel{release: release, image: image, modules: modules}, nil
+// findKernel picks the newest cloud kernel of the first root that has one: the machine's own, then the one that
+// scripts/install-lab-deps.sh unpacked into the cache.
+func findKernel(roots ...string) (kernel, error) {
+	for _, root := range roots {
+		images, err := filepath.Glob(filepath.Join(root, "boot/vmlinuz-*-cloud-amd64"))
+		if err != nil {
+			return kernel{}, err
+		}
+		slices.SortFunc(images, compareVersions)
+		for _, image := range slices.Backward(images) {
+			release := strings.TrimPrefix(filepath.Base(image), "vmlinuz-")
+			modules := filepath.Join(root, "lib/modules", release)
+			if _, err := os.Stat(filepath.Join(modules, "modules.dep")); err == nil {
+				return kernel{release: release, image: image, modules: modules}, nil
+			}
 		}
 	}
-	return kernel{}, errors.New("no cloud kernel in /boot: install linux-image-cloud-amd64 (scripts/install-lab-deps.sh does)")
+	return kernel{}, errors.New("no cloud kernel found: scripts/install-lab-deps.sh gets one")
 }
 
 // compareVersions orders file names with numbers in them by the numbers' values.

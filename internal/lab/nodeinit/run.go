@@ -10,20 +10,25 @@ import (
 	"os/signal"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/godwit-cloud/godwit/internal/lab/pingtrace"
 )
 
 // firstInheritedFD is the first descriptor after stdio.
 const firstInheritedFD = 3
 
-// Run turns the calling process into process 1 of the node described by the file at specPath. It returns only on failure: a node ends
-// by being killed.
+// Run turns the calling process into process 1 of the node described by the file at specPath. It then returns only on failure: a node
+// ends by being killed. With Spec.Ping set it traces until its standard input ends.
 func Run(specPath string) error {
-	if os.Getpid() != 1 {
-		return errors.New("lab init: must be process 1 of a new pid namespace")
-	}
 	spec, err := ReadSpec(specPath)
 	if err != nil {
 		return err
+	}
+	if spec.Ping != nil {
+		return pingtrace.Serve(*spec.Ping, os.Stdin, os.Stdout)
+	}
+	if os.Getpid() != 1 {
+		return errors.New("lab init: must be process 1 of a new pid namespace")
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("lab", spec.Lab, "node", spec.Node)
 	listeners := inherited(spec)

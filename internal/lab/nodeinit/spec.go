@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+
+	"github.com/godwit-cloud/godwit/internal/lab/pingtrace"
 )
 
 // Spec says what a node is. It is written by the lab and read once, by process 1.
@@ -22,6 +24,8 @@ type Spec struct {
 	Tethered bool
 	// Listeners names the sockets inherited after the tether (or from descriptor 3), for units with Sockets set.
 	Listeners []string
+	// Ping, when set, makes Run a network trace inside an existing node instead of a new node; all other fields are then unused.
+	Ping *pingtrace.Spec `json:",omitempty"`
 }
 
 // Bind is one bind mount.

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,18 +23,16 @@ func seedRandom() error {
 			h.Write(raw)
 		}
 	}
-	seed := h.Sum(nil)
-	pool := struct { // struct rand_pool_info
-		bits, bytes int32
-		data        [sha256.Size]byte
-	}{int32(8 * len(seed)), int32(len(seed)), [sha256.Size]byte(seed)}
 	f, err := os.OpenFile("/dev/random", os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), unix.RNDADDENTROPY, uintptr(unsafe.Pointer(&pool))); errno != 0 {
-		return fmt.Errorf("seed: %w", errno)
+	if _, err := f.Write(h.Sum(nil)); err != nil {
+		return fmt.Errorf("seed: %w", err)
+	}
+	if err := unix.IoctlSetPointerInt(int(f.Fd()), unix.RNDADDTOENTCNT, 8*sha256.Size); err != nil {
+		return fmt.Errorf("seed: %w", err)
 	}
 	return nil
 }

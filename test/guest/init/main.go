@@ -66,7 +66,7 @@ func run() error {
 	g.takeOrders()
 	g.startWork()
 	go g.serve()
-	ip := g.net.start()
+	ip := g.net.start(g.params.ip)
 	say("ready ip=%s boot_id=%s", ip, g.bootID)
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -71,8 +72,9 @@ const (
 	metadataURL  = "http://169.254.169.254/openstack/latest/"
 )
 
-// start configures the first network card and returns its address, or "none" if there is no card or no lease in time.
-func (n *network) start() string {
+// start configures the first network card, by DHCP unless it is given a fixed address, and returns its address, or "none" if there is no
+// card or no lease in time.
+func (n *network) start(fixed netip.Prefix) string {
 	if lo, err := netlink.LinkByName("lo"); err == nil {
 		netlink.LinkSetUp(lo)
 	}
@@ -82,6 +84,13 @@ func (n *network) start() string {
 		return "none"
 	}
 	n.update(func(s *networkStatus) { s.MAC = link.Attrs().HardwareAddr.String() })
+	if fixed.IsValid() {
+		if err := n.useFixed(link, fixed); err != nil {
+			say("network: %v", err)
+			return "none"
+		}
+		return fixed.Addr().String()
+	}
 	leased := make(chan string, 1) // the first address; nobody may be waiting for it any more
 	go n.keepAddress(link, leased)
 	select {
@@ -93,6 +102,16 @@ func (n *network) start() string {
 		go func() { <-leased; n.fetchMetadata() }()
 		return "none"
 	}
+}
+
+func (n *network) useFixed(link netlink.Link, fixed netip.Prefix) error {
+	mask := net.CIDRMask(fixed.Bits(), fixed.Addr().BitLen())
+	addr := &netlink.Addr{IPNet: &net.IPNet{IP: fixed.Addr().AsSlice(), Mask: mask}}
+	if err := netlink.AddrReplace(link, addr); err != nil {
+		return fmt.Errorf("address %s: %w", fixed, err)
+	}
+	n.update(func(s *networkStatus) { s.IP, s.MTU = fixed.Addr().String(), link.Attrs().MTU })
+	return nil
 }
 
 // firstCard is the card with the lowest index that has hardware behind it.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -15,6 +16,7 @@ type params struct {
 	dirty     int64         // godwit.dirty: bytes of memory to dirty per second
 	dirtySize int64         // godwit.dirty_size: over a region this large
 	fill      int64         // godwit.fill: bytes of random data to put on the disk, and as many (if they fit) into memory
+	ip        netip.Prefix  // godwit.ip: a fixed address with its prefix, for networks without DHCP
 }
 
 const (
@@ -41,6 +43,8 @@ func (p params) with(orders map[string]string) (params, []error) {
 			p.dirtySize, err = parseSize(value)
 		case "fill":
 			p.fill, err = parseSize(value)
+		case "ip":
+			p.ip, err = netip.ParsePrefix(value)
 		default:
 			err = fmt.Errorf("unknown")
 		}
