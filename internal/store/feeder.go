@@ -48,6 +48,7 @@ type feeder struct {
 
 	newest atomic.Pointer[snapshot]
 	done   chan struct{} // closed when run has returned
+	ask    chan struct{} // asks for progress before the next tick; capacity one, because asking twice is asking once
 
 	mu     sync.Mutex // guards what follows, and orders publishing against subscribing
 	subs   map[*subscription]struct{}
@@ -56,7 +57,7 @@ type feeder struct {
 
 func newFeeder(client *clientv3.Client, l layout, logger *slog.Logger, tables []AnyTable) *feeder {
 	f := &feeder{client: client, layout: l, logger: logger, defs: map[string]*definition{}, work: map[string]*rows{},
-		done: make(chan struct{}), subs: map[*subscription]struct{}{}}
+		done: make(chan struct{}), ask: make(chan struct{}, 1), subs: map[*subscription]struct{}{}}
 	empty := &snapshot{tables: map[string]*rows{}, next: make(chan struct{})}
 	for _, t := range tables {
 		d := t.definition()
@@ -107,7 +108,7 @@ func (f *feeder) loadRetrying(ctx context.Context) (rev int64, err error) {
 
 // load reads every table at one revision and publishes the difference to what the replica holds. Unchanged records are not decoded again.
 func (f *feeder) load(ctx context.Context) (rev int64, err error) {
-	head, err := f.client.Get(ctx, f.layout.prefix, clientv3.WithPrefix(), clientv3.WithCountOnly())
+	head, err := f.client.Get(ctx, f.layout.prefix)
 	if err != nil {
 		return 0, err
 	}
@@ -188,8 +189,8 @@ func (f *feeder) follow(ctx context.Context, rev int64) error {
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
 	events := f.client.Watch(ctx, f.layout.prefix, clientv3.WithPrefix(), clientv3.WithRev(rev+1))
-	ask := time.NewTicker(progressInterval)
-	defer ask.Stop()
+	tick := time.NewTicker(progressInterval)
+	defer tick.Stop()
 	for {
 		select {
 		case resp, ok := <-events:
@@ -200,10 +201,12 @@ func (f *feeder) follow(ctx context.Context, rev int64) error {
 				return err
 			}
 			f.receive(&resp)
-		case <-ask.C:
-			if err := f.client.RequestProgress(ctx); err != nil {
-				return fmt.Errorf("request progress: %w", err)
-			}
+			continue
+		case <-tick.C:
+		case <-f.ask:
+		}
+		if err := f.client.RequestProgress(ctx); err != nil {
+			return fmt.Errorf("request progress: %w", err)
 		}
 	}
 }
@@ -272,6 +275,14 @@ func (f *feeder) publish(rev int64, changes []change) {
 	close(was.next)
 	for sub := range f.subs {
 		sub.offer(now.rev, changes)
+	}
+}
+
+// askProgress makes the feeder ask etcd now whether there is anything it has not seen.
+func (f *feeder) askProgress() {
+	select {
+	case f.ask <- struct{}{}:
+	default:
 	}
 }
 

@@ -176,9 +176,32 @@ func (s *Store) Health() Health {
 	return h
 }
 
+// Sync returns when the replica shows everything that was written, by anybody, before the call.
+func (s *Store) Sync(ctx context.Context) error {
+	resp, err := s.client.Get(ctx, s.layout.prefix)
+	if err != nil {
+		return classify("sync", err)
+	}
+	rev := resp.Header.Revision
+	if s.Revision() < rev {
+		s.feed.askProgress() // the last revisions may concern other users of the cluster: no event would tell
+	}
+	if err := s.WaitRevision(ctx, rev); err != nil {
+		return classify("sync", err)
+	}
+	return nil
+}
+
+// Fetch reads one record from etcd, past the replica: for a reader who cannot know a revision to wait for. An absent record is
+// cloud.KindNotFound.
+func Fetch[T any, K ~string](ctx context.Context, s *Store, t Table[T], key K) (T, error) {
+	tx := newTx(ctx, s, nil)
+	return Get(tx, t, key)
+}
+
 // Ping asks etcd for a linearizable read: nil means that writes would go through, short of a full disk.
 func (s *Store) Ping(ctx context.Context) error {
-	if _, err := s.client.Get(ctx, s.layout.prefix, clientv3.WithCountOnly()); err != nil {
+	if _, err := s.client.Get(ctx, s.layout.prefix); err != nil {
 		return cloud.E(cloud.KindUnavailable, "ping store", "", err)
 	}
 	return nil

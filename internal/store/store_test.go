@@ -80,6 +80,7 @@ func update(t testing.TB, s *Store, fn func(tx *Tx) error) int64 {
 }
 
 func TestReplicaShowsAcknowledgedWritesByKeyAndByIndex(t *testing.T) {
+	t.Parallel()
 	s := open(t)
 	update(t, s, func(tx *Tx) error {
 		for i := range 5 {
@@ -121,6 +122,7 @@ func idsOf(gs []*guest) []string {
 }
 
 func TestViewStaysAsItWas(t *testing.T) {
+	t.Parallel()
 	s := open(t)
 	update(t, s, func(tx *Tx) error { return Put(tx, guests, "a", guest{ID: "a", Host: "h1"}) })
 	before := s.View()
@@ -134,6 +136,7 @@ func TestViewStaysAsItWas(t *testing.T) {
 }
 
 func TestPagesThroughAnIndexSeeEveryRecordOnceInOrder(t *testing.T) {
+	t.Parallel()
 	s := open(t)
 	update(t, s, func(tx *Tx) error {
 		for i := range 25 {
@@ -181,6 +184,7 @@ func TestPagesThroughAnIndexSeeEveryRecordOnceInOrder(t *testing.T) {
 }
 
 func TestTransactionSeesItsOwnWrites(t *testing.T) {
+	t.Parallel()
 	s := open(t)
 	update(t, s, func(tx *Tx) error {
 		return errors.Join(Put(tx, plain, "h/a", guest{ID: "a"}), Put(tx, plain, "h/b", guest{ID: "b"}), Put(tx, plain, "i/c", guest{ID: "c"}))
@@ -214,6 +218,7 @@ func TestTransactionSeesItsOwnWrites(t *testing.T) {
 var errAbandon = errors.New("abandon")
 
 func TestValueFromGetIsNotShared(t *testing.T) {
+	t.Parallel()
 	s := open(t)
 	update(t, s, func(tx *Tx) error { return Put(tx, plain, "a", guest{Tags: map[string]string{"k": "v"}}) })
 	_, err := s.Update(testContext(t), func(tx *Tx) error {
@@ -230,6 +235,7 @@ func TestValueFromGetIsNotShared(t *testing.T) {
 }
 
 func TestBlindPutThenDeleteRemovesTheStoredRecord(t *testing.T) {
+	t.Parallel()
 	s := open(t)
 	update(t, s, func(tx *Tx) error { return Put(tx, plain, "a", guest{ID: "a"}) })
 	update(t, s, func(tx *Tx) error { return errors.Join(Put(tx, plain, "a", guest{ID: "b"}), Delete(tx, plain, "a")) })
@@ -239,6 +245,7 @@ func TestBlindPutThenDeleteRemovesTheStoredRecord(t *testing.T) {
 }
 
 func TestCreateRefusesAnExistingRecord(t *testing.T) {
+	t.Parallel()
 	s := open(t)
 	create := func(tx *Tx) error { return Create(tx, plain, "a", guest{}) }
 	update(t, s, create)
@@ -248,6 +255,7 @@ func TestCreateRefusesAnExistingRecord(t *testing.T) {
 }
 
 func TestErrorFromStaleReplicaIsConfirmedFirst(t *testing.T) {
+	t.Parallel()
 	s := open(t)
 	stale := s.current()
 	update(t, s, func(tx *Tx) error { return Put(tx, plain, "a", guest{}) })
@@ -264,6 +272,7 @@ func TestErrorFromStaleReplicaIsConfirmedFirst(t *testing.T) {
 }
 
 func TestUniqueValueHasOneOwner(t *testing.T) {
+	t.Parallel()
 	s := open(t)
 	ctx := testContext(t)
 	update(t, s, func(tx *Tx) error { return Put(tx, guests, "1", guest{ID: "1", Name: "web"}) })
@@ -286,6 +295,7 @@ func TestUniqueValueHasOneOwner(t *testing.T) {
 }
 
 func TestListIsPhantomSafe(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name  string
 		prior []string
@@ -328,6 +338,7 @@ func TestListIsPhantomSafe(t *testing.T) {
 }
 
 func TestTooLargeTransactionIsRefused(t *testing.T) {
+	t.Parallel()
 	s := open(t)
 	_, err := s.Update(testContext(t), func(tx *Tx) error {
 		for i := range operationsMax + 1 {
@@ -343,6 +354,7 @@ func TestTooLargeTransactionIsRefused(t *testing.T) {
 }
 
 func TestDataDirectoryHasOneUser(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	openAt(t, dir)
 	if _, err := Open(testContext(t), Options{DataDir: dir, Logger: quiet()}); !cloud.Is(err, cloud.KindConflict) {
@@ -351,6 +363,7 @@ func TestDataDirectoryHasOneUser(t *testing.T) {
 }
 
 func TestReopenedStoreHasEverything(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s := openAt(t, dir)
 	update(t, s, func(tx *Tx) error { return Put(tx, guests, "a", guest{ID: "a", Name: "n"}) })

@@ -149,11 +149,11 @@ func (f *Feed[T]) Take() (View, []Change[T]) {
 func (f *feeder) subscribe(ctx context.Context, sub *subscription, begin func(*snapshot)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	begin(f.newest.Load())
 	if f.subs == nil { // the feeder has ended
 		sub.close()
 		return
 	}
+	begin(f.newest.Load())
 	f.subs[sub] = struct{}{}
 	context.AfterFunc(ctx, func() {
 		f.mu.Lock()
