@@ -121,8 +121,10 @@ func (a *Agent) checkFresh(fresh, held *identity) error {
 }
 
 func (a *Agent) askCertificate(ctx context.Context, held *identity, req *hostpb.EnrollRequest) (*hostpb.EnrollReply, error) {
-	config := a.tlsConfig(alpnControl)
-	if held == nil {
+	var config *tls.Config
+	if held != nil {
+		config = a.tlsConfig(alpnControl)
+	} else {
 		token, _, err := a.token()
 		if err != nil {
 			return nil, err
