@@ -238,7 +238,8 @@ func TestLibvirtRestartIsSurvivedAndToldAsResync(t *testing.T) {
 	b := newBench(t)
 	d := b.guest()
 	b.boot(d)
-	before := b.seen[host1].resyncs
+	var before int
+	b.seen[host1].await(t, "first resync", func() bool { before = b.seen[host1].resyncs; return before > 0 })
 	if err := b.KillUnit(t.Context(), host1, lab.UnitLibvirtd); err != nil {
 		t.Fatal(err)
 	}
@@ -257,4 +258,3 @@ func TestProbeAgreesWithARealGuest(t *testing.T) {
 	}
 	t.Log(e, reason)
 }
-
