@@ -100,7 +100,7 @@ func FromStatus(ctx context.Context, err error) error {
 		return err
 	}
 	if kind, ok := detailKind(st); ok {
-		return &cloud.Error{Kind: kind, Err: &remoteError{text: st.Message()}}
+		return &cloud.Error{Kind: kind, Err: &remoteError{text: st.Message(), local: ctx.Err()}}
 	}
 	kind := codeKinds[st.Code()]
 	if st.Code() == codes.Canceled && ctx.Err() == nil {

@@ -278,7 +278,9 @@ func TestADelayedCallEndsWithItsContext(t *testing.T) {
 func TestCallsAndObservationsAreRecorded(t *testing.T) {
 	f := NewFleet("a", "b")
 	var seen []string
-	f.OnObservation(func(host cloud.HostName, s *hostpb.ServerState) { seen = append(seen, string(host)+" "+s.GetDomain().String()) })
+	f.OnObservation(func(host cloud.HostName, s *hostpb.ServerState) {
+		seen = append(seen, string(host)+" "+s.GetDomain().String())
+	})
 	f.Host("a").Place(spec(), 1)
 	if _, err := on(t, f, "a").Stop(t.Context(), &hostpb.StopRequest{Call: at(2)}); err != nil {
 		t.Fatal(err)
