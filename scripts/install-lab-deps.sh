@@ -10,7 +10,7 @@ need=(
 	libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 qemu-utils
 	iproute2 nftables util-linux
 	# the test guest's image: FAT without mounting, boot loader, module dependencies
-	mtools dosfstools syslinux syslinux-common kmod
+	mtools dosfstools genisoimage syslinux syslinux-common kmod
 	# clients
 	python3-openstackclient python3-novaclient
 )

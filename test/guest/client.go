@@ -30,6 +30,7 @@ type Status struct {
 	LogErrors    uint64   `json:"log_errors"`
 	DirtyRate    int64    `json:"dirty_rate"`
 	DirtiedBytes uint64   `json:"dirtied_bytes"`
+	FreeBytes    int64    `json:"free_bytes"`
 	Orders       string   `json:"orders"`
 	IP           string   `json:"ip"`
 	MAC          string   `json:"mac"`

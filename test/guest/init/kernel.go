@@ -23,7 +23,8 @@ func mountKernel() error {
 	return nil
 }
 
-// loadModules inserts the modules the image was built with, in the order given, which puts each after what it needs.
+// loadModules inserts the modules the image was built with, in the order given, which puts each after what it needs, and then gives up the
+// memory their files use.
 func loadModules() error {
 	order, err := os.ReadFile("/modules/order")
 	if err != nil {
@@ -34,7 +35,7 @@ func loadModules() error {
 			say("module %s: %v", name, err)
 		}
 	}
-	return nil
+	return os.RemoveAll("/modules")
 }
 
 func loadModule(path string) error {

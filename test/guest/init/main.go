@@ -9,6 +9,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -45,7 +46,11 @@ func say(format string, args ...any) {
 	fmt.Fprint(os.Stdout, "godwit-guest "+fmt.Sprintf(format, args...)+"\n")
 }
 
+// heapMax keeps this program small, so that a guest of 128 MiB has most of them to dirty.
+const heapMax = 16 << 20
+
 func run() error {
+	debug.SetMemoryLimit(heapMax)
 	g := &guest{started: time.Now(), dirtier: newDirtier(), net: newNetwork()}
 	if err := mountKernel(); err != nil {
 		return err

@@ -22,7 +22,7 @@ type dirtier struct {
 
 func newDirtier() *dirtier { return &dirtier{} }
 
-// setSize fixes the region's size, before the first setRate.
+// setSize fixes the region's size, before the first setRate. It is cut to what memory there is.
 func (d *dirtier) setSize(bytes int64) { d.size = max(bytes&^(pageBytes-1), pageBytes) }
 
 // setRate changes the rate; the region is made when it is first needed.
@@ -40,6 +40,7 @@ const (
 )
 
 func (d *dirtier) run() {
+	d.size = max(min(d.size, memoryAvailable()-memoryReserve)&^(pageBytes-1), pageBytes)
 	region, err := unix.Mmap(-1, 0, int(d.size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
 	if err != nil {
 		say("dirty: %v", err)
@@ -61,7 +62,7 @@ func (d *dirtier) run() {
 	}
 }
 
-// memoryReserve is left free by fillMemory, for the kernel and this program.
+// memoryReserve is left free for the kernel and this program.
 const memoryReserve = 24 << 20
 
 // fillMemory holds size bytes of random memory for good, or as much as there is.

@@ -19,23 +19,24 @@ const (
 
 // status is the answer to the control command of that name.
 type status struct {
-	BootID      string `json:"boot_id"`
-	Hostname    string `json:"hostname,omitempty"`
-	UptimeMS    int64  `json:"uptime_ms"`
-	UnixMS      int64  `json:"unix_ms"`
-	Ticks       uint64 `json:"ticks"`
-	LogLast     uint64 `json:"log_last"`
-	LogErrors   uint64 `json:"log_errors"`
-	DirtyRate   int64  `json:"dirty_rate"`
-	DirtiedByte uint64 `json:"dirtied_bytes"`
-	Orders      string `json:"orders"`
+	BootID       string `json:"boot_id"`
+	Hostname     string `json:"hostname,omitempty"`
+	UptimeMS     int64  `json:"uptime_ms"`
+	UnixMS       int64  `json:"unix_ms"`
+	Ticks        uint64 `json:"ticks"`
+	LogLast      uint64 `json:"log_last"`
+	LogErrors    uint64 `json:"log_errors"`
+	DirtyRate    int64  `json:"dirty_rate"`
+	DirtiedBytes uint64 `json:"dirtied_bytes"`
+	FreeBytes    int64  `json:"free_bytes"`
+	Orders       string `json:"orders"`
 	networkStatus
 }
 
 func (g *guest) status() status {
 	s := status{
 		BootID: g.bootID, Hostname: g.hostname, UptimeMS: g.uptime().Milliseconds(), UnixMS: time.Now().UnixMilli(),
-		Ticks: g.ticks.Load(), DirtyRate: g.dirtier.rate.Load(), DirtiedByte: g.dirtier.total.Load(),
+		Ticks: g.ticks.Load(), DirtyRate: g.dirtier.rate.Load(), DirtiedBytes: g.dirtier.total.Load(), FreeBytes: memoryAvailable(),
 		Orders: g.orders, networkStatus: g.net.status(),
 	}
 	if g.log != nil {
