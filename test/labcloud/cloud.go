@@ -2,9 +2,11 @@ package labcloud
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
+	"strings"
 
 	"github.com/gophercloud/gophercloud/v2"
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/flavors"
@@ -132,6 +134,14 @@ func (c *Cloud) WaitGone(ctx context.Context, id string) error {
 	})
 }
 
+// Remove deletes a server and waits until it is no more.
+func (c *Cloud) Remove(ctx context.Context, id string) error {
+	if err := servers.Delete(ctx, c.Compute, id).ExtractErr(); err != nil {
+		return fmt.Errorf("delete %s: %w", id, err)
+	}
+	return c.WaitGone(ctx, id)
+}
+
 // Address returns the server's first fixed IPv4 address.
 func Address(s *servers.Server) string {
 	for _, list := range s.Addresses {
@@ -145,4 +155,41 @@ func Address(s *servers.Server) string {
 		}
 	}
 	return ""
+}
+
+// LiftQuota removes the limits of the administrator's project.
+func (c *Cloud) LiftQuota(ctx context.Context) error {
+	project := ""
+	for _, kv := range c.Env {
+		if v, ok := strings.CutPrefix(kv, "OS_PROJECT_ID="); ok {
+			project = v
+		}
+	}
+	if project == "" {
+		return errors.New("quota: openrc names no OS_PROJECT_ID")
+	}
+	return c.compute(ctx, http.MethodPut, "os-quota-sets/"+project, map[string]any{
+		"quota_set": map[string]any{"instances": -1, "cores": -1, "ram": -1},
+	}, nil)
+}
+
+// BootMany asks for n servers in one call and does not wait for them.
+func (c *Cloud) BootMany(ctx context.Context, g Guest, n int) error {
+	return c.compute(ctx, http.MethodPost, "servers", map[string]any{"server": map[string]any{
+		"name": g.Name, "imageRef": g.Image, "flavorRef": g.Flavor, "networks": []any{map[string]any{"uuid": g.Network}},
+		"min_count": n, "max_count": n,
+	}}, nil)
+}
+
+// WaitCount waits until n servers have the status.
+func (c *Cloud) WaitCount(ctx context.Context, status string, n int) error {
+	return Until(ctx, fmt.Sprintf("%d servers %s", n, status), func() (bool, error) {
+		var out struct {
+			Servers []struct {
+				ID string `json:"id"`
+			} `json:"servers"`
+		}
+		err := c.compute(ctx, http.MethodGet, "servers?limit=1000&status="+status, nil, &out)
+		return len(out.Servers) >= n, err
+	})
 }

@@ -39,6 +39,7 @@ type Cloud struct {
 	Image   *gophercloud.ServiceClient
 	Network *gophercloud.ServiceClient
 	token   func() string
+	apiURL  string
 }
 
 // computeMicroversion is what the clients ask for unless a call says otherwise.
@@ -65,11 +66,20 @@ func Up(ctx context.Context, o Options) (*Cloud, error) {
 
 // Attach logs in to a lab that is up.
 func Attach(ctx context.Context, l *lab.Lab) (*Cloud, error) {
-	env, err := readOpenrc(l.Path(lab.Controller, openrcInside))
+	c, err := Login(ctx, l.Path(lab.Controller, openrcInside), l.APIURL())
+	if err == nil {
+		c.Lab = l
+	}
+	return c, err
+}
+
+// Login makes the clients of a server that is not a lab's; its Cloud has no Lab.
+func Login(ctx context.Context, openrc, apiURL string) (*Cloud, error) {
+	env, err := readOpenrc(openrc)
 	if err != nil {
 		return nil, err
 	}
-	c := &Cloud{Lab: l, Env: env}
+	c := &Cloud{Env: env, apiURL: apiURL}
 	get := func(name string) string {
 		for _, kv := range env {
 			if v, ok := strings.CutPrefix(kv, name+"="); ok {

@@ -2,12 +2,16 @@ package labcloud
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"time"
 
 	"github.com/gophercloud/gophercloud/v2"
+
+	"github.com/godwit-cloud/godwit/internal/cloud"
 )
 
 // Migration is a row of os-migrations.
@@ -124,4 +128,32 @@ func newest(list []Migration) Migration {
 		}
 	}
 	return m
+}
+
+// Record is godwit's own record of a migration: phases with their durations, and QEMU's totals.
+func (c *Cloud) Record(ctx context.Context, migration string) (cloud.Migration, error) {
+	var out struct {
+		Migration cloud.Migration `json:"migration"`
+	}
+	err := c.operator(ctx, "migrations/"+migration, &out)
+	return out.Migration, err
+}
+
+// operator asks the operator API, which speaks of what OpenStack has no word for.
+func (c *Cloud) operator(ctx context.Context, path string, out any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.apiURL+"/godwit/v1/"+path, nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("X-Auth-Token", c.token())
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		body, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
+		return fmt.Errorf("GET /godwit/v1/%s: %s: %s", path, resp.Status, body)
+	}
+	return json.NewDecoder(resp.Body).Decode(out)
 }

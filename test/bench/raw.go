@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"encoding/xml"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/godwit-cloud/godwit/internal/lab"
+)
+
+// rawGuest is the peer to compare with: a copy of a godwit guest's domain under another name, moved by virsh alone between the same hosts,
+// with the same flags, TLS included. godwit's agents leave it alone because they know nothing of it.
+type rawGuest struct {
+	lab  *lab.Lab
+	uuid string
+	dir  string // of its disk, the same path inside every node
+	host string // where it runs
+}
+
+const rawUUID = "0f0e0d0c-0b0a-4908-8706-050403020100"
+
+// rawDir is below a directory that every node has for itself, so source and target have a file each under one path.
+const rawDir = "/var/lib/godwit/raw-bench"
+
+var (
+	uuidElement = regexp.MustCompile(`<uuid>[^<]*</uuid>`)
+	nameElement = regexp.MustCompile(`<name>[^<]*</name>`)
+	macElement  = regexp.MustCompile(`<mac address='[^']*'/>`)
+	tapElement  = regexp.MustCompile(`(?m)^\s*<target dev='gwt[^']*'/>\n`)
+	metadata    = regexp.MustCompile(`(?s)<metadata>.*?</metadata>`)
+	sources     = regexp.MustCompile(`(<source (?:file|path)=')([^']*)(')`)
+)
+
+// newRawGuest clones the guest `uuid` that runs on host: its XML with another identity, its disk as it was at boot (a new overlay on the
+// same base image), no config drive.
+func newRawGuest(ctx context.Context, l *lab.Lab, host, uuid string) (*rawGuest, error) {
+	described, err := l.Output(ctx, host, "virsh", "-q", "dumpxml", "--inactive", uuid)
+	if err != nil {
+		return nil, err
+	}
+	g := &rawGuest{lab: l, uuid: rawUUID, dir: rawDir, host: host}
+	for _, node := range l.ComputeNodes() {
+		if err := os.MkdirAll(l.Path(node, g.dir), 0o755); err != nil {
+			return nil, err
+		}
+	}
+	disk, err := rootDisk(described)
+	if err != nil {
+		return nil, err
+	}
+	base, err := l.Output(ctx, host, "sh", "-c", fmt.Sprintf("qemu-img info -U --output=json %s | jq -r '.\"full-backing-filename\", .\"virtual-size\"'", disk))
+	if err != nil {
+		return nil, err
+	}
+	parts := strings.Fields(base)
+	if len(parts) != 2 {
+		return nil, fmt.Errorf("raw guest: no backing file in %q", base)
+	}
+	for _, node := range l.ComputeNodes() {
+		if _, err := os.Stat(l.Path(node, parts[0])); err != nil {
+			continue // a host that has not cached the base is not used
+		}
+		if _, err := l.Output(ctx, node, "qemu-img", "create", "-q", "-f", "qcow2", "-b", parts[0], "-F", "qcow2", filepath.Join(g.dir, "disk"), parts[1]); err != nil {
+			return nil, err
+		}
+	}
+	return g, g.define(ctx, described, disk)
+}
+
+// rootDisk finds the file of the first writable disk.
+func rootDisk(described string) (string, error) {
+	var d struct {
+		Disks []struct {
+			Source struct {
+				File string `xml:"file,attr"`
+			} `xml:"source"`
+			ReadOnly *struct{} `xml:"readonly"`
+		} `xml:"devices>disk"`
+	}
+	if err := xml.Unmarshal([]byte(described), &d); err != nil {
+		return "", fmt.Errorf("domain XML: %w", err)
+	}
+	for _, disk := range d.Disks {
+		if disk.ReadOnly == nil && disk.Source.File != "" {
+			return disk.Source.File, nil
+		}
+	}
+	return "", fmt.Errorf("domain XML has no writable file disk")
+}
+
+func (g *rawGuest) define(ctx context.Context, described, disk string) error {
+	x := metadata.ReplaceAllString(described, "")
+	x = uuidElement.ReplaceAllString(x, "<uuid>"+g.uuid+"</uuid>")
+	x = nameElement.ReplaceAllString(x, "<name>raw-bench</name>")
+	x = macElement.ReplaceAllString(x, "<mac address='52:54:00:00:be:ef'/>")
+	x = tapElement.ReplaceAllString(x, "")
+	x = dropReadOnlyDisks(x)
+	x = sources.ReplaceAllStringFunc(x, func(m string) string {
+		p := sources.FindStringSubmatch(m)
+		if p[2] == disk {
+			return p[1] + filepath.Join(g.dir, "disk") + p[3]
+		}
+		return p[1] + filepath.Join(g.dir, filepath.Base(p[2])) + p[3]
+	})
+	file := filepath.Join(g.dir, "domain.xml")
+	if err := os.WriteFile(g.lab.Path(g.host, file), []byte(x), 0o600); err != nil {
+		return err
+	}
+	if _, err := g.lab.Output(ctx, g.host, "virsh", "-q", "define", file); err != nil {
+		return err
+	}
+	_, err := g.lab.Output(ctx, g.host, "virsh", "-q", "start", g.uuid)
+	return err
+}
+
+var diskElement = regexp.MustCompile(`(?s)<disk .*?</disk>\s*`)
+
+// dropReadOnlyDisks removes the config drive: the raw guest reads its settings nowhere, and neither side copies it.
+func dropReadOnlyDisks(x string) string {
+	return diskElement.ReplaceAllStringFunc(x, func(d string) string {
+		if strings.Contains(d, "<readonly/>") {
+			return ""
+		}
+		return d
+	})
+}
+
+// move migrates the guest to another host as an operator would with virsh, and returns how long virsh took and QEMU's own figures.
+func (g *rawGuest) move(ctx context.Context, target string, storage string) (took time.Duration, job map[string]string, err error) {
+	address := g.lab.DataAddr(target)
+	began := time.Now()
+	_, err = g.lab.Output(ctx, g.host, "virsh", "-q", "migrate", "--live", "--p2p", "--tls", storage, "--persistent", "--undefinesource",
+		g.uuid, fmt.Sprintf("qemu+tls://%s/system", address), "--migrateuri", fmt.Sprintf("tcp://%s", address))
+	took = time.Since(began)
+	if err != nil {
+		return 0, nil, err
+	}
+	g.host = target
+	out, err := g.lab.Output(ctx, target, "virsh", "-q", "domjobinfo", "--completed", g.uuid)
+	job = map[string]string{}
+	for line := range strings.Lines(out) {
+		if k, v, ok := strings.Cut(line, ":"); ok {
+			job[strings.TrimSpace(k)] = strings.Join(strings.Fields(v), " ")
+		}
+	}
+	return took, job, err
+}
+
+// remake gives the host that the guest has left a fresh, empty disk to receive into: the "pre-created disk" of the comparison.
+func (g *rawGuest) remake(ctx context.Context, node string) error {
+	disk := filepath.Join(g.dir, "disk")
+	out, err := g.lab.Output(ctx, node, "sh", "-c", fmt.Sprintf("qemu-img info -U --output=json %s | jq -r '.\"full-backing-filename\", .\"virtual-size\"'", disk))
+	if err != nil {
+		return err
+	}
+	parts := strings.Fields(out)
+	if len(parts) != 2 {
+		return fmt.Errorf("raw guest: no backing file in %q", out)
+	}
+	_, err = g.lab.Output(ctx, node, "qemu-img", "create", "-q", "-f", "qcow2", "-b", parts[0], "-F", "qcow2", disk, parts[1])
+	return err
+}
+
+func (g *rawGuest) remove(ctx context.Context) error {
+	_, err := g.lab.Output(ctx, g.host, "sh", "-c", "virsh -q destroy "+g.uuid+"; virsh -q undefine "+g.uuid)
+	for _, node := range g.lab.ComputeNodes() {
+		os.RemoveAll(g.lab.Path(node, g.dir))
+	}
+	return err
+}

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"net/netip"
+	"time"
+
+	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
+
+	"github.com/godwit-cloud/godwit/internal/cloud"
+	"github.com/godwit-cloud/godwit/internal/lab"
+	"github.com/godwit-cloud/godwit/test/guest"
+	"github.com/godwit-cloud/godwit/test/labcloud"
+)
+
+// stage is the lab the sections share.
+type stage struct{ *labcloud.Fixture }
+
+// lab brings the lab up when first asked for.
+func (b *bench) lab(ctx context.Context) (*stage, error) {
+	if b.stage != nil {
+		return b.stage, nil
+	}
+	progress := func(line string) { log.Print("  ", line) }
+	if err := lab.Sweep(ctx); err != nil {
+		return nil, err
+	}
+	c, err := labcloud.Up(ctx, labcloud.Options{Name: "bench", Binary: b.binary, Tethered: true, Progress: progress})
+	if err != nil {
+		return nil, err
+	}
+	b.stage = &stage{&labcloud.Fixture{Cloud: c}}
+	f, err := labcloud.Furnish(ctx, c, progress)
+	if err != nil {
+		return nil, err
+	}
+	b.stage.Fixture = f
+	return b.stage, nil
+}
+
+func (b *bench) close() {
+	if b.stage != nil {
+		if err := b.stage.Lab.Down(context.Background()); err != nil {
+			log.Print(err)
+		}
+	}
+}
+
+// moved is one measured migration by godwit.
+type moved struct {
+	took     time.Duration // API call to ACTIVE on the target, as a polling client sees it
+	record   cloud.Migration
+	blackout time.Duration
+	lost     int
+}
+
+// move migrates a guest and measures everything about it. traced adds a peer that pings every millisecond, which costs CPU.
+func (s *stage) move(ctx context.Context, id, ip, target string, traced bool) (moved, error) {
+	var trace *lab.Trace
+	if traced {
+		var err error
+		if trace, err = s.Peer.StartTrace(ctx, netip.MustParseAddr(ip), time.Millisecond); err != nil {
+			return moved{}, err
+		}
+		if err := trace.AwaitReply(ctx); err != nil {
+			return moved{}, err
+		}
+	}
+	m, err := s.Move(ctx, id, target)
+	if err != nil {
+		return moved{}, err
+	}
+	if m.Status != "completed" {
+		return moved{}, fmt.Errorf("migration of %s to %s ended %s", id, target, m.Status)
+	}
+	out := moved{took: m.Took}
+	if trace != nil {
+		// The guest must answer again before the trace may end: that is what it measures.
+		r, err := trace.Stop()
+		if err != nil {
+			return moved{}, err
+		}
+		out.blackout, out.lost = r.Blackout, r.Lost
+	}
+	out.record, err = s.Record(ctx, m.UUID)
+	return out, err
+}
+
+// steady boots a guest and waits until it has done what it was ordered, so that each run measures the same memory and disk.
+func (s *stage) steady(ctx context.Context, name, host string, orders map[string]string) (*servers.Server, *guest.Client, error) {
+	srv, err := s.BootGuest(ctx, name, host, orders)
+	if err != nil {
+		return nil, nil, err
+	}
+	talk, err := s.Talk(ctx, srv)
+	return srv, talk, err
+}

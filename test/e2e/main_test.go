@@ -1,0 +1,74 @@
+// Package e2e shows godwit doing its work: real hosts made of namespaces, real guests, and the public API, from the outside. One lab of
+// three hosts serves all tests of the package, which therefore run one after another and clean up after themselves; the lab is tethered
+// to this process and leaves nothing behind.
+package e2e
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/godwit-cloud/godwit/internal/lab"
+	"github.com/godwit-cloud/godwit/test/labcloud"
+)
+
+// cloud is the lab all tests share.
+var cloud *labcloud.Fixture
+
+// bringUpMax covers building the binary and the guest image on a bare machine.
+const bringUpMax = 10 * time.Minute
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if testing.Short() {
+		fmt.Println("e2e: needs root and a lab; left out by -short")
+		os.Exit(0)
+	}
+	code, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		os.Exit(1)
+	}
+	os.Exit(code)
+}
+
+func run(m *testing.M) (code int, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), bringUpMax)
+	defer cancel()
+	dir, err := os.MkdirTemp("", "godwit-e2e-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	binary := filepath.Join(dir, "godwit")
+	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "../../cmd/godwit")
+	if out, err := build.CombinedOutput(); err != nil {
+		return 0, fmt.Errorf("build: %w\n%s", err, out)
+	}
+	if err := lab.Sweep(ctx); err != nil {
+		return 0, err
+	}
+	progress := func(line string) { fmt.Fprintln(os.Stderr, "e2e:", line) }
+	c, err := labcloud.Up(ctx, labcloud.Options{Name: fmt.Sprintf("e2e-%d", os.Getpid()), Binary: binary, Tethered: true, Progress: progress})
+	if err != nil {
+		return 0, err
+	}
+	defer func() {
+		if downErr := c.Lab.Down(context.Background()); downErr != nil && err == nil {
+			err = downErr
+		}
+	}()
+	if cloud, err = labcloud.Furnish(ctx, c, progress); err != nil {
+		return 0, fmt.Errorf("%w%s", err, c.Lab.Logs())
+	}
+	code = m.Run()
+	if code != 0 {
+		fmt.Fprintln(os.Stderr, c.Lab.Logs())
+	}
+	return code, nil
+}

@@ -1,0 +1,91 @@
+package e2e
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestBlockMigrationWalkThroughWithStockClients is the seed of this project: a running server is moved with the clients operators have, to
+// a named host and to one that placement picks, and its user notices a blink.
+func TestBlockMigrationWalkThroughWithStockClients(t *testing.T) {
+	ctx := t.Context()
+	g := boot(t, guestOptions{name: "vm-live-migration", host: "compute-1"})
+	begin := g.status(t)
+	run := func(argv ...string) string {
+		t.Helper()
+		out, err := cloud.Client(ctx, argv...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	if out := run("nova", "list"); !strings.Contains(out, "vm-live-migration") || !strings.Contains(out, "ACTIVE") || !strings.Contains(out, "ncep-net="+g.ip) {
+		t.Errorf("nova list:\n%s", out)
+	}
+	if out := run("openstack", "host", "list"); !strings.Contains(out, "compute-1") || !strings.Contains(out, "compute-2") {
+		t.Errorf("openstack host list:\n%s", out)
+	}
+	moves := []struct {
+		argv []string
+		to   string // "" when placement picks
+	}{
+		{[]string{"nova", "live-migration", "--block-migrate", "vm-live-migration", "compute-2"}, "compute-2"},
+		{[]string{"nova", "live-migration", "--block-migrate", "vm-live-migration"}, ""},
+		{[]string{"openstack", "server", "migrate", "--live-migration", "--block-migration", "vm-live-migration"}, ""},
+		{[]string{"openstack", "--os-compute-api-version", "2.30", "server", "migrate", "--live-migration", "--host", "compute-1", "--block-migration", "vm-live-migration"}, "compute-1"},
+	}
+	for i, m := range moves {
+		from := g.host(t)
+		if m.to == from { // placement picked it before; the last move must move
+			if err := moveAway(t, g, from); err != nil {
+				t.Fatal(err)
+			}
+			from = g.host(t)
+		}
+		known, err := cloud.Migrations(ctx, g.id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		trace, err := cloud.Peer.StartTrace(ctx, netip.MustParseAddr(g.ip), time.Millisecond)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := trace.AwaitReply(ctx); err != nil {
+			t.Fatal(err)
+		}
+		run(m.argv...)
+		end, err := cloud.WaitMigration(ctx, g.id, len(known))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if end.Status != "completed" {
+			t.Fatalf("move %d ended %s", i, end.Status)
+		}
+		shown := run("nova", "show", "vm-live-migration")
+		to := g.host(t)
+		if to == from || m.to != "" && to != m.to || !strings.Contains(shown, to) || !strings.Contains(shown, "ACTIVE") {
+			t.Errorf("move %d from %s to %s, asked for %q; nova show:\n%s", i, from, to, m.to, shown)
+		}
+		before := g.status(t)
+		g.goesOn(t, before)
+		report, err := trace.Stop()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s: %s to %s, %+v", strings.Join(m.argv, " "), from, to, report)
+		leavesNothing(ctx, t, from, g.id)
+	}
+	if now := g.status(t); now.BootID != begin.BootID {
+		t.Error("the guest rebooted on its way")
+	}
+	g.whole(t)
+}
+
+// moveAway moves the guest to any other host by our own client.
+func moveAway(t *testing.T, g *running, from string) error {
+	t.Helper()
+	_, err := cloud.Move(t.Context(), g.id, "")
+	return err
+}
