@@ -122,8 +122,8 @@ func (f *feeder) load(ctx context.Context) (rev int64, err error) {
 		changes = append(changes, difference(d, f.work[name], fresh[name])...)
 	}
 	f.work = fresh
-	f.publish(rev, changes)
 	f.note(func(h *Health) { h.Loads++; h.LastError = "" })
+	f.publish(rev, changes)
 	return rev, nil
 }
 

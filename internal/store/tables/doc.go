@@ -29,6 +29,7 @@ func All() []store.AnyTable {
 		Networks, Subnets, Ports, AddressClaims, SecurityGroups,
 		Domains, Projects, Users, Roles, Assignments, AppCredentials, Revocations, SigningKeys,
 		Counters, Secrets,
+		store.Runs,
 	}
 }
 
