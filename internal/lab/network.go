@@ -170,16 +170,23 @@ func loopbackUp(name, node string) error {
 func (l *Lab) cables(node string) []cable {
 	mgmt := cable{
 		bridgeNode: Switch, bridge: bridgeMgmt, port: portName("m", node),
-		node: node, link: LinkMgmt, mtu: mgmtMTU, addr: netip.PrefixFrom(l.MgmtAddr(node), prefixLen),
+		node: node, link: LinkMgmt, mtu: mgmtMTU, mac: hardwareAddr(l.MgmtAddr(node)), addr: netip.PrefixFrom(l.MgmtAddr(node), prefixLen),
 	}
 	if node == Controller {
 		return []cable{mgmt}
 	}
 	data := cable{
 		bridgeNode: Switch, bridge: bridgeData, port: portName("d", node),
-		node: node, link: LinkData, mtu: dataMTU, addr: netip.PrefixFrom(l.DataAddr(node), prefixLen),
+		node: node, link: LinkData, mtu: dataMTU, mac: hardwareAddr(l.DataAddr(node)), addr: netip.PrefixFrom(l.DataAddr(node), prefixLen),
 	}
 	return []cable{mgmt, data}
+}
+
+// hardwareAddr is a locally administered MAC address that follows from the IP address: a node that comes back on is known by its
+// neighbours at once, as a real card is.
+func hardwareAddr(addr netip.Addr) net.HardwareAddr {
+	ip := addr.As4()
+	return net.HardwareAddr{0x02, 0x67, ip[0], ip[1], ip[2], ip[3]}
 }
 
 // portName fits a node's name into the 15 bytes of an interface name: m-compute-12.
