@@ -45,8 +45,8 @@ type Cloud struct {
 // computeMicroversion is what the clients ask for unless a call says otherwise.
 const computeMicroversion = "2.90"
 
-// openrcInside is where the controller's bootstrap writes its credentials.
-const openrcInside = "/var/lib/godwit/openrc"
+// OpenrcInside is where the controller's bootstrap writes its credentials.
+const OpenrcInside = "/var/lib/godwit/openrc"
 
 // Up brings a lab up and logs in.
 func Up(ctx context.Context, o Options) (*Cloud, error) {
@@ -66,7 +66,7 @@ func Up(ctx context.Context, o Options) (*Cloud, error) {
 
 // Attach logs in to a lab that is up.
 func Attach(ctx context.Context, l *lab.Lab) (*Cloud, error) {
-	c, err := Login(ctx, l.Path(lab.Controller, openrcInside), l.APIURL())
+	c, err := Login(ctx, l.Path(lab.Controller, OpenrcInside), l.APIURL())
 	if err == nil {
 		c.Lab = l
 	}

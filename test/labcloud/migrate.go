@@ -114,13 +114,14 @@ func (c *Cloud) WaitMigration(ctx context.Context, server string, known int) (Mi
 		if err != nil || len(list) <= known {
 			return false, err
 		}
-		m = newest(list)
+		m = Newest(list)
 		return m.Final(), nil
 	})
 	return m, err
 }
 
-func newest(list []Migration) Migration {
+// Newest returns the migration with the greatest id.
+func Newest(list []Migration) Migration {
 	m := list[0]
 	for _, other := range list[1:] {
 		if other.ID > m.ID {
@@ -156,4 +157,24 @@ func (c *Cloud) operator(ctx context.Context, path string, out any) error {
 		return fmt.Errorf("GET /godwit/v1/%s: %s: %s", path, resp.Status, body)
 	}
 	return json.NewDecoder(resp.Body).Decode(out)
+}
+
+// Progress is what the API shows of a running migration, in bytes.
+type Progress struct {
+	MemoryTotal     int64 `json:"memory_total_bytes"`
+	MemoryRemaining int64 `json:"memory_remaining_bytes"`
+	DiskTotal       int64 `json:"disk_total_bytes"`
+	DiskRemaining   int64 `json:"disk_remaining_bytes"`
+}
+
+// Progress shows the server's running migration; false when none runs.
+func (c *Cloud) Progress(ctx context.Context, server string) (Progress, bool, error) {
+	var out struct {
+		Migrations []Progress `json:"migrations"`
+	}
+	err := c.compute(ctx, http.MethodGet, "servers/"+server+"/migrations", nil, &out)
+	if err != nil || len(out.Migrations) == 0 {
+		return Progress{}, false, err
+	}
+	return out.Migrations[0], true, nil
 }
