@@ -148,6 +148,9 @@ func ignoreMissing(err error) error {
 // bootFinished makes the server ACTIVE or puts it into ERROR with its fault.
 func (f *Flows) bootFinished(ctx context.Context, r *run, o workflow.Outcome) error {
 	return f.conclude(ctx, r, o, func(tx *store.Tx, s *cloud.Server) error {
+		if s == nil {
+			return nil
+		}
 		if o.Phase == workflow.Done {
 			s.Launched, s.Power, s.Progress, s.Fault = now(), cloud.PowerRunning, 100, nil
 			if err := bindPorts(tx, s, s.Host, portActive); err != nil {

@@ -215,7 +215,7 @@ func dropTraces(tx *store.Tx, v store.View, s *cloud.Server) error {
 // deleteFinished closes the action; a server that could not be deleted shows why.
 func (f *Flows) deleteFinished(ctx context.Context, r *run, o workflow.Outcome) error {
 	return f.conclude(ctx, r, o, func(_ *store.Tx, s *cloud.Server) error {
-		if o.Phase == workflow.Done {
+		if s == nil || o.Phase == workflow.Done {
 			return nil
 		}
 		s.Fault = faultOf(o.Err)

@@ -13,8 +13,8 @@ import (
 // serversTable abbreviates.
 var serversTable = tables.Servers
 
-// conclude is the last write of a run: settle writes the server's state, and in the same transaction the action gets its result and the intent
-// goes. It is idempotent: without the intent it has been done. A server that is gone leaves only the intent and action to close.
+// conclude is the last write of a run: change writes the server's state, and in the same transaction the action gets its result and the intent
+// goes. It is idempotent: without the intent it has been done. change gets nil for a server that is gone.
 func (f *Flows) conclude(ctx context.Context, r *run, o workflow.Outcome, change func(tx *store.Tx, s *cloud.Server) error) error {
 	_, err := f.Records.UpdateVisible(ctx, func(tx *store.Tx) error {
 		intent, err := store.Peek(tx, tables.Intents, r.Args.ID)
@@ -23,15 +23,15 @@ func (f *Flows) conclude(ctx context.Context, r *run, o workflow.Outcome, change
 		}
 		s, err := store.Get(tx, serversTable, r.Args.Server)
 		switch {
+		case cloud.Is(err, cloud.KindNotFound):
+			err = change(tx, nil)
 		case err == nil:
-			if err := change(tx, &s); err != nil {
-				return err
+			if err = change(tx, &s); err == nil {
+				s.Updated = now()
+				err = store.Put(tx, serversTable, s.ID, s)
 			}
-			s.Updated = now()
-			if err := store.Put(tx, serversTable, s.ID, s); err != nil {
-				return err
-			}
-		case !cloud.Is(err, cloud.KindNotFound):
+		}
+		if err != nil {
 			return err
 		}
 		return closeIntent(tx, r, o)

@@ -384,25 +384,30 @@ func (f *Flows) migrateFinished(ctx context.Context, r *run, o workflow.Outcome)
 		if err := store.Delete(tx, tables.Progress, m.ID); err != nil {
 			return err
 		}
+		if err := endMigration(tx, r, o); err != nil || s == nil {
+			return err
+		}
 		if err := store.Delete(tx, tables.Observations, tables.ObservationKey(staleSide(&m, s), s.ID)); err != nil {
 			return err
 		}
-		if s.Host == m.Target && m.Target != "" {
-			if err := release(tx, s, m.Source); err != nil {
-				return err
-			}
-			return settle(tx, s, m.Target)
+		if s.Host != m.Target || m.Target == "" {
+			return become(s, s.VMState)
 		}
-		if err := become(s, s.VMState); err != nil {
+		if err := release(tx, s, m.Source); err != nil {
 			return err
 		}
-		return changeMigration(tx, r, func(m *cloud.Migration) error {
-			if m.Status.Final() {
-				return nil
-			}
-			m.Error, m.Finished = textOf(o.Err), now()
-			return advance(m, failedStatus(o))
-		})
+		return settle(tx, s, m.Target)
+	})
+}
+
+// endMigration gives a migration that was not completed its final status.
+func endMigration(tx *store.Tx, r *run, o workflow.Outcome) error {
+	return changeMigration(tx, r, func(m *cloud.Migration) error {
+		if m.Status.Final() {
+			return nil
+		}
+		m.Error, m.Finished = textOf(o.Err), now()
+		return advance(m, failedStatus(o))
 	})
 }
 

@@ -75,6 +75,9 @@ func (f *Flows) rebootFinished(ctx context.Context, r *run, o workflow.Outcome) 
 // really is, its host will say, and reconcile acts on that.
 func (f *Flows) powerFinished(ctx context.Context, r *run, o workflow.Outcome, state cloud.VMState, power cloud.PowerState) error {
 	return f.conclude(ctx, r, o, func(tx *store.Tx, s *cloud.Server) error {
+		if s == nil {
+			return nil
+		}
 		if o.Phase != workflow.Done {
 			s.Fault = faultOf(o.Err)
 			return become(s, s.VMState)
