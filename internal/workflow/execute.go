@@ -112,8 +112,9 @@ func (e *Engine) attempt(a *active, s erasedStep, fn func(context.Context, *run)
 		return e.turn(a, s.name, err)
 	case giveUp:
 		return e.giveUp(a, s.name, err)
+	default:
+		return e.again(a, s.name, err)
 	}
-	return e.again(a, s.name, err)
 }
 
 // contextFor gives a step the context that cancellation ends, unless it must not be interrupted: an undo, or a point of no return.
