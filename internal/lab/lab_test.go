@@ -237,6 +237,23 @@ func TestKilledUnitIsStartedAgainAndCrashedUnitStaysDown(t *testing.T) {
 	}
 }
 
+func TestLibvirtdStartsWhenItsCertificateAppears(t *testing.T) {
+	l := labtest.Bare(t, 1)
+	node := lab.HostName(1)
+	const cert = "/etc/pki/libvirt/servercert.pem"
+	if err := os.Rename(l.Path(node, cert), l.Path(node, cert+".away")); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.KillUnit(t.Context(), node, lab.UnitLibvirtd); err != nil {
+		t.Fatal(err)
+	}
+	awaitUnit(t, l, node, lab.UnitLibvirtd, nodeinit.UnitWaiting)
+	if err := os.Rename(l.Path(node, cert+".away"), l.Path(node, cert)); err != nil {
+		t.Fatal(err)
+	}
+	awaitUnit(t, l, node, lab.UnitLibvirtd, nodeinit.UnitRunning)
+}
+
 func awaitUnit(t *testing.T, l *lab.Lab, node, unit string, want nodeinit.UnitState) nodeinit.UnitStatus {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -317,26 +334,73 @@ func TestPeerSeesTheBridgeItIsPluggedIntoAndMeasuresSilence(t *testing.T) {
 	}
 }
 
-// TestSweepRemovesTheLabOfADeadMaker plays a test process that is killed: a helper process makes a tethered lab and dies at once.
-func TestSweepRemovesTheLabOfADeadMaker(t *testing.T) {
-	const nameVar, binaryVar = "LAB_TEST_NAME", "LAB_TEST_BINARY"
-	if name := os.Getenv(nameVar); name != "" {
-		_, err := lab.Up(t.Context(), lab.Options{Name: name, Hosts: 1, BareHosts: true, Tethered: true, Binary: os.Getenv(binaryVar)})
-		if err != nil {
-			t.Fatal(err)
+const nameVar, binaryVar, killAtVar = "LAB_TEST_NAME", "LAB_TEST_BINARY", "LAB_TEST_KILL_AT"
+
+// TestMain lets this program play a process that makes a lab and is killed in the middle of it: when progress says the word in killAtVar,
+// or when the lab is up.
+func TestMain(m *testing.M) {
+	name := os.Getenv(nameVar)
+	if name == "" {
+		os.Exit(m.Run())
+	}
+	die := func() {
+		if self, err := os.FindProcess(os.Getpid()); err == nil {
+			self.Kill()
 		}
-		self, _ := os.FindProcess(os.Getpid())
-		self.Kill()
 		select {}
 	}
-	name := testName(t)
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^"+t.Name()+"$")
-	cmd.Env = append(os.Environ(), nameVar+"="+name, binaryVar+"="+labtest.Build(t, "./internal/lab/labinit"))
+	at := os.Getenv(killAtVar)
+	_, err := lab.Up(context.Background(), lab.Options{
+		Name: name, Hosts: 2, BareHosts: true, Tethered: at == "", Binary: os.Getenv(binaryVar),
+		Progress: func(line string) {
+			if at != "" && strings.Contains(line, at) {
+				die()
+			}
+		},
+	})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	die()
+}
+
+// makeAndDie runs such a process to its end.
+func makeAndDie(t *testing.T, name, killAt string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), nameVar+"="+name, killAtVar+"="+killAt, binaryVar+"="+labtest.Build(t, "./internal/lab/labinit"))
 	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(err.Error(), "killed") {
 		t.Fatalf("the maker was not killed: %v\n%s", err, out)
 	}
+}
+
+func TestDownRemovesWhatAKilledUpLeaves(t *testing.T) {
+	for _, at := range []string{"switch", "powered on", "ready"} {
+		t.Run(at, func(t *testing.T) {
+			name := fmt.Sprintf("%d-killed", os.Getpid())
+			makeAndDie(t, name, at)
+			if len(remains(t, name)) == 0 {
+				t.Fatal("nothing was left to remove")
+			}
+			if err := lab.Down(t.Context(), name); err != nil {
+				t.Fatal(err)
+			}
+			if left := remains(t, name); len(left) > 0 {
+				t.Errorf("left behind: %v", left)
+			}
+		})
+	}
+}
+
+func TestSweepRemovesTheLabOfADeadMaker(t *testing.T) {
+	name := fmt.Sprintf("%d-sweep", os.Getpid())
+	makeAndDie(t, name, "")
 	l, err := lab.Load(name)
-	if err != nil {
+	if errors.Is(err, lab.ErrNoLab) {
+		t.Log("another test on this machine has swept already")
+		l = &lab.Lab{State: lab.State{Name: name, Hosts: 2, Bare: true}}
+	} else if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)

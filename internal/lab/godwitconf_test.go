@@ -1,0 +1,38 @@
+package lab
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/godwit-cloud/godwit/internal/config"
+)
+
+func TestDaemonsAcceptTheConfigurationALabWrites(t *testing.T) {
+	l := &Lab{State: State{Name: "x", Net: 7, Hosts: 2, APIPort: 8774}}
+	load := func(node string) *config.Loaded {
+		raw, err := yaml.Marshal(l.configFor(node))
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(t.TempDir(), "godwit.yaml")
+		if err := os.WriteFile(file, raw, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c, err := config.Load(config.Sources{File: file})
+		if err != nil {
+			t.Fatalf("%s: %v", node, err)
+		}
+		return c
+	}
+	server := load(Controller)
+	if err := server.Validate(); err != nil || server.Server.AgentListen != "198.18.7.1:8779" {
+		t.Errorf("server: %v, agents' address %q", err, server.Server.AgentListen)
+	}
+	agent := load(HostName(2))
+	if err := agent.ValidateAgent(); err != nil || agent.Agent.MigrationAddress != "198.19.7.12" || agent.Agent.Server != "198.18.7.1:8779" {
+		t.Errorf("agent: %v, %+v", err, agent.Agent)
+	}
+}
