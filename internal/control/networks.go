@@ -185,7 +185,7 @@ func (l *leader) updateServer(ctx context.Context, v store.View, id cloud.Server
 	}
 	ctx, cancel := context.WithTimeout(ctx, tellMax)
 	defer cancel()
-	_, err = host.Update(ctx, &hostpb.UpdateRequest{Call: &hostpb.Call{ServerId: string(id), Generation: s.Generation}, Spec: spec})
+	_, err = host.Update(ctx, &hostpb.UpdateRequest{Call: &hostpb.Call{ServerId: string(id), Generation: s.Generation, RunId: "update"}, Spec: spec})
 	if cloud.Is(err, cloud.KindStale) || cloud.Is(err, cloud.KindConflict) || cloud.Is(err, cloud.KindNotFound) {
 		return nil // the server is on its way to another state or host, which brings its own specification
 	}

@@ -46,7 +46,7 @@ func judge(source, target sighting, migration cloud.MigrationID, lost, lostMax t
 		switch {
 		case targetRuns:
 			return completed
-		case target != nil && lost >= lostMax:
+		case target != nil && lost >= lostMax && !is(target, hostpb.DomainState_DOMAIN_STATE_PAUSED): // paused: about to be resumed or dropped
 			return failed
 		}
 		return unknown

@@ -1,0 +1,278 @@
+package flows
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/godwit-cloud/godwit/internal/cloud"
+	"github.com/godwit-cloud/godwit/internal/hostapi/hostapitest"
+	"github.com/godwit-cloud/godwit/internal/hostapi/hostpb"
+	"github.com/godwit-cloud/godwit/internal/store"
+	"github.com/godwit-cloud/godwit/internal/store/tables"
+	"github.com/godwit-cloud/godwit/internal/workflow"
+	"github.com/godwit-cloud/godwit/internal/workflow/workflowtest"
+)
+
+func TestBootKeepsTheEnginesPromises(t *testing.T) {
+	workflowtest.Run(t, func(t *testing.T) workflowtest.Case[cloud.Intent] {
+		w := newWorld(t, cloud.IntentBoot)
+		return workflowtest.Case[cloud.Intent]{Definition: w.flows.Boot(), Args: w.intent,
+			Done: func() error {
+				c := w.settled()
+				c.livesOn(w, w.now().Host)
+				return c.err()
+			},
+			Clean: func() error {
+				c, s := w.settled(), w.now()
+				c.must(s.VMState == cloud.VMError && s.Task == cloud.TaskNone && s.Host == "" && s.Fault != nil, "server is %s/%q on %q, fault %v", s.VMState, s.Task, s.Host, s.Fault)
+				c.must(len(w.fleet.Leftovers(serverID)) == 0, "hosts keep %v", w.fleet.Leftovers(serverID))
+				c.must(len(w.claims()) == 0 && len(w.placed()) == 0, "claims %v, places %v", w.claims(), w.placed())
+				c.must(w.port().BindingHost == "", "port is bound to %q", w.port().BindingHost)
+				return c.err()
+			}}
+	})
+}
+
+func TestStopKeepsTheEnginesPromises(t *testing.T) {
+	workflowtest.Run(t, func(t *testing.T) workflowtest.Case[cloud.Intent] {
+		w := running(t, cloud.IntentStop, func(s *cloud.Server) { s.Task = cloud.TaskPoweringOff })
+		return workflowtest.Case[cloud.Intent]{Definition: w.flows.Stop(), Args: w.intent,
+			Done: func() error {
+				c, s := w.settled(), w.now()
+				c.must(s.VMState == cloud.VMStopped && s.Task == cloud.TaskNone && s.Power == cloud.PowerShutdown, "server is %s/%q", s.VMState, s.Task)
+				c.must(len(w.fleet.Running(serverID)) == 0, "runs on %v", w.fleet.Running(serverID))
+				c.must(len(w.claims()) == 1, "claims on %v", w.claims())
+				return c.err()
+			},
+			Clean: func() error {
+				c, s := w.settled(), w.now()
+				c.must(s.Task == cloud.TaskNone && s.Fault != nil, "task %q, fault %v", s.Task, s.Fault)
+				return c.err()
+			}}
+	})
+}
+
+func TestStartKeepsTheEnginesPromises(t *testing.T) {
+	workflowtest.Run(t, func(t *testing.T) workflowtest.Case[cloud.Intent] {
+		w := running(t, cloud.IntentStart, func(s *cloud.Server) { s.VMState, s.Task = cloud.VMStopped, cloud.TaskPoweringOn })
+		w.fleet.Host(hostA).SetDomain(serverID, hostpb.DomainState_DOMAIN_STATE_SHUTOFF, "shutdown")
+		return workflowtest.Case[cloud.Intent]{Definition: w.flows.Start(), Args: w.intent,
+			Done: func() error {
+				c := w.settled()
+				c.livesOn(w, hostA)
+				return c.err()
+			},
+			Clean: func() error {
+				c, s := w.settled(), w.now()
+				c.must(s.VMState == cloud.VMStopped && s.Task == cloud.TaskNone, "server is %s/%q", s.VMState, s.Task)
+				c.must(len(w.fleet.Running(serverID)) == 0, "runs on %v", w.fleet.Running(serverID))
+				return c.err()
+			}}
+	})
+}
+
+func TestRebootKeepsTheEnginesPromises(t *testing.T) {
+	workflowtest.Run(t, func(t *testing.T) workflowtest.Case[cloud.Intent] {
+		w := running(t, cloud.IntentReboot, func(s *cloud.Server) { s.Task = cloud.TaskRebooting })
+		return workflowtest.Case[cloud.Intent]{Definition: w.flows.Reboot(), Args: w.intent,
+			Done: func() error {
+				c := w.settled()
+				c.livesOn(w, hostA)
+				return c.err()
+			},
+			Clean: func() error {
+				c, s := w.settled(), w.now()
+				c.must(s.VMState == cloud.VMActive && s.Task == cloud.TaskNone, "server is %s/%q", s.VMState, s.Task)
+				return c.err()
+			}}
+	})
+}
+
+// gone checks that nothing of the server is left anywhere but in the graves.
+func gone(w *world) error {
+	c := w.settled()
+	_, there := store.Lookup(w.store, tables.Servers, serverID)
+	grave, buried := store.Lookup(w.store, tables.Graves, serverID)
+	c.must(!there && buried && grave.VMState == cloud.VMDeleted, "there %v, buried %v", there, buried)
+	c.must(len(w.fleet.Leftovers(serverID)) == 0, "hosts keep %v", w.fleet.Leftovers(serverID))
+	c.must(len(w.claims()) == 0 && len(w.placed()) == 0, "claims %v, places %v", w.claims(), w.placed())
+	c.must(w.port().ID == "", "the port is still there")
+	c.must(store.Count(w.store, tables.AddressClaims) == 0, "the address is still taken")
+	usage, _ := store.Lookup(w.store, tables.QuotaUsages, cloud.ProjectID("p"))
+	c.must(usage != nil && *usage == (cloud.QuotaUsage{Project: "p"}), "quota usage is %+v", usage)
+	return c.err()
+}
+
+func TestDeleteKeepsTheEnginesPromises(t *testing.T) {
+	workflowtest.Run(t, func(t *testing.T) workflowtest.Case[cloud.Intent] {
+		w := running(t, cloud.IntentDelete, func(s *cloud.Server) { s.Task = cloud.TaskDeleting })
+		return workflowtest.Case[cloud.Intent]{Definition: w.flows.Delete(), Args: w.intent,
+			Done: func() error { return gone(w) },
+			Clean: func() error {
+				if w.now().VMState == cloud.VMDeleted { // the failure came after the burial
+					return gone(w)
+				}
+				c, s := w.settled(), w.now()
+				c.must(s.VMState == cloud.VMError && s.Task == cloud.TaskNone && s.Fault != nil, "server is %s/%q", s.VMState, s.Task)
+				return c.err()
+			}}
+	})
+}
+
+func moving(t *testing.T) *world {
+	t.Helper()
+	w := running(t, cloud.IntentMigrate, func(s *cloud.Server) { s.Task = cloud.TaskMigrating })
+	w.intent.Migration = "m1"
+	w.write(func(tx *store.Tx) error {
+		if err := store.Put(tx, tables.Migrations, "m1", cloud.Migration{ID: "m1", Number: 1, Server: serverID, Source: hostA, Asked: cloud.MigrateBlock,
+			Status: cloud.MigrationQueued, Intent: "i1"}); err != nil {
+			return err
+		}
+		return store.Put(tx, tables.Intents, w.intent.ID, w.intent)
+	})
+	return w
+}
+
+func (w *world) migration() cloud.Migration {
+	m, _ := store.Lookup(w.store, tables.Migrations, cloud.MigrationID("m1"))
+	return *m
+}
+
+func moved(w *world) error {
+	c, m := w.settled(), w.migration()
+	c.livesOn(w, hostB)
+	c.must(m.Status == cloud.MigrationCompleted && m.Target == hostB, "migration is %s to %s", m.Status, m.Target)
+	for _, u := range store.All(w.store, tables.Usages) {
+		for _, claim := range u.Claims {
+			c.must(claim.Migration == "", "the claim on %s still belongs to a move", u.Host)
+		}
+	}
+	return c.err()
+}
+
+func stayed(w *world, status cloud.MigrationStatus) error {
+	c, m := w.settled(), w.migration()
+	c.livesOn(w, hostA)
+	c.must(m.Status == status && m.Error != "", "migration is %s (%s), want %s", m.Status, m.Error, status)
+	return c.err()
+}
+
+func TestMigrateKeepsTheEnginesPromises(t *testing.T) {
+	workflowtest.Run(t, func(t *testing.T) workflowtest.Case[cloud.Intent] {
+		w := moving(t)
+		return workflowtest.Case[cloud.Intent]{Definition: w.flows.Migrate(), Args: w.intent,
+			Done: func() error { return moved(w) },
+			Clean: func() error {
+				status := cloud.MigrationError
+				if w.migration().Status == cloud.MigrationFailed {
+					status = cloud.MigrationFailed
+				}
+				return stayed(w, status)
+			}}
+	})
+}
+
+func script(outcome hostpb.MigrateOutcome, text string) func(*hostpb.MigrateRequest) hostapitest.Migration {
+	return func(*hostpb.MigrateRequest) hostapitest.Migration {
+		return hostapitest.Migration{Outcome: outcome, Error: text}
+	}
+}
+
+func TestAMigrationThatFailsLeavesTheServerWhereItWas(t *testing.T) {
+	w := moving(t)
+	w.fleet.ScriptMigrations(script(hostpb.MigrateOutcome_MIGRATE_OUTCOME_FAILED, "no route"))
+	if rec := w.run(w.flows.Migrate()); rec.Phase != workflow.Failed {
+		t.Fatalf("run is %s", rec.Phase)
+	}
+	if err := stayed(w, cloud.MigrationFailed); err != nil {
+		t.Error(err)
+	}
+	if got := w.migration().Error; !strings.Contains(got, "no route") {
+		t.Errorf("the reason is lost: %q", got)
+	}
+}
+
+func TestAnAbortedMigrationIsCancelled(t *testing.T) {
+	w := moving(t)
+	w.fleet.ScriptMigrations(script(hostpb.MigrateOutcome_MIGRATE_OUTCOME_CANCELLED, ""))
+	w.run(w.flows.Migrate())
+	if err := stayed(w, cloud.MigrationCancelled); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestALostAnswerOfACompletedMigrationIsNoFailure(t *testing.T) {
+	w := moving(t)
+	w.fleet.Inject(hostapitest.Fault{Host: hostA, Call: "Migrate", After: true, Err: cloud.Errorf(cloud.KindUnavailable, "connection lost")})
+	if rec := w.run(w.flows.Migrate()); rec.Phase != workflow.Done {
+		t.Fatalf("run is %s: %+v", rec.Phase, rec.Cause)
+	}
+	if err := moved(w); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestASourceAgentThatDiesDuringTheCopyDoesNotUndoACompletedMove(t *testing.T) {
+	w := moving(t)
+	gate := make(chan struct{})
+	w.fleet.ScriptMigrations(func(*hostpb.MigrateRequest) hostapitest.Migration { return hostapitest.Migration{Gate: gate} })
+	w.fleet.Inject(hostapitest.Fault{Host: hostB, Call: "Inspect", Do: func() {
+		close(gate) // the guests's move goes on without the agent
+		w.fleet.Wait()
+	}})
+	w.fleet.Inject(hostapitest.Fault{Host: hostA, Call: "Migrate", After: true, Do: func() { w.fleet.Host(hostA).CrashAgent() }})
+	w.fleet.Inject(hostapitest.Fault{Host: hostB, Call: "Adopt", Do: func() { w.fleet.Host(hostA).Revive() }})
+	if rec := w.run(w.flows.Migrate()); rec.Phase != workflow.Done {
+		t.Fatalf("run is %s: %+v", rec.Phase, rec.Cause)
+	}
+	if err := moved(w); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAHostWithoutRoomIsNotChosenAndTheUserLearnsWhy(t *testing.T) {
+	w := newWorld(t, cloud.IntentBoot)
+	w.server.Flavor.RAMMiB = 1 << 20
+	w.saveServer()
+	w.run(w.flows.Boot())
+	s := w.now()
+	if s.VMState != cloud.VMError || !strings.Contains(s.Fault.Message, "No valid host was found.") || !strings.Contains(s.Fault.Message, "memory: needs") {
+		t.Errorf("got %s, %+v", s.VMState, s.Fault)
+	}
+	d, ok := store.Lookup(w.store, tables.Decisions, tables.DecisionKey(serverID, "i1"))
+	if !ok || d.Chosen != "" || len(d.Verdicts) != 2 {
+		t.Errorf("decision: %+v", d)
+	}
+	if err := w.settled().err(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDeletingAServerWhoseHostIsDownDoesNotWaitForTheHost(t *testing.T) {
+	w := running(t, cloud.IntentDelete, func(s *cloud.Server) { s.Task = cloud.TaskDeleting })
+	w.fleet.Host(hostA).PowerOff()
+	if rec := w.run(w.flows.Delete()); rec.Phase != workflow.Done {
+		t.Fatalf("run is %s: %+v", rec.Phase, rec.Cause)
+	}
+	if _, there := store.Lookup(w.store, tables.Servers, serverID); there {
+		t.Error("the server is still there")
+	}
+	if len(w.claims()) != 0 {
+		t.Errorf("claims on %v", w.claims())
+	}
+}
+
+func TestEveryHostCallOfARunCarriesOneNewGeneration(t *testing.T) {
+	w := moving(t)
+	w.run(w.flows.Migrate())
+	for _, call := range w.fleet.Calls() {
+		fields := strings.Fields(call)
+		if !slices.Contains([]string{"Prepare", "Migrate", "Adopt", "Discard"}, fields[1]) {
+			continue
+		}
+		if fields[3] != "2" {
+			t.Errorf("%s: want generation 2", call)
+		}
+	}
+}
