@@ -136,3 +136,5 @@ func (e *SQE) PrepTimeout(t *Timespec, count uint32) {
 func (e *SQE) PrepLinkTimeout(t *Timespec) {
 	e.Opcode, e.FD, e.Addr, e.Len = OpLinkTimeout, -1, uint64(uintptr(unsafe.Pointer(&t.t))), 1
 }
+
+func addressOf(p []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(p))) }
