@@ -1,12 +1,14 @@
 package lab
 
 import (
-	"crypto/rand"
 	"fmt"
 	"net/netip"
 	"os"
+	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/godwit-cloud/godwit/internal/hostapi"
 )
 
 const (
@@ -14,6 +16,7 @@ const (
 	configFile    = "/etc/godwit/godwit.yaml"
 	joinTokenFile = "/etc/godwit/join-token"
 	dataDirInside = "/var/lib/godwit"
+	authorityFile = dataDirInside + "/authority.pem" // where a server's first start takes its authority from
 )
 
 // serverConfig and agentConfig mirror the keys of the daemons' configuration file that a lab sets; all others keep their defaults.
@@ -70,8 +73,23 @@ func (l *Lab) configFor(node string) godwitConfig {
 	}}
 }
 
-// writeGodwit writes the node's godwit.yaml and join token.
-func (l *Lab) writeGodwit(node, token string) error {
+// joining is what the nodes know of each other before they start, so that they can start at once: the server's authority and its join token.
+type joining struct {
+	authority []byte // PEM, certificate and key
+	token     string
+}
+
+func newJoining() (joining, error) {
+	a, err := hostapi.NewAuthority(time.Now())
+	if err != nil {
+		return joining{}, err
+	}
+	key, err := a.KeyPEM()
+	return joining{authority: append(a.CertPEM(), key...), token: hostapi.NewJoinToken(a.Fingerprint()).String()}, err
+}
+
+// writeGodwit writes the node's godwit.yaml and join token, and the controller's authority.
+func (l *Lab) writeGodwit(node string, j joining) error {
 	raw, err := yaml.Marshal(l.configFor(node))
 	if err != nil {
 		return fmt.Errorf("node %s: configuration: %w", node, err)
@@ -79,8 +97,10 @@ func (l *Lab) writeGodwit(node, token string) error {
 	if err := os.WriteFile(l.Path(node, configFile), raw, 0o600); err != nil {
 		return err
 	}
-	return os.WriteFile(l.Path(node, joinTokenFile), []byte(token+"\n"), 0o600)
+	if node == Controller {
+		if err := os.WriteFile(l.Path(node, authorityFile), j.authority, 0o600); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(l.Path(node, joinTokenFile), []byte(j.token+"\n"), 0o600)
 }
-
-// newJoinToken is the secret by which agents of this lab introduce themselves to its server.
-func newJoinToken() string { return rand.Text() }

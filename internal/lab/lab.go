@@ -225,7 +225,10 @@ func (l *Lab) build(ctx context.Context, o Options) error {
 
 // preparer returns what writes a node's files before it is first powered on.
 func (l *Lab) preparer() (func(node string) error, error) {
-	token := newJoinToken()
+	join, err := newJoining()
+	if err != nil {
+		return nil, err
+	}
 	ca, err := newAuthority(l.Name)
 	if err != nil {
 		return nil, err
@@ -235,7 +238,7 @@ func (l *Lab) preparer() (func(node string) error, error) {
 			return err
 		}
 		if !l.Bare {
-			if err := l.writeGodwit(node, token); err != nil {
+			if err := l.writeGodwit(node, join); err != nil {
 				return err
 			}
 		}
