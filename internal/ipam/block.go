@@ -169,3 +169,11 @@ func kthFree(taken []uint64, k uint64) uint64 {
 	}
 	return k
 }
+
+// Between returns how many addresses are from first to last, both included; 0 when last is before first.
+func Between(first, last netip.Addr) uint64 {
+	if last.Less(first) {
+		return 0
+	}
+	return span{number(first), number(last)}.size()
+}

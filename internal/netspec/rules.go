@@ -30,7 +30,7 @@ func resolveRules(r Records, p *cloud.Port) []cloud.NICRule {
 // resolveRule returns the rule in terms of addresses; ok is false when it can match nothing, because its remote group has no address of the
 // rule's family: an empty RemoteCIDRs would mean everybody. members remembers groups already expanded.
 func resolveRule(r Records, rule *cloud.SecurityGroupRule, members map[cloud.SecurityGroupID][]netip.Prefix) (out cloud.NICRule, ok bool) {
-	out = cloud.NICRule{Direction: rule.Direction, EtherType: rule.EtherType, Protocol: rule.Protocol, PortMin: orAny(rule.PortMin), PortMax: orAny(rule.PortMax)}
+	out = cloud.NICRule{Direction: rule.Direction, EtherType: rule.EtherType, Protocol: Protocol(rule.Protocol), PortMin: orAny(rule.PortMin), PortMax: orAny(rule.PortMax)}
 	switch {
 	case rule.RemoteGroup != "":
 		if _, known := members[rule.RemoteGroup]; !known {
