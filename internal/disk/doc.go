@@ -6,7 +6,9 @@
 //	DIR/instances/ID/disk.config   its config drive: an ISO 9660 volume labelled config-2
 //	DIR/instances/ID/console.log   what its serial console prints, appended by QEMU
 //	DIR/instances/ID/console.past  the end of what it printed on earlier hosts
+//	DIR/instances/ID/owner         which host may remove the directory (its host-id)
 //	DIR/instances/shared-id        identity of instances/, random; two hosts that read the same one share the directory
+//	DIR/host-id                    identity of this host's store, random
 //
 // # Base images
 //
@@ -21,6 +23,10 @@
 //
 // Everything below DIR/instances/ID belongs to one server; the caller (hostagent) serialises calls for the same server. Calls for different
 // servers and for bases may run at once. Files appear under their names whole or not at all (written beside, synced, renamed).
+//
+// When instances/ is a file system that several hosts share, a server's directory is there on each of them. The owner file says which
+// host may remove it or make its disks anew: written first when the directory is made, rewritten by Claim when a server has moved
+// in. A host that finds another's directory uses it and leaves it.
 //
 // A base is removed when no overlay names it (the overlays are read to find out; there is no list that could be wrong) and nobody
 // asked for it for some time. Between fetching a base and making the overlay, the age protects it.

@@ -20,6 +20,14 @@ func qemuImg(t testing.TB, dir string, args ...string) {
 	}
 }
 
+// qemuIO runs one command on a qcow2 disk with the real tool.
+func qemuIO(t testing.TB, disk, command string) {
+	t.Helper()
+	if out, err := exec.Command("qemu-io", "-f", "qcow2", "-c", command, disk).CombinedOutput(); err != nil {
+		t.Fatalf("qemu-io %s: %v: %s", command, err, out)
+	}
+}
+
 func TestHeaderAgreesWithQEMU(t *testing.T) {
 	dir := t.TempDir()
 	qemuImg(t, dir, "create", "-q", "-f", "raw", "base.raw", "3M")

@@ -27,6 +27,31 @@ type Root struct {
 	Bytes int64 // virtual size; 0: the image's
 }
 
+// RemakeRoot makes the server's root disk empty, for a migration to fill: what an earlier stay or an attempt that failed left in an overlay
+// would shine through wherever the source's has nothing. No process may have the disk open. The disk of another host's directory
+// (see Owned) is left as it is, because then it is the very disk the guest runs on.
+func (s *Store) RemakeRoot(ctx context.Context, id cloud.ServerID, root Root) error {
+	owned, err := s.Owned(id)
+	if err != nil {
+		return err
+	}
+	if !owned {
+		if !s.Present(id) {
+			return cloud.Errorf(cloud.KindConflict, "server %s: its directory belongs to another host and has no disk", id)
+		}
+		return nil
+	}
+	f, err := s.Files(id)
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(f.Root); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("server %s: disk: %w", id, err)
+	}
+	_, err = s.EnsureRoot(ctx, id, root)
+	return err
+}
+
 // EnsureRoot makes the server's root disk, an overlay on its base, and returns whether it made it: false means that it was there. A disk that is
 // there but is not what root says is KindConflict; a size below the image's is KindInvalid.
 func (s *Store) EnsureRoot(ctx context.Context, id cloud.ServerID, root Root) (made bool, err error) {
@@ -53,16 +78,19 @@ func (s *Store) EnsureRoot(ctx context.Context, id cloud.ServerID, root Root) (m
 	case !errors.Is(err, fs.ErrNotExist):
 		return false, fmt.Errorf("server %s: disk: %w", id, err)
 	}
-	return true, s.makeOverlay(ctx, f, base, root)
+	if err := s.Claim(id); err != nil {
+		return false, err
+	}
+	if err := s.makeOverlay(ctx, f, base, root); err != nil {
+		return false, fmt.Errorf("server %s: %w", id, err)
+	}
+	return true, nil
 }
 
 // roundUp is what QEMU makes of a size: whole sectors.
 func roundUp(bytes int64) int64 { return (bytes + 511) &^ 511 }
 
 func (s *Store) makeOverlay(ctx context.Context, f Files, base string, root Root) error {
-	if err := os.MkdirAll(f.Dir, 0o711); err != nil {
-		return fmt.Errorf("make disk: %w", err)
-	}
 	temp := f.Root + tempSuffix
 	// The names come from us (a UUID, a hash): no option syntax can hide in them.
 	if err := s.run(ctx, "create", "-q", "-f", FormatQCOW2, "-F", root.Base.Format, "-b", base, temp, strconv.FormatInt(root.Bytes, 10)); err != nil {
@@ -76,13 +104,17 @@ func (s *Store) makeOverlay(ctx context.Context, f Files, base string, root Root
 	if err := commit(file, nil, f.Root); err != nil {
 		return fmt.Errorf("make disk: %w", err)
 	}
-	return syncDir(s.path(instancesDir))
+	return nil
 }
 
-// WriteConfig makes the server's config drive of the given files (path on the volume to data), replacing an older one.
+// WriteConfig makes the server's config drive of the given files (path on the volume to data), replacing an older one. In another host's
+// directory the drive is left as that host wrote it.
 func (s *Store) WriteConfig(id cloud.ServerID, files map[string][]byte) error {
 	f, err := s.Files(id)
 	if err != nil {
+		return err
+	}
+	if owned, err := s.Owned(id); err != nil || !owned {
 		return err
 	}
 	volume, err := writeISO(configLabel, files)
@@ -92,8 +124,8 @@ func (s *Store) WriteConfig(id cloud.ServerID, files map[string][]byte) error {
 	if old, err := os.ReadFile(f.Config); err == nil && bytes.Equal(old, volume) {
 		return nil
 	}
-	if err := os.MkdirAll(f.Dir, 0o711); err != nil {
-		return fmt.Errorf("server %s: config drive: %w", id, err)
+	if err := s.Claim(id); err != nil {
+		return err
 	}
 	if err := writeDurably(f.Config, volume, 0o600); err != nil { // may hold a password
 		return fmt.Errorf("server %s: config drive: %w", id, err)

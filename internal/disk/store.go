@@ -31,7 +31,9 @@ const (
 	imagesDir    = "images"
 	instancesDir = "instances"
 	sharedIDFile = "shared-id"
-	tempSuffix   = ".new" // files being made; removed at Open
+	holderFile   = "host-id" // directly in DIR, which is never shared
+	ownerFile    = "owner"   // in a server's directory
+	tempSuffix   = ".new"    // files being made; removed at Open
 )
 
 // Fetch opens an image's data from an offset (bytes). A failure of kind unavailable is worth another attempt.
@@ -53,6 +55,7 @@ type Store struct {
 	log     *slog.Logger
 	engine  Engine
 	shared  string
+	holder  string // this store's own identity, in owner files
 	lock    *os.File
 
 	mu      sync.Mutex
@@ -108,7 +111,10 @@ func (s *Store) prepare(ctx context.Context) error {
 		return err
 	}
 	var err error
-	if s.shared, err = sharedID(s.path(instancesDir)); err != nil {
+	if s.shared, err = identity(s.path(instancesDir, sharedIDFile)); err != nil {
+		return err
+	}
+	if s.holder, err = identity(s.path(holderFile)); err != nil {
 		return err
 	}
 	s.engine, err = s.probeEngine(ctx)
@@ -128,15 +134,15 @@ func (s *Store) path(parts ...string) string {
 	return filepath.Join(append([]string{s.dir}, parts...)...)
 }
 
-// sharedID reads the directory's identity, making it first if need be. Of two hosts that make it at once, one wins and both read that.
-func sharedID(dir string) (string, error) {
-	file := filepath.Join(dir, sharedIDFile)
+// identity reads a random identity from a file, making it first if need be. Of two hosts that make it at once, one wins and both read that.
+func identity(file string) (string, error) {
 	raw, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		var id [16]byte
+		var id [identityBytes]byte
 		rand.Read(id[:])
-		temp := file + "-" + hex.EncodeToString(id[:])
-		if err := writeDurably(temp, []byte(hex.EncodeToString(id[:])+"\n"), 0o644); err != nil {
+		text := hex.EncodeToString(id[:])
+		temp := file + "-" + text
+		if err := writeDurably(temp, []byte(text+"\n"), 0o644); err != nil {
 			return "", err
 		}
 		defer os.Remove(temp)
@@ -149,11 +155,13 @@ func sharedID(dir string) (string, error) {
 		return "", err
 	}
 	id := strings.TrimSpace(string(raw))
-	if len(id) != 32 {
+	if len(id) != 2*identityBytes {
 		return "", fmt.Errorf("%s: %q is no identity", file, id)
 	}
 	return id, nil
 }
+
+const identityBytes = 16
 
 // sweepTemps removes files that were being made when the last process ended. Partly fetched images stay: their data is verified later.
 func (s *Store) sweepTemps() error {

@@ -285,6 +285,68 @@ func TestDirectoryIdentityIsSharedByItsUsersOnly(t *testing.T) {
 	}
 }
 
+func TestASharedDirectoryIsRemovedByItsOwnerOnly(t *testing.T) {
+	one, two := open(t, t.TempDir(), serve(sample)), open(t, t.TempDir(), serve(sample))
+	shared := one.path(instancesDir)
+	if err := os.RemoveAll(two.path(instancesDir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(shared, two.path(instancesDir)); err != nil {
+		t.Fatal(err)
+	}
+	root := Root{Base: rawBase(sample), Bytes: 1 << 20}
+	if _, err := one.EnsureRoot(t.Context(), serverA, root); err != nil {
+		t.Fatal(err)
+	}
+	f, _ := one.Files(serverA)
+	if err := os.WriteFile(f.Root+".mark", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	before, _ := os.Stat(f.Root)
+	if err := two.RemakeRoot(t.Context(), serverA, root); err != nil {
+		t.Fatal(err)
+	}
+	if after, _ := os.Stat(f.Root); !os.SameFile(before, after) {
+		t.Error("the second host made the first one's disk anew")
+	}
+	owned := func(s *Store) bool {
+		ok, err := s.Owned(serverA)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ok
+	}
+	if !owned(one) || owned(two) {
+		t.Errorf("owned by the first %v, by the second %v", owned(one), owned(two))
+	}
+	if err := two.Claim(serverA); err != nil {
+		t.Fatal(err)
+	}
+	if owned(one) || !owned(two) {
+		t.Errorf("after the claim: owned by the first %v, by the second %v", owned(one), owned(two))
+	}
+}
+
+func TestARemadeDiskHasNothingOfItsPast(t *testing.T) {
+	s := open(t, t.TempDir(), serve(sample))
+	root := Root{Base: rawBase(sample), Bytes: 1 << 20}
+	if _, err := s.EnsureRoot(t.Context(), serverA, root); err != nil {
+		t.Fatal(err)
+	}
+	f, _ := s.Files(serverA)
+	empty, err := os.ReadFile(f.Root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	qemuIO(t, f.Root, "write -P 7 0 64k")
+	if err := s.RemakeRoot(t.Context(), serverA, root); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(f.Root); err != nil || !bytes.Equal(got, empty) {
+		t.Errorf("remade disk of %d bytes differs from a new one (%v)", len(got), err)
+	}
+}
+
 func TestASecondProcessCannotHoldTheStore(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, nil)
