@@ -1,0 +1,330 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/godwit-cloud/godwit/internal/cloud"
+	"github.com/godwit-cloud/godwit/internal/hostapi/hostpb"
+	"github.com/godwit-cloud/godwit/internal/store"
+	"github.com/godwit-cloud/godwit/internal/store/tables"
+	"github.com/godwit-cloud/godwit/internal/workflow"
+)
+
+func TestAServerIsBootedMovedStoppedStartedAndDeleted(t *testing.T) {
+	w := newWorld(t, "h1", "h2")
+	w.control(nil)
+	w.boot("s1", 512)
+	w.idle()
+	first := w.running("s1")
+	m := w.migrate("s1", 1)
+	w.idle()
+	if second := w.running("s1"); second == first || w.migration(m).Status != cloud.MigrationCompleted {
+		t.Errorf("moved from %s to %s, migration %s", first, second, w.migration(m).Status)
+	}
+	w.ask(cloud.Intent{ID: "stop", Kind: cloud.IntentStop, Server: "s1"})
+	w.idle()
+	if s := w.server("s1"); s.VMState != cloud.VMStopped || len(w.fleet.Running("s1")) != 0 {
+		t.Errorf("after stop: %s, runs on %v", s.VMState, w.fleet.Running("s1"))
+	}
+	w.ask(cloud.Intent{ID: "start", Kind: cloud.IntentStart, Server: "s1"})
+	w.idle()
+	w.running("s1")
+	w.ask(cloud.Intent{ID: "delete", Kind: cloud.IntentDelete, Server: "s1"})
+	w.idle()
+	if left := w.fleet.Leftovers("s1"); len(left) > 0 || w.server("s1").ID != "" {
+		t.Errorf("left: %v", left)
+	}
+	w.sound()
+	w.until("the steps of the move are on record", func(v store.View) bool {
+		a, ok := store.Lookup(v, tables.Actions, tables.ActionKey("s1", "req-move-m1"))
+		var names []string
+		for _, e := range a.Events {
+			if e.Result == "Success" {
+				names = append(names, e.Name)
+			}
+		}
+		return ok && slices.Contains(names, "migrate_prepare_target") && slices.Contains(names, "migrate_release_source") && len(w.migration(m).Phases) >= 6
+	})
+}
+
+func TestConcurrentBootsNeverOversubscribe(t *testing.T) {
+	w := newWorld(t, "h1", "h2")
+	w.control(nil)
+	const servers = 20 // of which 2 * 6 fit: a host has 65536 MiB, 512 of them reserved
+	for i := range servers {
+		w.boot(cloud.ServerID(fmt.Sprintf("s%02d", i)), 10000)
+	}
+	w.idle()
+	w.sound()
+	active := 0
+	for _, s := range store.All(w.store, tables.Servers) {
+		switch s.VMState {
+		case cloud.VMActive:
+			active++
+			w.running(s.ID)
+		case cloud.VMError:
+			if !strings.Contains(s.Fault.Message, "No valid host") {
+				t.Errorf("server %s: %s", s.ID, s.Fault.Message)
+			}
+		default:
+			t.Errorf("server %s is %s", s.ID, s.VMState)
+		}
+	}
+	if active != 12 {
+		t.Errorf("%d servers are active, want 12", active)
+	}
+}
+
+// TestALeaderThatDiesAnywhereLosesAndDoublesNothing kills the leader around each attempt of each step of a boot, a move and a delete, with another
+// instance ready to take over.
+func TestALeaderThatDiesAnywhereLosesAndDoublesNothing(t *testing.T) {
+	for _, after := range []bool{false, true} {
+		for n := range int64(14) {
+			t.Run(fmt.Sprintf("at step %d, after its effect %v", n, after), func(t *testing.T) {
+				w := newWorld(t, "h1", "h2")
+				var count atomic.Int64
+				dies := make(chan struct{})
+				_, kill := w.control(func(o *Options) {
+					o.Name = "first"
+					o.Wrap = func(ctx context.Context, _ workflow.Event, next func(context.Context) error) error {
+						if count.Add(1)-1 != n {
+							return next(ctx)
+						}
+						if after {
+							if err := next(ctx); err != nil {
+								return err
+							}
+						}
+						close(dies)
+						<-ctx.Done() // the process is gone; nothing is journaled
+						return context.Cause(ctx)
+					}
+				})
+				w.boot("s1", 512)
+				go func() { // ends with the test at the latest: the world closes dies' leader
+					<-dies
+					kill()
+				}()
+				w.control(func(o *Options) { o.Name = "second" })
+				w.idle()
+				from := w.running("s1")
+				m := w.migrate("s1", 1)
+				w.idle()
+				if to := w.running("s1"); to == from || w.migration(m).Status != cloud.MigrationCompleted {
+					t.Errorf("moved from %s to %s, migration %s: %s", from, to, w.migration(m).Status, w.migration(m).Error)
+				}
+				w.ask(cloud.Intent{ID: "delete", Kind: cloud.IntentDelete, Server: "s1"})
+				w.idle()
+				if left := w.fleet.Leftovers("s1"); len(left) > 0 {
+					t.Errorf("left: %v", left)
+				}
+				w.sound()
+				select {
+				case <-dies:
+				default:
+					t.Error("the leader did not come to the place where it should have died")
+				}
+			})
+		}
+	}
+}
+
+func TestADeleteEndsAMigrationInProgress(t *testing.T) {
+	w := newWorld(t, "h1", "h2")
+	w.control(nil)
+	w.boot("s1", 512)
+	w.idle()
+	w.fleet.ScriptMigrations(gated(make(chan struct{}))) // would copy for ever
+	m := w.migrate("s1", 1)
+	w.until("the copy runs", func(store.View) bool { return w.migration(m).Status == cloud.MigrationRunning })
+	w.ask(cloud.Intent{ID: "delete", Kind: cloud.IntentDelete, Server: "s1"})
+	w.idle()
+	if left := w.fleet.Leftovers("s1"); len(left) > 0 || w.migration(m).Status != cloud.MigrationCancelled {
+		t.Errorf("left %v, migration %s", left, w.migration(m).Status)
+	}
+	w.sound()
+}
+
+func TestADeleteEndsABootThatWaitsForItsHost(t *testing.T) {
+	w := newWorld(t, "h1")
+	w.control(nil)
+	stuck := make(chan struct{})
+	t.Cleanup(func() { close(stuck) })
+	w.fleet.Inject(faultOn("Prepare", func() { <-stuck }))
+	w.boot("s1", 512)
+	w.until("the boot has begun", func(v store.View) bool { return w.server("s1").Host != "" })
+	w.ask(cloud.Intent{ID: "delete", Kind: cloud.IntentDelete, Server: "s1"})
+	w.until("the server is gone", func(v store.View) bool {
+		_, there := store.Lookup(v, tables.Servers, cloud.ServerID("s1"))
+		return !there
+	})
+}
+
+func TestAnAbortIsPassedOnToTheSource(t *testing.T) {
+	w := newWorld(t, "h1", "h2")
+	w.control(nil)
+	w.boot("s1", 512)
+	w.idle()
+	from := w.running("s1")
+	w.fleet.ScriptMigrations(gated(make(chan struct{})))
+	m := w.migrate("s1", 1)
+	w.until("the copy runs", func(store.View) bool { return w.migration(m).Status == cloud.MigrationRunning })
+	w.set(m, func(m *cloud.Migration) { m.AbortAsked = true })
+	w.idle()
+	if s := w.server("s1"); w.running("s1") != from || s.Task != cloud.TaskNone || w.migration(m).Status != cloud.MigrationCancelled {
+		t.Errorf("server on %s, task %q, migration %s", s.Host, s.Task, w.migration(m).Status)
+	}
+	w.sound()
+}
+
+func TestForceCompleteIsPassedOnToTheSource(t *testing.T) {
+	w := newWorld(t, "h1", "h2")
+	w.control(nil)
+	w.boot("s1", 512)
+	w.idle()
+	from := w.running("s1")
+	w.fleet.ScriptMigrations(gated(make(chan struct{})))
+	m := w.migrate("s1", 1)
+	w.until("the copy runs", func(store.View) bool { return w.migration(m).Status == cloud.MigrationRunning })
+	w.set(m, func(m *cloud.Migration) { m.CompleteAsked = true })
+	w.idle()
+	if w.running("s1") == from || w.migration(m).Status != cloud.MigrationCompleted {
+		t.Errorf("server on %s, migration %s", w.server("s1").Host, w.migration(m).Status)
+	}
+	w.sound()
+}
+
+func TestAMigrationThatTakesTooLongIsAborted(t *testing.T) {
+	w := newWorld(t, "h1", "h2")
+	w.control(func(o *Options) { o.TimeoutPerGiB = time.Millisecond })
+	w.boot("s1", 512)
+	w.idle()
+	w.fleet.ScriptMigrations(gated(make(chan struct{})))
+	m := w.migrate("s1", 1)
+	w.idle()
+	if got := w.migration(m).Status; got != cloud.MigrationCancelled {
+		t.Errorf("migration is %s", got)
+	}
+	w.sound()
+}
+
+func TestMigrationsBeyondTheBudgetStayQueued(t *testing.T) {
+	w := newWorld(t, "h1", "h2")
+	w.control(func(o *Options) { o.Budget = Budget{Outbound: 9, Inbound: 9, Cluster: 1} })
+	w.boot("s1", 512)
+	w.boot("s2", 512)
+	w.idle()
+	gate := make(chan struct{})
+	w.fleet.ScriptMigrations(gated(gate))
+	first, second := w.migrate("s1", 1), w.migrate("s2", 2)
+	w.until("the first copies", func(store.View) bool { return w.migration(first).Status == cloud.MigrationRunning })
+	if got := w.migration(second).Status; got != cloud.MigrationQueued {
+		t.Errorf("the second is %s", got)
+	}
+	close(gate)
+	w.idle()
+	for _, m := range []cloud.MigrationID{first, second} {
+		if got := w.migration(m).Status; got != cloud.MigrationCompleted {
+			t.Errorf("migration %s is %s", m, got)
+		}
+	}
+	w.sound()
+}
+
+func TestHostsLearnOfChangesAroundTheirServers(t *testing.T) {
+	w := newWorld(t, "h1", "h2")
+	w.control(nil)
+	w.boot("s1", 512)
+	w.idle()
+	s := w.server("s1")
+	s.Metadata = map[string]string{"colour": "blue"}
+	w.write(func(tx *store.Tx) error { return store.Put(tx, tables.Servers, s.ID, s) })
+	w.until("the host has been told", func(store.View) bool {
+		return slices.ContainsFunc(w.fleet.Calls(), func(c string) bool { return strings.HasPrefix(c, string(s.Host)+" Update s1") })
+	})
+	for _, h := range []string{"h1", "h2"} {
+		if !slices.ContainsFunc(w.fleet.Calls(), func(c string) bool { return strings.HasPrefix(c, h+" SyncNetworks") }) {
+			t.Errorf("host %s was not told its peers", h)
+		}
+	}
+	w.sound()
+}
+
+func (w *world) set(id cloud.MigrationID, change func(*cloud.Migration)) {
+	w.t.Helper()
+	w.write(func(tx *store.Tx) error {
+		m, err := store.Get(tx, tables.Migrations, id)
+		if err != nil {
+			return err
+		}
+		change(&m)
+		return store.Put(tx, tables.Migrations, id, m)
+	})
+}
+
+func TestAnOlderReportNeverReplacesANewerOne(t *testing.T) {
+	w := newWorld(t)
+	s := NewSessions(w.store, "test", w.log)
+	ctx := context.Background()
+	if err := s.HostUp(ctx, "h", &hostpb.HostFacts{Name: "h", Generation: 2, Seq: 5, RamMib: 100}); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []*hostpb.HostFacts{
+		{Name: "h", Generation: 1, Seq: 9, RamMib: 1},
+		{Name: "h", Generation: 2, Seq: 5, RamMib: 2},
+		{Name: "h", Generation: 2, Seq: 4, RamMib: 3},
+	} {
+		if err := s.Event(ctx, "h", &hostpb.HostEvent{Event: &hostpb.HostEvent_Facts{Facts: f}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.write(func(tx *store.Tx) error {
+		r, err := store.Get(tx, tables.HostReports, "h")
+		if err == nil && r.RAMMiB != 100 {
+			t.Errorf("an older report won: %+v", r)
+		}
+		return err
+	})
+}
+
+func TestWhatAHostNoLongerSpeaksOfIsForgotten(t *testing.T) {
+	w := newWorld(t)
+	s := NewSessions(w.store, "test", w.log)
+	ctx := context.Background()
+	say := func(e *hostpb.HostEvent) {
+		t.Helper()
+		if err := s.Event(ctx, "h", e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	saw := func(id string, seq int64, d hostpb.DomainState) *hostpb.HostEvent {
+		return &hostpb.HostEvent{Event: &hostpb.HostEvent_Observation{Observation: &hostpb.ServerState{ServerId: id, Domain: d, Epoch: 1, Seq: seq, DisksPresent: true}}}
+	}
+	beat := &hostpb.HostEvent{Event: &hostpb.HostEvent_Heartbeat{Heartbeat: &hostpb.Heartbeat{}}}
+	for range 2 { // two sessions; the second knows one server less
+		if err := s.HostUp(ctx, "h", &hostpb.HostFacts{Name: "h", Generation: 1, Seq: 1}); err != nil {
+			t.Fatal(err)
+		}
+		say(saw("a", 2, hostpb.DomainState_DOMAIN_STATE_RUNNING))
+		if _, known := store.Lookup(w.store, tables.Observations, tables.ObservationKey("h", "b")); !known {
+			say(saw("b", 3, hostpb.DomainState_DOMAIN_STATE_RUNNING))
+		}
+		say(beat)
+		w.until("a is known", func(v store.View) bool {
+			_, ok := store.Lookup(v, tables.Observations, tables.ObservationKey("h", "a"))
+			return ok
+		})
+		s.HostDown("h")
+	}
+	w.until("b is forgotten, and the host is down", func(v store.View) bool {
+		_, b := store.Lookup(v, tables.Observations, tables.ObservationKey("h", "b"))
+		_, up := store.Lookup(v, tables.HostSessions, cloud.HostName("h"))
+		return !b && !up
+	})
+}
