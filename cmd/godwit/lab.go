@@ -1,0 +1,187 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/godwit-cloud/godwit/internal/cloud"
+	"github.com/godwit-cloud/godwit/internal/config"
+	"github.com/godwit-cloud/godwit/internal/lab"
+)
+
+// labs is what the lab commands share.
+type labs struct {
+	out  *output
+	file *string
+}
+
+func newLabCommand(o *output, file *string) *cobra.Command {
+	l := &labs{out: o, file: file}
+	cmd := &cobra.Command{
+		Use: "lab", Short: "Real hosts on this machine: namespaces with libvirtd and agent (root)", GroupID: groupRun,
+	}
+	config.AddFlags(cmd.PersistentFlags(), "lab")
+	cmd.AddCommand(l.up(), l.down(), l.status(), l.exec(), l.power("poweroff", "Cut a node's power"), l.power("poweron", "Power a node on"), labInit())
+	return cmd
+}
+
+// labInit is what nodes run as their first process; people have no use for it.
+func labInit() *cobra.Command {
+	return &cobra.Command{
+		Use: "init SPEC", Hidden: true, Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error { return lab.RunInit(args[0]) },
+	}
+}
+
+func (l *labs) config(cmd *cobra.Command) (config.Lab, error) {
+	c, err := loadConfig(cmd, *l.file, "lab")
+	if err != nil {
+		return config.Lab{}, err
+	}
+	return c.Lab, c.Validate()
+}
+
+// load finds the running lab.
+func (l *labs) load(cmd *cobra.Command) (*lab.Lab, error) {
+	c, err := l.config(cmd)
+	if err != nil {
+		return nil, err
+	}
+	found, err := lab.Load(c.Name)
+	if errors.Is(err, lab.ErrNoLab) {
+		return nil, cloud.Errorf(cloud.KindNotFound, "%w: bring one up with `godwit lab up`", err)
+	}
+	return found, err
+}
+
+func (l *labs) up() *cobra.Command {
+	var bare bool
+	cmd := &cobra.Command{
+		Use: "up", Short: "Bring a lab up: a server and compute hosts", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := l.config(cmd)
+			if err != nil {
+				return err
+			}
+			began := time.Now()
+			progress := func(line string) {
+				fmt.Fprintf(cmd.ErrOrStderr(), "%5.1fs  %s\n", time.Since(began).Seconds(), line)
+			}
+			up, err := lab.Up(cmd.Context(), lab.Options{Name: c.Name, Hosts: c.Hosts, APIPort: c.APIPort, BareHosts: bare, Progress: progress})
+			if errors.Is(err, lab.ErrExists) {
+				return cloud.Errorf(cloud.KindConflict, "%w: take it down with `godwit lab down` first", err)
+			}
+			if err != nil {
+				return err
+			}
+			return l.show(cmd.Context(), cmd.OutOrStdout(), up)
+		},
+	}
+	cmd.Flags().BoolVar(&bare, "bare", false, "only hosts with libvirtd, no server and no agents")
+	return cmd
+}
+
+func (l *labs) down() *cobra.Command {
+	return &cobra.Command{
+		Use: "down", Short: "Take the lab down and leave nothing behind", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := l.config(cmd)
+			if err != nil {
+				return err
+			}
+			return lab.Down(cmd.Context(), c.Name)
+		},
+	}
+}
+
+func (l *labs) status() *cobra.Command {
+	return &cobra.Command{
+		Use: "status", Short: "Show the lab's nodes and daemons", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			found, err := l.load(cmd)
+			if err != nil {
+				return err
+			}
+			return l.show(cmd.Context(), cmd.OutOrStdout(), found)
+		},
+	}
+}
+
+func (l *labs) show(ctx context.Context, w io.Writer, found *lab.Lab) error {
+	st, err := found.Status(ctx)
+	if err != nil {
+		return err
+	}
+	t := table{header: []string{"NODE", "POWER", "PID", "MGMT", "DATA", "DAEMONS"}}
+	for _, n := range st.Nodes {
+		power, pid := "off", ""
+		if n.On {
+			power, pid = "on", strconv.Itoa(n.PID)
+		}
+		var units []string
+		for _, u := range n.Units {
+			units = append(units, u.Name+" "+string(u.State))
+		}
+		if n.Problem != "" {
+			units = append(units, n.Problem)
+		}
+		t.add(n.Name, power, pid, n.Mgmt, n.Data, strings.Join(units, ", "))
+	}
+	if err := l.out.print(w, st, t); err != nil || l.out.json() || st.API == "" {
+		return err
+	}
+	_, err = fmt.Fprintf(w, "\nAPI %s\nsource %s\n", st.API, found.Path(lab.Controller, openrcInLab))
+	return err
+}
+
+// openrcInLab is where the lab's server, which keeps the default bootstrap directory, leaves its credentials.
+const openrcInLab = "/var/lib/godwit/openrc"
+
+func (l *labs) exec() *cobra.Command {
+	return &cobra.Command{
+		Use: "exec NODE -- COMMAND [ARG...]", Short: "Run a command inside a node", Args: cobra.MinimumNArgs(2),
+		ValidArgsFunction: l.completeNodes,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			found, err := l.load(cmd)
+			if err != nil {
+				return err
+			}
+			return found.Exec(cmd.Context(), args[0], args[1:], lab.Stdio{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
+		},
+	}
+}
+
+func (l *labs) power(verb, short string) *cobra.Command {
+	return &cobra.Command{
+		Use: verb + " NODE", Short: short, Args: cobra.ExactArgs(1), ValidArgsFunction: l.completeNodes,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			found, err := l.load(cmd)
+			if err != nil {
+				return err
+			}
+			if verb == "poweron" {
+				return found.PowerOn(cmd.Context(), args[0])
+			}
+			return found.PowerOff(cmd.Context(), args[0])
+		},
+	}
+}
+
+func (l *labs) completeNodes(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveDefault
+	}
+	found, err := l.load(cmd)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return found.Nodes(), cobra.ShellCompDirectiveNoFileComp
+}
