@@ -1,0 +1,32 @@
+package uring
+
+import (
+	"fmt"
+	"unsafe"
+)
+
+// Support is the set of operations that the running kernel knows.
+type Support struct{ ops [256]bool }
+
+// Has reports whether the kernel knows every one of the operations.
+func (s *Support) Has(ops ...Opcode) bool {
+	for _, op := range ops {
+		if !s.ops[op] {
+			return false
+		}
+	}
+	return true
+}
+
+// Probe asks the kernel which operations it knows.
+func (r *Ring) Probe() (*Support, error) {
+	var p probe
+	if err := r.kernel.register(r.fd, registerProbe, unsafe.Pointer(&p), uint32(len(p.Ops))); err != nil {
+		return nil, fmt.Errorf("ring: probe: %w", err)
+	}
+	s := &Support{}
+	for _, o := range p.Ops[:p.OpsLen] {
+		s.ops[o.Op] = o.Flags&opSupported != 0
+	}
+	return s, nil
+}
