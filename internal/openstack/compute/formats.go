@@ -96,10 +96,10 @@ func (d *description) BindJSON(v any) error {
 	return nil
 }
 
-// uuid is an identifier in UUID form, with or without hyphens.
-type uuid string
+// uuidText is an identifier in UUID form, with or without hyphens.
+type uuidText string
 
-func (u *uuid) BindJSON(v any) error {
+func (u *uuidText) BindJSON(v any) error {
 	s, ok := v.(string)
 	switch {
 	case !ok:
@@ -107,7 +107,7 @@ func (u *uuid) BindJSON(v any) error {
 	case !isUUID(s):
 		return openstack.Refuse(v, "is not a 'uuid'")
 	}
-	*u = uuid(s)
+	*u = uuidText(s)
 	return nil
 }
 

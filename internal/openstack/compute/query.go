@@ -46,7 +46,7 @@ func (p parameters) time(name string) time.Time {
 
 // read checks the request's query against the schema.
 func (q querySchema) read(r *openstack.Request, minor int) (parameters, error) {
-	given := r.URLQuery()
+	given := r.URL.Query()
 	out := parameters{}
 	var unknown []string
 	for _, name := range sortedKeys(given) {
