@@ -2,7 +2,10 @@
 //
 // # Layers
 //
-//	Ring    the two queues: fill entries, submit, wait, take completions. One goroutine; no allocation, no lock.
+//	Ring          the two queues: fill entries, submit, wait, take completions. One goroutine; no allocation, no lock.
+//	Loop          a ring that many goroutines share; owned by one goroutine, locked to its thread
+//	File          ReadAt, WriteAt, Sync, Discard through a loop
+//	Stack         a loop with sockets: Listener and Conn, which satisfy package net's interfaces
 //
 // # Why the shapes are as they are
 //

@@ -1,0 +1,106 @@
+package uring
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Buffers is a ring of provided buffers: the kernel takes one when data has arrived, not when the receive was asked for, so thousands of
+// idle connections need no memory. It belongs to a loop; Take and Return run on the loop's thread only.
+type Buffers struct {
+	loop   *Loop
+	group  uint16
+	size   int
+	ring   []buf  // shared with the kernel; a mapping of its own, since the kernel wants it page-aligned
+	mem    []byte // the mapping of ring
+	data   []byte // all buffers, one after another
+	tail   uint16
+	mask   uint16
+	closed bool
+}
+
+// buffersMax is the kernel's limit of a group.
+const buffersMax = 1 << 15
+
+// NewBuffers gives the loop a group of count buffers, a power of two, of size bytes each. The group's number must be free on this loop.
+func (l *Loop) NewBuffers(group uint16, count, size int) (*Buffers, error) {
+	if count < 1 || count > buffersMax || count&(count-1) != 0 || size < 1 {
+		return nil, fmt.Errorf("loop: %d buffers of %d bytes: the count must be a power of two up to %d", count, size, buffersMax)
+	}
+	mem, err := unix.Mmap(-1, 0, count*int(unsafe.Sizeof(buf{})), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return nil, fmt.Errorf("loop: buffers: %w", err)
+	}
+	b := &Buffers{loop: l, group: group, size: size, mem: mem, data: make([]byte, count*size), mask: uint16(count - 1)}
+	b.ring = unsafe.Slice((*buf)(unsafe.Pointer(unsafe.SliceData(mem))), count)
+	reg := bufReg{RingAddr: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(b.ring)))), RingEntries: uint32(count), BGID: group}
+	if err := l.register(registerPbufRing, unsafe.Pointer(&reg), 1, &reg); err != nil {
+		return nil, errors.Join(fmt.Errorf("loop: buffers: %w", err), unix.Munmap(mem))
+	}
+	filled := make(chan struct{})
+	err = l.Post(func() {
+		for i := range count {
+			b.add(uint16(i))
+		}
+		b.publish()
+		close(filled)
+	})
+	if err != nil {
+		return nil, err
+	}
+	<-filled
+	return b, nil
+}
+
+// Group is the number to receive with.
+func (b *Buffers) Group() uint16 { return b.group }
+
+// Take returns the n bytes of a completion that has CQEBuffer set. They stay valid until Return of the same buffer.
+func (b *Buffers) Take(flags CQEFlags, n int) (id uint16, data []byte) {
+	id = flags.BufferID()
+	at := int(id) * b.size
+	return id, b.data[at : at+n : at+b.size]
+}
+
+// Return gives a buffer back to the kernel.
+func (b *Buffers) Return(id uint16) {
+	if b.closed {
+		return
+	}
+	b.add(id)
+	b.publish()
+}
+
+func (b *Buffers) add(id uint16) {
+	e := &b.ring[b.tail&b.mask]
+	e.Addr = uint64(addressOf(b.data[int(id)*b.size:]))
+	e.Len = uint32(b.size)
+	e.BID = id
+	b.tail++
+}
+
+// publish shows the new tail to the kernel. The tail is the last two bytes of the first entry; a 16-bit atomic does not exist in Go, so
+// the aligned 32-bit word that holds the entry's id and the tail is stored as one. The kernel does not read the id of an entry it owns
+// already, and entry 0's id is in the word's other half unchanged.
+func (b *Buffers) publish() {
+	word := (*uint32)(unsafe.Pointer(&b.ring[0].BID))
+	atomic.StoreUint32(word, uint32(b.ring[0].BID)|uint32(b.tail)<<16)
+}
+
+// Close takes the group from the kernel. Receives that use it must have ended.
+func (b *Buffers) Close() error {
+	reg := bufReg{BGID: b.group}
+	err := b.loop.register(unregisterPbufRing, unsafe.Pointer(&reg), 1, &reg)
+	if errors.Is(err, ErrClosed) {
+		<-b.loop.ended // the ring is gone, and the group with it
+		err = nil
+	}
+	b.closed = true
+	runtime.KeepAlive(b.data)
+	return errors.Join(err, unix.Munmap(b.mem))
+}
