@@ -1,0 +1,326 @@
+package hostagent
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/godwit-cloud/godwit/internal/cloud"
+	"github.com/godwit-cloud/godwit/internal/hostapi/hostpb"
+	"github.com/godwit-cloud/godwit/internal/kvm"
+)
+
+const (
+	// progressPeriod is how often a migration's figures are read: people watch them, and each reading is a query to QEMU.
+	progressPeriod = 500 * time.Millisecond
+	// settlePeriod is how often a migration that nobody's call waits for is looked at. libvirt's event for a failed one does not reach us
+	// (see package kvm), so this is one of the two places that poll; it runs only while such a migration does.
+	settlePeriod = 200 * time.Millisecond
+	// settleMax is how long an end that cannot be judged is looked at again before the answer is "unknown": longer than a libvirtd takes to
+	// restart, much shorter than anybody's patience.
+	settleMax = 20 * time.Second
+	// steerMax bounds what the loop asks of libvirt about a running migration.
+	steerMax = 10 * time.Second
+)
+
+// move is a migration that is leaving. done is closed when reply is final.
+type move struct {
+	id    cloud.MigrationID
+	done  chan struct{}
+	reply *hostpb.MigrateReply // set before done is closed
+}
+
+// ending is how a migration ended, from its goroutine to the loop.
+type ending struct {
+	move    *move
+	outcome hostpb.MigrateOutcome
+	reason  string
+	stats   cloud.MigrationStats
+}
+
+func (m *moveRecord) replyOf() *hostpb.MigrateReply {
+	return &hostpb.MigrateReply{Outcome: m.Outcome, Error: m.Error, Stats: wireStats(m.Stats)}
+}
+
+// startMove begins the migration of req, or finds it: in progress or ended. It runs in the loop.
+func (v *vm) startMove(ctx context.Context, req *hostpb.MigrateRequest) (*move, error) {
+	id := cloud.MigrationID(req.GetMigrationId())
+	if v.move != nil {
+		return v.move, nil // the gate has seen that it is the same one
+	}
+	if last := v.rec.Move; last != nil && last.ID == id {
+		if last.left() || last.stayed() {
+			m := &move{id: id, done: make(chan struct{}), reply: last.replyOf()}
+			close(m.done)
+			return m, nil
+		}
+		return v.attach(), nil // unknown so far: judge again
+	}
+	s, err := v.state(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if v.rec.Role == RoleDeparting {
+		v.judgeLate(s)
+	}
+	if s.Run != kvm.Running && s.Run != kvm.Paused || v.rec.Role != RoleResident {
+		return nil, cloud.Errorf(cloud.KindConflict, "cannot leave: it is %s (%s) and %s here", s.Run, s.Reason, or(string(v.rec.Role), "unknown"))
+	}
+	err = v.save(func(r *record) {
+		r.Role = RoleDeparting
+		r.Move = &moveRecord{ID: id, Target: cloud.HostName(req.GetTargetHost()), CopyDisks: req.GetCopyDisks(), PostCopy: req.GetPostCopy(), Began: time.Now()}
+	})
+	if err != nil {
+		v.note(func(r *record) { r.Role = RoleResident })
+		return nil, err
+	}
+	order := kvm.Move{
+		ID: v.id, TargetAddress: req.GetTargetAddress(), Shallow: true, DowntimeMax: req.GetDowntimeMax().AsDuration(),
+		BandwidthMax: req.GetBandwidthBytesPerSecond(), AutoConverge: req.GetAutoConverge(), PostCopy: req.GetPostCopy(),
+		Parallel: int(req.GetParallelConnections()),
+	}
+	if req.GetCopyDisks() {
+		order.CopyDisks = []string{rootTarget}
+	}
+	return v.beginMove(func(ctx context.Context) error { return v.a.hv.Migrate(ctx, order) }), nil
+}
+
+// rootTarget is the guest's name of the root disk, the only writable local one.
+const rootTarget = "vda"
+
+// attach follows a migration that an earlier life of the agent, or an earlier call, began.
+func (v *vm) attach() *move {
+	v.log.Info("attaching to a migration", "migration", v.rec.Move.ID)
+	return v.beginMove(func(context.Context) error { return errAttached })
+}
+
+// errAttached stands for the result of a call to libvirt that somebody else made.
+var errAttached = errors.New("the call that began the migration was lost")
+
+// beginMove runs a migration beside the loop.
+func (v *vm) beginMove(perform func(ctx context.Context) error) *move {
+	m := &move{id: v.rec.Move.ID, done: make(chan struct{})}
+	v.mu.Lock()
+	v.move = m
+	v.gate.MoveBegan(m.id)
+	v.mu.Unlock()
+	v.a.background(func(ctx context.Context) { v.carry(ctx, m, perform) })
+	return m
+}
+
+// carry performs a migration to its end, reporting progress, and hands the end to the loop. When the agent stops, it just returns: the next agent
+// attaches.
+func (v *vm) carry(ctx context.Context, m *move, perform func(ctx context.Context) error) {
+	watching, stopWatching := context.WithCancel(ctx)
+	watched := make(chan cloud.MigrationStats, 1)
+	go func() { watched <- v.watch(watching, m.id) }()
+	err := perform(ctx)
+	e := &ending{move: m}
+	e.outcome, e.reason = v.settle(ctx, err)
+	stopWatching()
+	e.stats = <-watched
+	if ctx.Err() != nil {
+		return
+	}
+	if stats, ok := v.finalStats(ctx); ok {
+		e.stats = stats
+		v.a.putProgress(v.id, m.id, stats)
+	}
+	v.mu.Lock()
+	v.ended = e
+	v.mu.Unlock()
+	v.ring()
+}
+
+// watch reports progress until ctx ends and returns the last figures.
+func (v *vm) watch(ctx context.Context, id cloud.MigrationID) cloud.MigrationStats {
+	var last cloud.MigrationStats
+	tick := time.NewTicker(progressPeriod)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return last
+		case <-tick.C:
+		}
+		job, err := v.a.hv.Job(ctx, v.id)
+		if err != nil || !job.Active || !job.Outgoing {
+			continue // not begun, just over, or libvirtd is away
+		}
+		last = job.Stats
+		v.a.putProgress(v.id, id, last)
+	}
+}
+
+// finalStats are QEMU's own figures of the migration that just ended.
+func (v *vm) finalStats(ctx context.Context) (cloud.MigrationStats, bool) {
+	ctx, cancel := context.WithTimeout(ctx, steerMax)
+	defer cancel()
+	stats, ok, err := v.a.hv.CompletedJob(ctx, v.id)
+	return stats, ok && err == nil
+}
+
+// settle finds out how a migration ended, given what the call to libvirt returned. It looks until there is an answer, the job is not over, or
+// settleMax has passed without one.
+func (v *vm) settle(ctx context.Context, callErr error) (hostpb.MigrateOutcome, string) {
+	deadline := time.Now().Add(settleMax)
+	tick := time.NewTicker(settlePeriod)
+	defer tick.Stop()
+	for {
+		look, cancel := context.WithTimeout(ctx, lookMax)
+		s, err := v.state(look)
+		cancel()
+		if err == nil {
+			r, _ := v.snapshot()
+			verdict := judge(s, *r.Move, callErr)
+			switch {
+			case verdict.resume:
+				err = v.a.hv.Resume(ctx, v.id)
+			case verdict.goingOn:
+				deadline = time.Now().Add(settleMax)
+			case verdict.outcome != hostpb.MigrateOutcome_MIGRATE_OUTCOME_UNSPECIFIED:
+				return verdict.outcome, verdict.reason
+			}
+		}
+		if time.Now().After(deadline) {
+			return hostpb.MigrateOutcome_MIGRATE_OUTCOME_UNKNOWN, unknownReason(s, callErr, err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return hostpb.MigrateOutcome_MIGRATE_OUTCOME_UNKNOWN, "the agent is stopping"
+		}
+	}
+}
+
+func unknownReason(s kvm.State, errs ...error) string {
+	reason := "domain is " + s.Run.String()
+	if s.Reason != "" {
+		reason += " (" + s.Reason + ")"
+	}
+	if err := errors.Join(errs...); err != nil {
+		reason += ": " + err.Error()
+	}
+	return reason
+}
+
+// judgement is what a look at the source says about a migration.
+type judgement struct {
+	outcome hostpb.MigrateOutcome // unspecified: look again
+	reason  string
+	goingOn bool // the job is not over
+	resume  bool // the guest stands still only because we paused it: let it run, then look again
+}
+
+// judge says how a migration ended, by the state of the source's domain, what is remembered of the migration, and the result of
+// the call to libvirt. Pure.
+func judge(s kvm.State, m moveRecord, callErr error) judgement {
+	stayed := func() judgement {
+		text := "the migration ended without leaving"
+		if callErr != nil && !errors.Is(callErr, errAttached) {
+			text = callErr.Error()
+		}
+		if m.Abort {
+			return judgement{outcome: hostpb.MigrateOutcome_MIGRATE_OUTCOME_CANCELLED, reason: text}
+		}
+		return judgement{outcome: hostpb.MigrateOutcome_MIGRATE_OUTCOME_FAILED, reason: text}
+	}
+	completed := judgement{outcome: hostpb.MigrateOutcome_MIGRATE_OUTCOME_COMPLETED}
+	switch s.Run {
+	case kvm.Outgoing:
+		return judgement{goingOn: true}
+	case kvm.Running:
+		return stayed()
+	case kvm.Paused:
+		switch {
+		case s.Reason == kvm.ReasonMigration || s.Reason == kvm.ReasonPostcopy:
+			return judgement{} // the CPUs may run on the target: only both hosts together can tell
+		case m.Suspended:
+			return judgement{resume: true}
+		}
+		return stayed() // it was paused before, and still is
+	case kvm.Shutoff, kvm.Crashed, kvm.Absent:
+		switch {
+		case callErr == nil, m.Departed, s.Reason == kvm.ReasonMigrated:
+			return completed
+		case s.Run == kvm.Crashed, s.Reason == "shutdown", s.Reason == "destroyed":
+			j := stayed() // it ended here, by itself or by its user, while it was being copied
+			j.reason = "the guest ended during the migration (" + s.Reason + "): " + j.reason
+			return j
+		}
+	}
+	return judgement{}
+}
+
+// concludeMove takes the end of a migration into the record. It runs in the loop.
+func (v *vm) concludeMove(e *ending) {
+	v.mu.Lock()
+	v.rec.Move.Stats = e.stats
+	v.rec.end(e.outcome, e.reason)
+	v.move = nil
+	v.gate.MoveEnded()
+	v.mu.Unlock()
+	// The caller need not wait for our disk: a crash before the record is durable finds the same answer again.
+	e.move.reply = v.rec.Move.replyOf()
+	close(e.move.done)
+	v.log.Info("migration ended", "migration", e.move.id, "outcome", e.outcome, "reason", e.reason, "took", time.Since(v.rec.Move.Began),
+		"downtime", e.stats.Downtime)
+	if err := v.save(func(*record) {}); err != nil {
+		v.log.Error("outcome not in the journal", "error", err)
+	}
+}
+
+// steer passes an order on to libvirt. It runs in the loop.
+func (v *vm) steer(ctx context.Context, req *hostpb.SteerRequest) error {
+	if v.move == nil {
+		return nil // it ended while the order was queued
+	}
+	ctx, cancel := context.WithTimeout(ctx, steerMax)
+	defer cancel()
+	switch {
+	case req.GetAbort():
+		if err := v.save(func(r *record) { r.Move.Abort = true }); err != nil {
+			return err
+		}
+		return v.a.hv.AbortJob(ctx, v.id)
+	case req.GetForceComplete() && v.rec.Move.PostCopy:
+		return v.a.hv.StartPostCopy(ctx, v.id)
+	case req.GetForceComplete():
+		// A paused guest dirties nothing, so the copy ends; libvirt lets it run on the target. If the copy fails, settle lets it run here.
+		if err := v.save(func(r *record) { r.Move.Suspended = true }); err != nil {
+			return err
+		}
+		return v.a.hv.Suspend(ctx, v.id)
+	}
+	return cloud.Errorf(cloud.KindInvalid, "neither abort nor force_complete")
+}
+
+// putProgress reports figures. The number grows across restarts of the agent too.
+func (a *Agent) putProgress(id cloud.ServerID, migration cloud.MigrationID, stats cloud.MigrationStats) {
+	const seqBits = 32 // of each epoch
+	a.o.Outbox.PutProgress(&hostpb.MigrationUpdate{
+		MigrationId: string(migration), ServerId: string(id), Stats: wireStats(stats), Seq: a.epoch<<seqBits + a.seq.Add(1),
+	})
+}
+
+func wireStats(s cloud.MigrationStats) *hostpb.MigrationStats {
+	return &hostpb.MigrationStats{
+		MemoryTotal: s.MemoryTotal, MemoryProcessed: s.MemoryProcessed, MemoryRemaining: s.MemoryRemaining, MemoryPageSize: s.MemoryPageSize,
+		DirtyBytesPerSecond: s.DirtyBytesPerSecond, MemoryBytesPerSecond: s.MemoryBytesPerSecond, MemoryIterations: s.MemoryIterations,
+		DiskTotal: s.DiskTotal, DiskProcessed: s.DiskProcessed, DiskRemaining: s.DiskRemaining, DiskBytesPerSecond: s.DiskBytesPerSecond,
+		Downtime: durationpb.New(s.Downtime), Setup: durationpb.New(s.Setup), Elapsed: durationpb.New(s.Elapsed),
+	}
+}
+
+func or(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
+
+func isContext(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}

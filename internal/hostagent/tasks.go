@@ -1,0 +1,342 @@
+package hostagent
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/godwit-cloud/godwit/internal/cloud"
+	"github.com/godwit-cloud/godwit/internal/disk"
+	"github.com/godwit-cloud/godwit/internal/hostapi/hostpb"
+	"github.com/godwit-cloud/godwit/internal/kvm"
+	"github.com/godwit-cloud/godwit/internal/metadata"
+)
+
+// The functions in this file run in a server's loop, one at a time.
+
+// prepare makes what the server needs here.
+func (v *vm) prepare(ctx context.Context, spec *hostpb.ServerSpec, incoming bool) error {
+	s, err := v.state(ctx)
+	if err != nil {
+		return err
+	}
+	switch {
+	case incoming && s.Run == kvm.Incoming && v.rec.Role == RoleIncoming:
+		return nil // a repeat, and libvirt is filling the disks already
+	case !incoming && s.Run == kvm.Running && v.rec.Role == RoleResident:
+		return nil
+	case s.HasProcess():
+		return cloud.Errorf(cloud.KindConflict, "it is %s (%s) here already", s.Run, s.Reason)
+	}
+	role := RoleResident
+	if incoming {
+		role = RoleIncoming
+	}
+	// Before there is anything that a crash could leave behind.
+	if err := v.keep(spec, func(r *record) { r.Role = role }); err != nil {
+		return err
+	}
+	v.announced = false
+	if err := v.prepareDisks(ctx, spec, incoming); err != nil {
+		return err
+	}
+	_, err = v.a.o.Networks.Ensure(ctx, guestOf(spec), nicsOf(spec.GetNics()))
+	return err
+}
+
+func (v *vm) prepareDisks(ctx context.Context, spec *hostpb.ServerSpec, incoming bool) error {
+	if incoming {
+		// A definition of an earlier stay would be mistaken for evidence that it left.
+		if err := v.a.hv.Undefine(ctx, v.id); err != nil {
+			return err
+		}
+		if err := v.a.o.Disk.RemakeRoot(ctx, v.id, rootOf(spec)); err != nil {
+			return err
+		}
+	} else if _, err := v.a.o.Disk.EnsureRoot(ctx, v.id, rootOf(spec)); err != nil {
+		return err
+	}
+	if !spec.GetConfigDrive() {
+		return nil
+	}
+	return v.a.o.Disk.WriteConfig(v.id, metadata.Files(guestOf(spec)))
+}
+
+func rootOf(spec *hostpb.ServerSpec) disk.Root {
+	root := spec.GetRoot()
+	return disk.Root{Bytes: root.GetBytes(), Base: disk.Base{
+		Image: cloud.ImageID(root.GetImageId()), Format: root.GetImageFormat(), Bytes: root.GetImageBytes(), SHA512: root.GetImageSha512(),
+	}}
+}
+
+// keep stores a spec, if there is one, with a change of the record.
+func (v *vm) keep(spec *hostpb.ServerSpec, change func(*record)) error {
+	var problem error
+	err := v.save(func(r *record) {
+		problem = r.setSpec(spec)
+		change(r)
+	})
+	return errors.Join(problem, err)
+}
+
+// start makes the server's CPUs run.
+func (v *vm) start(ctx context.Context, spec *hostpb.ServerSpec) error {
+	if v.rec.Role == RoleDeparted || v.rec.Role == RoleIncoming {
+		return cloud.Errorf(cloud.KindConflict, "cannot start a server that is %s here", v.rec.Role)
+	}
+	s, err := v.state(ctx)
+	if err != nil {
+		return err
+	}
+	switch s.Run {
+	case kvm.Running:
+		return nil
+	case kvm.Paused:
+		if err := v.a.hv.Resume(ctx, v.id); err != nil {
+			return err
+		}
+		return v.keep(spec, func(r *record) { r.Role = RoleResident })
+	case kvm.Incoming, kvm.Outgoing:
+		return cloud.Errorf(cloud.KindConflict, "cannot start: it is %s", s.Run)
+	}
+	return v.boot(ctx, spec)
+}
+
+// boot defines the domain anew and starts it.
+func (v *vm) boot(ctx context.Context, spec *hostpb.ServerSpec) error {
+	if !v.a.o.Disk.Present(v.id) {
+		return cloud.Errorf(cloud.KindNotFound, "it has no disk on this host")
+	}
+	if err := v.keep(spec, func(r *record) { r.Role = RoleResident }); err != nil {
+		return err
+	}
+	domain, err := v.domain(ctx, spec, kvm.MachineDefault)
+	if err != nil {
+		return err
+	}
+	if err := v.a.hv.Define(ctx, domain); err != nil {
+		return err
+	}
+	return v.a.hv.Start(ctx, v.id)
+}
+
+// domain is what libvirt is told of the server on this host.
+func (v *vm) domain(ctx context.Context, spec *hostpb.ServerSpec, machine string) (kvm.Domain, error) {
+	plugs, err := v.a.o.Networks.Ensure(ctx, guestOf(spec), nicsOf(spec.GetNics()))
+	if err != nil {
+		return kvm.Domain{}, err
+	}
+	if len(plugs) != len(spec.GetNics()) {
+		return kvm.Domain{}, cloud.Errorf(cloud.KindInternal, "%d plugs for %d nics", len(plugs), len(spec.GetNics()))
+	}
+	files, err := v.a.o.Disk.Files(v.id)
+	if err != nil {
+		return kvm.Domain{}, err
+	}
+	engine := v.a.o.Disk.Engine()
+	d := kvm.Domain{
+		ID: v.id, Emulation: v.a.emulation, VCPUs: int(spec.GetVcpus()), RAMMiB: spec.GetRamMib(),
+		CPUModel: or(spec.GetCpuModel(), v.a.o.CPUModel), Machine: or(spec.GetMachine(), machine), ConsoleLog: files.Console,
+		Disks: []kvm.Disk{{Path: files.Root, Format: disk.FormatQCOW2, Cache: engine.Cache, IO: engine.IO}},
+		Meta: kvm.Meta{Name: spec.GetName(), Project: spec.GetProjectId(), User: spec.GetUserId(), Flavor: spec.GetFlavorName(),
+			Image: spec.GetImageId(), Generation: v.rec.Generation},
+	}
+	if spec.GetConfigDrive() {
+		d.Disks = append(d.Disks, kvm.Disk{Path: files.Config, Format: disk.FormatRaw, Cache: engine.Cache, IO: engine.IO, ReadOnly: true})
+	}
+	for i, n := range spec.GetNics() {
+		d.NICs = append(d.NICs, kvm.NIC{MAC: n.GetMac(), Bridge: plugs[i].Bridge, Tap: plugs[i].Tap, MTU: plugs[i].MTU})
+	}
+	return d, nil
+}
+
+const (
+	// pressPeriod is how often a guest that is to shut down is asked again: one that is still booting misses the first time.
+	pressPeriod = 10 * time.Second
+	// stopGraceDefault is what a guest gets when neither call nor configuration says.
+	stopGraceDefault = time.Minute
+)
+
+// shutDown asks the guest to end, for as long as grace, and then ends it.
+func (v *vm) shutDown(ctx context.Context, grace time.Duration) error {
+	s, err := v.state(ctx)
+	if err != nil {
+		return err
+	}
+	if v.rec.Role == RoleIncoming || s.Run == kvm.Incoming {
+		return cloud.Errorf(cloud.KindConflict, "cannot stop: it is being received")
+	}
+	if !s.HasProcess() {
+		return nil
+	}
+	for deadline := time.Now().Add(grace); s.Run == kvm.Running && time.Now().Before(deadline); {
+		if err := v.a.hv.PressPower(ctx, v.id); err != nil && !cloud.Is(err, cloud.KindConflict) {
+			return err
+		}
+		ended, err := v.until(ctx, min(pressPeriod, time.Until(deadline)), func(kvm.Notice) (bool, error) {
+			s, err := v.state(ctx)
+			return !s.HasProcess(), err
+		})
+		if err != nil || ended {
+			return err
+		}
+	}
+	return v.a.hv.Destroy(ctx, v.id)
+}
+
+// reboot restarts the server: softly by its guest, else from scratch.
+func (v *vm) reboot(ctx context.Context, req *hostpb.RebootRequest, grace time.Duration) error {
+	if v.rec.Role == RoleDeparted || v.rec.Role == RoleIncoming {
+		return cloud.Errorf(cloud.KindConflict, "cannot reboot a server that is %s here", v.rec.Role)
+	}
+	s, err := v.state(ctx)
+	if err != nil {
+		return err
+	}
+	if !req.GetHard() {
+		if s.Run != kvm.Running {
+			return cloud.Errorf(cloud.KindConflict, "cannot reboot: it is %s", s.Run)
+		}
+		v.digest() // what happened before we asked is no answer
+		if err := v.a.hv.PressReboot(ctx, v.id); err != nil {
+			return err
+		}
+		rebooted, err := v.until(ctx, grace, func(n kvm.Notice) (bool, error) { return n.Has(kvm.Rebooted), nil })
+		if err != nil || rebooted {
+			return err
+		}
+		v.log.Info("guest did not reboot by itself", "grace", grace)
+	}
+	if err := v.a.hv.Destroy(ctx, v.id); err != nil {
+		return err
+	}
+	return v.boot(ctx, req.GetSpec())
+}
+
+// adopt makes an arrived server this host's own.
+func (v *vm) adopt(ctx context.Context, req *hostpb.AdoptRequest) error {
+	s, err := v.state(ctx)
+	if err != nil {
+		return err
+	}
+	if s.Run == kvm.Incoming || s.Run == kvm.Outgoing || v.rec.Role == RoleDeparted {
+		return cloud.Errorf(cloud.KindConflict, "cannot adopt: it is %s and %s here", s.Run, or(string(v.rec.Role), "unknown"))
+	}
+	if !v.a.o.Disk.Present(v.id) {
+		return cloud.Errorf(cloud.KindNotFound, "it has no disk on this host")
+	}
+	first := v.rec.Role != RoleResident
+	if err := v.keep(req.GetSpec(), func(r *record) { r.Role = RoleResident }); err != nil {
+		return err
+	}
+	if err := v.a.o.Disk.Claim(v.id); err != nil {
+		return err
+	}
+	if len(req.GetConsole()) > 0 && first { // a repeat's history would hold what has been printed here
+		if err := v.a.o.Disk.SetPast(v.id, req.GetConsole()); err != nil {
+			return err
+		}
+	}
+	machine := kvm.MachineDefault
+	if desc, err := v.a.hv.Describe(ctx, v.id); err == nil && desc.Machine != "" {
+		machine = desc.Machine
+	} else if err != nil && !cloud.Is(err, cloud.KindNotFound) {
+		return err
+	}
+	domain, err := v.domain(ctx, req.GetSpec(), machine)
+	if err != nil {
+		return err
+	}
+	if err := v.a.hv.Define(ctx, domain); err != nil {
+		return err
+	}
+	if s.Run == kvm.Running {
+		v.announce()
+	}
+	return nil
+}
+
+// discard removes all there is of the server, except CPUs that run unless destroyRunning.
+func (v *vm) discard(ctx context.Context, destroyRunning bool) (console []byte, err error) {
+	if v.move != nil && destroyRunning {
+		if err := v.a.hv.AbortJob(ctx, v.id); err != nil && !cloud.Is(err, cloud.KindConflict) && !cloud.Is(err, cloud.KindNotFound) {
+			return nil, err
+		}
+	}
+	s, err := v.state(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !destroyRunning {
+		if err := v.mayDiscard(s); err != nil {
+			return nil, err
+		}
+	}
+	if v.move != nil {
+		ended, err := v.until(ctx, settleMax, func(kvm.Notice) (bool, error) { return v.move == nil, nil })
+		if err != nil || !ended {
+			return nil, errors.Join(cloud.Errorf(cloud.KindConflict, "its migration has not ended"), err)
+		}
+	}
+	if console, err = v.a.o.Disk.Console(v.id, 0); err != nil {
+		v.log.Warn("console not kept", "error", err)
+	}
+	if err := v.a.hv.Destroy(ctx, v.id); err != nil {
+		return nil, err
+	}
+	if err := v.a.hv.Undefine(ctx, v.id); err != nil {
+		return nil, err
+	}
+	if err := v.a.o.Networks.Release(ctx, v.id); err != nil {
+		return nil, err
+	}
+	if err := v.removeDisks(); err != nil {
+		return nil, err
+	}
+	if err := v.save(func(r *record) { r.Role, r.Spec = RoleGone, nil }); err != nil {
+		return nil, err
+	}
+	v.observe()
+	return console, nil
+}
+
+// mayDiscard refuses while the CPUs run here, or stand still in a way that says that this is the only copy.
+func (v *vm) mayDiscard(s kvm.State) error {
+	switch s.Run {
+	case kvm.Running, kvm.Outgoing:
+		return cloud.Errorf(cloud.KindConflict, "its CPUs run on this host (%s)", s.Run)
+	case kvm.Paused:
+		if v.rec.Role == RoleResident {
+			return cloud.Errorf(cloud.KindConflict, "it is paused (%s) on the host it lives on", s.Reason)
+		}
+	}
+	return nil
+}
+
+// removeDisks removes the server's directory if it is this host's and no other host uses it.
+func (v *vm) removeDisks() error {
+	owned, err := v.a.o.Disk.Owned(v.id)
+	if err != nil {
+		return err
+	}
+	usedElsewhere := v.rec.Move != nil && !v.rec.Move.CopyDisks && !v.rec.Move.stayed() && v.rec.Role != RoleResident
+	if !owned || usedElsewhere {
+		v.log.Info("disks left to the host that uses them")
+		return nil
+	}
+	return v.a.o.Disk.Remove(v.id)
+}
+
+// update hands changed names, metadata or addresses to who serves them.
+func (v *vm) update(ctx context.Context, spec *hostpb.ServerSpec) error {
+	switch v.rec.Role {
+	case RoleNone, RoleGone:
+		return cloud.Errorf(cloud.KindNotFound, "it is not on this host")
+	case RoleDeparted:
+		return nil // its new host serves it
+	}
+	if err := v.keep(spec, func(*record) {}); err != nil {
+		return err
+	}
+	return v.a.o.Networks.Update(ctx, guestOf(spec), nicsOf(spec.GetNics()))
+}
