@@ -128,7 +128,7 @@ func (c *Control) lead(ctx context.Context, leadership *store.Leadership) error 
 		}
 	})
 	for name, loop := range map[string]func(context.Context) error{
-		"intents": l.intents, "steering": l.steering, "pruning": l.pruning, "networks": l.networks, "recorder": l.recorder.Run,
+		"intents": l.intents, "steering": l.steering, "pruning": l.pruning, "networks": l.networks, "reconcile": l.reconcile, "recorder": l.recorder.Run,
 	} {
 		g.Go(func() error {
 			if err := loop(ctx); err != nil && ctx.Err() == nil {

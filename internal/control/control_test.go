@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -254,6 +255,68 @@ func TestHostsLearnOfChangesAroundTheirServers(t *testing.T) {
 		}
 	}
 	w.sound()
+}
+
+func TestAGuestThatShutItselfDownIsShownStopped(t *testing.T) {
+	w := newWorld(t, "h1")
+	w.control(nil)
+	w.boot("s1", 512)
+	w.idle()
+	on := w.running("s1")
+	w.fleet.Host(on).SetDomain("s1", hostpb.DomainState_DOMAIN_STATE_SHUTOFF, "shutdown")
+	w.report(on, "s1")
+	w.until("the record says stopped", func(store.View) bool { return w.server("s1").VMState == cloud.VMStopped })
+	w.sound()
+}
+
+func TestAServerDeletedWhileItsHostWasAwayIsRemovedWhenItReturns(t *testing.T) {
+	w := newWorld(t, "h1")
+	w.control(nil)
+	w.boot("s1", 512)
+	w.idle()
+	w.running("s1")
+	w.fleet.Host("h1").CrashAgent() // its answers stop; the guest goes on
+	w.ask(cloud.Intent{ID: "delete", Kind: cloud.IntentDelete, Server: "s1"})
+	w.idle()
+	w.write(func(tx *store.Tx) error { // long ago
+		s, err := store.Get(tx, tables.Graves, cloud.ServerID("s1"))
+		s.Terminated = time.Now().Add(-time.Hour)
+		return errors.Join(err, store.Put(tx, tables.Graves, s.ID, s))
+	})
+	w.fleet.Host("h1").Revive()
+	w.report("h1", "s1")
+	w.until("the host holds nothing of it", func(store.View) bool { return len(w.fleet.Leftovers("s1")) == 0 })
+	w.sound()
+}
+
+// report has the host say what it sees of the server, as its agent would, received long enough ago to be believed.
+func (w *world) report(h cloud.HostName, id cloud.ServerID) {
+	w.t.Helper()
+	state := w.fleet.Host(h).State(id)
+	w.write(func(tx *store.Tx) error {
+		session, err := store.Get(tx, tables.HostSessions, h)
+		if err != nil {
+			return err
+		}
+		session.Since = time.Now().Add(-time.Hour)
+		return errors.Join(
+			store.Put(tx, tables.HostSessions, h, session),
+			store.Put(tx, tables.Observations, tables.ObservationKey(h, id), cloud.ServerObservation{
+				Server: id, Host: h, Generation: state.GetGeneration(), Epoch: state.GetEpoch(), Seq: state.GetSeq(), Power: powers[state.GetDomain()],
+				Reason: state.GetReason(), At: time.Now().Add(-time.Minute)}),
+			aged(tx, id),
+		)
+	})
+}
+
+// aged makes a server's record look as if nobody had touched it for a while.
+func aged(tx *store.Tx, id cloud.ServerID) error {
+	s, err := store.Get(tx, tables.Servers, id)
+	if cloud.Is(err, cloud.KindNotFound) {
+		return nil
+	}
+	s.Updated = time.Now().Add(-time.Hour)
+	return errors.Join(err, store.Put(tx, tables.Servers, id, s))
 }
 
 func (w *world) set(id cloud.MigrationID, change func(*cloud.Migration)) {
