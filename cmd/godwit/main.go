@@ -20,10 +20,14 @@ var version = "unknown"
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	root := newRoot()
+	began := false // whether a command got as far as running: an error before that is one of the command line
+	root := newRoot(&began)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return
+	}
+	if !began {
+		err = usageError{err}
 	}
 	var quiet *exitStatus
 	if !errors.As(err, &quiet) {
@@ -32,7 +36,7 @@ func main() {
 	os.Exit(exitCode(err)) //nolint:gocritic // stop has nothing left to do when the process ends
 }
 
-func newRoot() *cobra.Command {
+func newRoot(began *bool) *cobra.Command {
 	o := &output{}
 	var configFile string
 	root := &cobra.Command{
@@ -42,10 +46,15 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 		Version:       version,
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentFlags().StringVarP(&o.format, "output", "o", "table", "table or json")
 	root.PersistentFlags().StringVar(&configFile, "config", "", "configuration file (default /etc/godwit/godwit.yaml, GODWIT_CONFIG)")
-	root.PersistentPreRunE = func(*cobra.Command, []string) error { return o.check() }
+	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+		if err := o.check(); err != nil {
+			return err
+		}
+		*began = true
+		return nil
+	}
 	if err := root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp)); err != nil {
 		panic(err) // the flag is defined two lines up
 	}

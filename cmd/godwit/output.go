@@ -13,7 +13,7 @@ type output struct{ format string }
 
 func (o *output) check() error {
 	if o.format != "table" && o.format != "json" {
-		return usageError{fmt.Errorf("-o %s: want table or json", o.format)}
+		return fmt.Errorf("-o %s: want table or json", o.format)
 	}
 	return nil
 }

@@ -22,9 +22,10 @@ import (
 	"github.com/godwit-cloud/godwit/internal/flows"
 	"github.com/godwit-cloud/godwit/internal/hostapi"
 	"github.com/godwit-cloud/godwit/internal/openstack"
+	"github.com/godwit-cloud/godwit/internal/openstack/compute"
 	"github.com/godwit-cloud/godwit/internal/openstack/identity"
+	"github.com/godwit-cloud/godwit/internal/openstack/image"
 	"github.com/godwit-cloud/godwit/internal/openstack/network"
-	"github.com/godwit-cloud/godwit/internal/operator"
 	"github.com/godwit-cloud/godwit/internal/placement"
 	"github.com/godwit-cloud/godwit/internal/store"
 	"github.com/godwit-cloud/godwit/internal/store/tables"
@@ -38,9 +39,11 @@ type server struct {
 	config   config.Config
 	log      *slog.Logger
 	store    *store.Store
+	files    *image.Files
 	sessions *control.Sessions
 	agents   *hostapi.Server
 	identity *identity.Service
+	image    *image.Service
 	api      *openstack.API
 	control  *control.Control
 }
@@ -103,6 +106,9 @@ func (s *server) assemble(ctx context.Context) error {
 	if made.Created {
 		s.log.Info("made the administrator", "openrc", made.Openrc, "clouds", made.Clouds)
 	}
+	if s.files, err = image.OpenFiles(c.Images()); err != nil {
+		return err
+	}
 	s.sessions = control.NewSessions(s.store, name, s.log)
 	if err := s.sessions.Begin(ctx); err != nil {
 		return err
@@ -111,13 +117,13 @@ func (s *server) assemble(ctx context.Context) error {
 		return err
 	}
 	s.makeControl(name)
-	s.makeAPI(ctx)
+	s.makeAPI()
 	return nil
 }
 
 func (s *server) makeAgents(t trust) (err error) {
 	s.agents, err = hostapi.NewServer(hostapi.ServerOptions{
-		Authority: t.authority, Admit: hostapi.AdmitToken(t.token), Images: s.images(), Sessions: s.sessions, Version: version, Logger: s.log,
+		Authority: t.authority, Admit: hostapi.AdmitToken(t.token), Images: s.files, Sessions: s.sessions, Version: version, Logger: s.log,
 	})
 	return err
 }
@@ -136,15 +142,16 @@ func (s *server) makeControl(name string) {
 	})
 }
 
-func (s *server) makeAPI(ctx context.Context) {
+func (s *server) makeAPI() {
 	c := s.config.Server
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	s.identity = identity.New(s.store, identity.Options{Region: c.Region, TokenLifetime: c.TokenLifetime, Logger: s.log})
 	s.api = openstack.New(openstack.Options{PublicURL: c.PublicURL, Auth: s.identity, Logger: s.log, Metrics: registry, Healthy: s.store.Ping})
-	s.api.Mount(s.identity,
+	s.image = image.New(s.store, s.files, image.Options{Logger: s.log})
+	s.api.Mount(s.identity, s.image,
+		compute.New(compute.Options{Store: s.store, Console: consoles{s.agents.Pool()}, Policy: policyOf(s.config.Placement), Logger: s.log}),
 		network.New(network.Options{Store: s.store}),
-		operator.New(operator.Options{Store: s.store, Policy: policyOf(s.config.Placement), Done: ctx.Done()}),
 	)
 }
 
@@ -170,6 +177,7 @@ func (s *server) serve(ctx context.Context) error {
 	g.Go(func() error { return s.agents.Serve(ctx, agents) })
 	g.Go(func() error { return s.control.Run(ctx) })
 	g.Go(func() error { return s.identity.Maintain(ctx) })
+	g.Go(func() error { return s.image.Maintain(ctx) })
 	g.Go(func() error { return serveHTTP(ctx, api, s.api, s.config.Server) })
 	if s.config.Server.PprofListen != "" {
 		g.Go(func() error { return servePprof(ctx, s.config.Server.PprofListen) })
