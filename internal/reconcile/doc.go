@@ -20,7 +20,8 @@
 //
 // Observations and records travel on different roads, so for a moment they contradict one another though both are right: a flow has written
 // "active" and the host's "running" is still on its way. An observation received after the record was last written is believed at once; an older
-// one only when the record has been left alone for SettleDefault. Outcome.Again says when that will be.
+// one only when the record has been left alone for SettleDefault. Likewise for what a host said before it connected last: it repeats everything,
+// and forgetting what it does not repeat takes a moment. Outcome.Again says when that will be.
 //
 // # Races with the act
 //

@@ -13,7 +13,7 @@ const (
 	// SettleDefault is how long a record must have been left alone before an observation older than its last change may contradict it, and a
 	// leftover before it is discarded. Longer than an observation's way through agent, stream and store, even of a busy one.
 	SettleDefault = 10 * time.Second
-	// MissingAfter is how long a connected host must have been silent about a server it owns before the server counts as lost. Longer than an
+	// MissingAfter is how long a connected host must have been silent about a server it owns before the operator is told. Longer than an
 	// agent needs to look at all its domains and disks after its start.
 	MissingAfter = time.Minute
 )
@@ -42,21 +42,23 @@ func Server(c ServerCase, now time.Time) Outcome {
 	switch {
 	case c.Server == nil:
 		c.withoutRecord(&o, now)
+		c.waitForSessions(&o, now)
 	case c.Server.Task != cloud.TaskNone, c.Server.VMState == cloud.VMBuilding, c.Server.VMState == cloud.VMDeleted, c.Server.Host == "":
 		return o // a flow's, or nowhere
 	default:
 		c.owner(&o, now)
 		c.elsewhere(&o, now)
+		c.waitForSessions(&o, now)
 	}
 	return o
 }
 
-// current returns what connected hosts have said since they connected, by host name. A host says everything anew with each session, so what
-// it said before is history.
-func (c *ServerCase) current() []cloud.ServerObservation {
+// current returns what connected hosts say, by host name. With each session a host says everything anew, repeats included, and what it no longer
+// says is forgotten with its first heartbeat. So an observation from before the session counts only when the session has lasted a while.
+func (c *ServerCase) current(now time.Time) []cloud.ServerObservation {
 	var out []cloud.ServerObservation
 	for _, seen := range c.Seen {
-		if since, up := c.Sessions[seen.Host]; up && !seen.At.Before(since) {
+		if since, up := c.Sessions[seen.Host]; up && (!seen.At.Before(since) || !now.Before(since.Add(SettleDefault))) {
 			out = append(out, seen)
 		}
 	}
@@ -64,9 +66,18 @@ func (c *ServerCase) current() []cloud.ServerObservation {
 	return out
 }
 
+// waitForSessions makes the outcome ask again when observations from before a young session begin to count.
+func (c *ServerCase) waitForSessions(o *Outcome, now time.Time) {
+	for _, seen := range c.Seen {
+		if since, up := c.Sessions[seen.Host]; up && seen.At.Before(since) && now.Before(since.Add(SettleDefault)) {
+			o.waitUntil(since.Add(SettleDefault))
+		}
+	}
+}
+
 // ownerSees returns what the connected owner says; nil when it says nothing or is not connected.
-func (c *ServerCase) ownerSees() *cloud.ServerObservation {
-	for _, seen := range c.current() {
+func (c *ServerCase) ownerSees(now time.Time) *cloud.ServerObservation {
+	for _, seen := range c.current(now) {
 		if seen.Host == c.Server.Host {
 			return &seen
 		}
@@ -76,7 +87,7 @@ func (c *ServerCase) ownerSees() *cloud.ServerObservation {
 
 // owner compares the record with what the owning host sees.
 func (c *ServerCase) owner(o *Outcome, now time.Time) {
-	s, seen := c.Server, c.ownerSees()
+	s, seen := c.Server, c.ownerSees(now)
 	since, up := c.Sessions[s.Host]
 	switch {
 	case !up:
@@ -101,19 +112,16 @@ func (c *ServerCase) owner(o *Outcome, now time.Time) {
 		Fault: fault, Reason: reason})
 }
 
-// missing marks a server that its host has neither domain nor disk of. Only an error already known is left as it is.
+// missing reports a server that its connected host says nothing of. The record stays: silence is no proof, an agent that cannot reach its libvirtd is
+// silent too, and a server once marked as lost would stay so when it is found again.
 func (c *ServerCase) missing(o *Outcome, at, now time.Time) {
 	s := c.Server
-	if s.VMState == cloud.VMError {
-		return
-	}
 	if now.Before(at) {
 		o.waitUntil(at)
 		return
 	}
-	fault := fmt.Sprintf("Host %s has neither the domain nor the disks of this server any more.", s.Host)
-	o.Actions = append(o.Actions, Action{Kind: SetState, Server: s.ID, Host: s.Host, Generation: s.Generation, From: s.VMState, State: cloud.VMError,
-		Power: cloud.PowerNone, Fault: fault, Reason: fault})
+	o.Actions = append(o.Actions, Action{Kind: Alarm, Server: s.ID, Host: s.Host, Generation: s.Generation,
+		Reason: fmt.Sprintf("host %s is connected and says nothing of this server, which the record says is %s there", s.Host, s.VMState)})
 }
 
 // follow returns the state that a record must get to agree with the owner's observation, as Nova's power-state synchronisation has it, but for a
@@ -147,8 +155,8 @@ func follow(s *cloud.Server, seen *cloud.ServerObservation) (state cloud.VMState
 
 // elsewhere deals with what other hosts still have of the server.
 func (c *ServerCase) elsewhere(o *Outcome, now time.Time) {
-	s, own := c.Server, c.ownerSees()
-	for _, seen := range c.current() {
+	s, own := c.Server, c.ownerSees(now)
+	for _, seen := range c.current(now) {
 		if seen.Host == s.Host {
 			continue
 		}
@@ -178,7 +186,7 @@ func live(p cloud.PowerState) bool { return p == cloud.PowerPaused || p == cloud
 // withoutRecord deals with a server that hosts see and no record names. A grave is proof that its owner wanted it gone; without one nothing is
 // destroyed.
 func (c *ServerCase) withoutRecord(o *Outcome, now time.Time) {
-	for _, seen := range c.current() {
+	for _, seen := range c.current(now) {
 		if c.Grave == nil {
 			o.alarm(c.ID, seen, 0, fmt.Sprintf("host %s has a server (%s) that no record names", seen.Host, powerName(seen.Power)))
 			continue

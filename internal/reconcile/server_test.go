@@ -92,20 +92,37 @@ func TestOldObservationIsBelievedOnlyAfterTheRecordHasSettled(t *testing.T) {
 	}
 }
 
-func TestServerThatItsHostDoesNotHaveBecomesAnErrorAfterAWhile(t *testing.T) {
-	c := reconcile.ServerCase{ID: "s", Server: server(cloud.VMStopped, cloud.PowerShutdown), Sessions: map[cloud.HostName]time.Time{"a": at(200)},
-		Seen: []cloud.ServerObservation{seen("a", cloud.PowerShutdown, 150)}} // said before the host's present session
+func TestServerThatItsHostDoesNotSpeakOfIsReportedAfterAWhile(t *testing.T) {
+	c := reconcile.ServerCase{ID: "s", Server: server(cloud.VMStopped, cloud.PowerShutdown), Sessions: map[cloud.HostName]time.Time{"a": at(200)}}
 	due := at(200).Add(reconcile.MissingAfter)
 	if o := reconcile.Server(c, at(201)); len(o.Actions) != 0 || !o.Again.Equal(due) {
 		t.Fatalf("too early: %+v", o)
 	}
 	o := reconcile.Server(c, due)
-	if len(o.Actions) != 1 || o.Actions[0].State != cloud.VMError || !strings.Contains(o.Actions[0].Fault, "Host a has neither") {
+	if len(o.Actions) != 1 || o.Actions[0].Kind != reconcile.Alarm || !strings.Contains(o.Actions[0].Reason, "says nothing of this server") {
 		t.Errorf("got %+v", o)
 	}
 	c.Sessions = nil
 	if o := reconcile.Server(c, at(9999)); len(o.Actions) != 0 {
 		t.Errorf("a host that is down lost nothing: %+v", o)
+	}
+}
+
+// TestReconnectedHostThatRepeatsItselfLosesNothing: the repeat carries the old number and so keeps the old time; it must not be taken for silence.
+func TestReconnectedHostThatRepeatsItselfLosesNothing(t *testing.T) {
+	c := reconcile.ServerCase{ID: "s", Server: server(cloud.VMActive, cloud.PowerRunning), Sessions: map[cloud.HostName]time.Time{"a": at(200)},
+		Seen: []cloud.ServerObservation{seen("a", cloud.PowerRunning, 101)}}
+	for _, when := range []int{200, 205, 210, 300, 9999} {
+		if o := reconcile.Server(c, at(when)); len(o.Actions) != 0 {
+			t.Errorf("at %d: %+v", when, o)
+		}
+	}
+	c.Seen[0].Power = cloud.PowerShutdown
+	if o := reconcile.Server(c, at(201)); len(o.Actions) != 0 || !o.Again.Equal(at(200).Add(reconcile.SettleDefault)) {
+		t.Errorf("a young session's history was believed: %+v", o)
+	}
+	if o := reconcile.Server(c, at(211)); len(o.Actions) != 1 {
+		t.Errorf("got %+v", o)
 	}
 }
 
@@ -235,7 +252,8 @@ func TestNothingDestructiveReachesTheOwnerABusyServerOrAnUnprovenCopy(t *testing
 			switch a.Kind {
 			case reconcile.Discard:
 				own := slices.IndexFunc(c.Seen, func(s cloud.ServerObservation) bool { return s.Host == c.Server.Host })
-				if c.Server == nil || a.Host == c.Server.Host || own < 0 || c.Seen[own].At.Before(c.Sessions[c.Server.Host]) {
+				if c.Server == nil || a.Host == c.Server.Host || own < 0 ||
+					c.Seen[own].At.Before(c.Sessions[c.Server.Host]) && now.Before(c.Sessions[c.Server.Host].Add(reconcile.SettleDefault)) {
 					t.Fatalf("%v with %+v", a, c)
 				}
 				if a.Generation != c.Server.Generation {
