@@ -8,7 +8,7 @@ set -euo pipefail
 need=(
 	# hosts
 	libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 qemu-utils
-	iproute2 nftables util-linux
+	iproute2 iputils-ping nftables util-linux
 	# the test guest's image: FAT without mounting, boot loader, module dependencies
 	mtools dosfstools genisoimage syslinux syslinux-common kmod
 	# clients
@@ -44,7 +44,7 @@ package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(li
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 chmod 755 "$work"
-(cd "$work" && apt-get download -q "$package")
+(cd "$work" && apt-get download -q -o APT::Sandbox::User=root "$package")
 dpkg-deb -x "$work"/*.deb "$work/root"
 depmod -b "$work/root" "${package#linux-image-}"
 mkdir -p "$(dirname "$kernels")"

@@ -58,7 +58,7 @@ func (l *Lab) Command(ctx context.Context, node string, argv []string) (*exec.Cm
 	if !on {
 		return nil, fmt.Errorf("node %s: %w", node, ErrPoweredOff)
 	}
-	enter := []string{"--target", strconv.Itoa(p.PID), "--mount", "--uts", "--ipc", "--net", "--pid", "--"}
+	enter := []string{"--target", strconv.Itoa(p.PID), "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd", "--"}
 	cmd := exec.CommandContext(ctx, "/usr/bin/nsenter", append(enter, argv...)...)
 	// The command is a child of nsenter, so both are ended as a group.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -219,7 +219,9 @@ func TestKilledUnitIsStartedAgainAndCrashedUnitStaysDown(t *testing.T) {
 	if u.PID == first || u.Starts != 2 || !strings.Contains(u.LastExit, "killed") {
 		t.Errorf("after a kill: %+v, first pid %d", u, first)
 	}
-	mustOutput(t, l, node, "sh", "-c", "until virsh list; do :; done")
+	if err := l.WaitLibvirt(t.Context(), node); err != nil {
+		t.Fatal(err)
+	}
 	for _, end := range []func(context.Context, string, string) error{l.CrashUnit, l.StopUnit} {
 		if err := end(t.Context(), node, lab.UnitLibvirtd); err != nil {
 			t.Fatal(err)

@@ -69,6 +69,8 @@ func (v view) backing() string {
 var views = []view{
 	{inside: "/run", volatile: true},
 	{inside: "/etc/hosts", file: true},
+	{inside: "/etc/passwd", file: true, compute: true},
+	{inside: "/etc/group", file: true, compute: true},
 	{inside: "/etc/godwit"},
 	{inside: "/var/lib/godwit"},
 	{inside: "/etc/pki"},

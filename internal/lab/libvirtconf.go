@@ -47,6 +47,27 @@ func qemuConf(dataAddr string) string {
 	}, "\n")
 }
 
+// Debian's libvirtd does not start without its default user, though qemu.conf names another. The user comes with libvirt's service
+// package, which a machine with a lab need not have. The numbers are the ones Debian reserves for it.
+const (
+	libvirtUser  = "libvirt-qemu:x:64055:64055:Libvirt Qemu:/var/lib/libvirt:/usr/sbin/nologin"
+	libvirtGroup = "libvirt-qemu:x:64055:libvirt-qemu"
+)
+
+// withEntry returns the content of a passwd or group file, with entry added unless that name is there.
+func withEntry(file, entry string) (string, error) {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	text := string(raw)
+	name, _, _ := strings.Cut(entry, ":")
+	if strings.HasPrefix(text, name+":") || strings.Contains(text, "\n"+name+":") {
+		return text, nil
+	}
+	return strings.TrimRight(text, "\n") + "\n" + entry + "\n", nil
+}
+
 // serverCertificate is the file whose presence lets libvirtd start: without it, TLS cannot listen and libvirtd ends at once. Whoever
 // installs the certificates writes it last.
 const serverCertificate = "/etc/pki/libvirt/servercert.pem"

@@ -182,11 +182,28 @@ func (l *Lab) makeViews(node string) error {
 			}
 			continue
 		}
-		if err := os.WriteFile(path, []byte(l.hostsFile()), 0o644); err != nil {
+		text, err := l.fileView(v.inside)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// fileView is the content of a file that a node has for itself.
+func (l *Lab) fileView(inside string) (string, error) {
+	switch inside {
+	case "/etc/hosts":
+		return l.hostsFile(), nil
+	case "/etc/passwd":
+		return withEntry(inside, libvirtUser)
+	case "/etc/group":
+		return withEntry(inside, libvirtGroup)
+	}
+	return "", fmt.Errorf("%s: nothing to put there", inside)
 }
 
 // hostsFile resolves the nodes' names to the data network, which is where one host wants to reach another.

@@ -61,15 +61,19 @@ func (l *Lab) waitReady(ctx context.Context, node string) error {
 	return l.WaitLibvirt(ctx, node)
 }
 
-// WaitLibvirt waits until the libvirtd of a compute node accepts connections. In a lab with agents that also means that the node's agent
-// has joined the server, because libvirtd starts when the agent has installed its certificates.
+// WaitLibvirt waits until the libvirtd of a compute node answers a client. In a lab with agents that also means that the node's agent has
+// joined the server, because libvirtd starts when the agent has installed its certificates.
 func (l *Lab) WaitLibvirt(ctx context.Context, node string) error {
 	err := eventually(ctx, func() error {
+		// Cheap, and fails until there is something to ask.
 		var d net.Dialer
 		conn, err := d.DialContext(ctx, "unix", l.LibvirtSocket(node))
-		if err == nil {
-			conn.Close()
+		if err != nil {
+			return err
 		}
+		conn.Close()
+		// libvirtd opens its socket before it knows whether its drivers work; only an answer proves that.
+		_, err = l.Output(ctx, node, "virsh", "--connect", "qemu:///system", "uri")
 		return err
 	})
 	if err != nil {
