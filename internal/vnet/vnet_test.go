@@ -87,23 +87,37 @@ func TestDHCPTellsAGuestAllItNeeds(t *testing.T) {
 	}
 }
 
-func TestDHCPAnswersOnlyOnTheGuestsHost(t *testing.T) {
-	w := newWorld(t, 2)
-	w.boot(w.hosts[1], nicOf(5, 2)).configure(t) // the network is up on the second host
-	nic := nicOf(5, 1)
-	g := w.boot(w.hosts[0], nic)
-	w.hosts[0].nets.services[5].stop() // the first host's service is gone; would the second's answer?
-	w.hosts[0].nets.services = map[int]*service{}
-	g.up(t, "eth0")
-	// Let the second host know the MAC, as when a guest is bound to both during a migration.
-	w.hosts[1].ensure(t, nic, true)
-	if out, err := g.run(t, "busybox", "udhcpc", "-i", "eth0", "-f", "-q", "-n", "-t", "1", "-T", "1", "-s", "/bin/true"); err == nil {
-		t.Errorf("the other host's DHCP answered: %s", out)
-	}
-	g.configure(t)
-	if c, err := g.dial("169.254.169.254:80", absence); err == nil {
-		c.Close()
-		t.Error("the other host's metadata answered")
+// TestTheServiceNeverCrossesTheTunnel checks each of the two guards alone: the ports' isolation, and the rules at the tunnel.
+func TestTheServiceNeverCrossesTheTunnel(t *testing.T) {
+	for name, disarm := range map[string]func(t *testing.T, h *testHost){
+		"with isolation alone": func(t *testing.T, h *testHost) {
+			_, err := h.run(t, h.nets.filter.path, "delete", "table", "bridge", "godwit")
+			check(t, err)
+		},
+		"with rules alone": func(t *testing.T, h *testHost) {
+			check(t, h.links.LinkSetIsolated(h.link(t, tunnelName(5)), false))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, 2)
+			nic := nicOf(5, 1)
+			g := w.boot(w.hosts[0], nic)
+			g.up(t, "eth0")
+			w.hosts[1].ensure(t, nic, true) // bound to both hosts, as during a migration
+			w.hosts[0].nets.services[5].stop()
+			w.hosts[0].nets.services = map[int]*service{} // now only the second host could answer
+			for _, h := range w.hosts {
+				disarm(t, h)
+			}
+			if out, err := g.run(t, "busybox", "udhcpc", "-i", "eth0", "-f", "-q", "-n", "-t", "1", "-T", "1", "-s", "/bin/true"); err == nil {
+				t.Errorf("the other host's DHCP answered: %s", out)
+			}
+			g.configure(t)
+			if c, err := g.dial("169.254.169.254:80", absence); err == nil {
+				c.Close()
+				t.Error("the other host's metadata answered")
+			}
+		})
 	}
 }
 
@@ -304,6 +318,32 @@ func TestConnectionsSurviveAMove(t *testing.T) {
 			c.Close()
 		}
 		t.Error("a new connection from outside passed")
+	}
+}
+
+func TestALeavingGuestsConnectionsAreForgotten(t *testing.T) {
+	w := newWorld(t, 1)
+	peerNIC := nicOf(5, 2)
+	peerNIC.PortSecurity = false
+	peer, g := w.boot(w.hosts[0], peerNIC).configure(t), w.boot(w.hosts[0], nicOf(5, 1)).configure(t)
+	push, lines := stream(t, g, peer)
+	push("x")
+	_, err := lines.ReadString('\n')
+	check(t, err)
+	tracked := func() (n int) {
+		for _, f := range must[[]*netlink.ConntrackFlow](t)(w.hosts[0].links.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)) {
+			if f.Forward.SrcIP.String() == g.ip() && f.Zone == zone(5) {
+				n++
+			}
+		}
+		return n
+	}
+	if tracked() == 0 {
+		t.Fatal("the connection is not tracked in its network's zone")
+	}
+	check(t, w.hosts[0].nets.Release(t.Context(), serverOf(g.nic)))
+	if n := tracked(); n != 0 {
+		t.Errorf("%d connections are still tracked", n)
 	}
 }
 
