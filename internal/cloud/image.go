@@ -12,6 +12,8 @@ const (
 	ImageActive  ImageStatus = "active"
 	ImageKilled  ImageStatus = "killed"
 	ImageDeleted ImageStatus = "deleted"
+	// ImageDeactivated means an operator has closed an active image: only administrators may read its data.
+	ImageDeactivated ImageStatus = "deactivated"
 )
 
 // Image describes one image; its data is a file of the image store, named by ID.

@@ -30,15 +30,15 @@ func Refuse(v any, format string, args ...any) error {
 
 // Decode reads the JSON body and binds it to the struct that into points to, under the request's microversion.
 func (r *Request) Decode(w http.ResponseWriter, into any) error {
-	o, err := r.Body(w)
+	o, err := r.Object(w)
 	if err != nil {
 		return err
 	}
 	return Bind(o, into, r.Version)
 }
 
-// Body reads the JSON body, which must be an object.
-func (r *Request) Body(w http.ResponseWriter) (*Object, error) {
+// Object reads the JSON body, which must be an object.
+func (r *Request) Object(w http.ResponseWriter) (*Object, error) {
 	limit := r.dialect.BodyBytesMax
 	if limit == 0 {
 		limit = BodyBytesMaxDefault

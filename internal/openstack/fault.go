@@ -103,9 +103,9 @@ func (d *Dialect) writeFault(w http.ResponseWriter, err error, requestID string)
 	f := d.fault(err)
 	f.RequestID = requestID
 	h := w.Header()
-	h.Del("Content-Length")
-	h.Del("Content-Encoding")
-	h.Del("Content-Disposition")
+	for _, name := range []string{"Content-Type", "Content-Length", "Content-Encoding", "Content-Disposition", "Content-Md5", "Accept-Ranges", "Etag"} {
+		h.Del(name) // of the answer that will not be given
+	}
 	var status *StatusError
 	if errors.As(err, &status) {
 		for name, values := range status.Header {
