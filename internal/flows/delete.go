@@ -8,6 +8,7 @@ import (
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/hostapi/hostpb"
+	"github.com/godwit-cloud/godwit/internal/ipam"
 	"github.com/godwit-cloud/godwit/internal/store"
 	"github.com/godwit-cloud/godwit/internal/store/tables"
 	"github.com/godwit-cloud/godwit/internal/workflow"
@@ -175,12 +176,7 @@ func freePort(tx *store.Tx, s *cloud.Server, id cloud.PortID) error {
 		p.Revision++
 		return store.Put(tx, tables.Ports, id, p)
 	}
-	for _, ip := range p.FixedIPs {
-		if err := store.Delete(tx, tables.AddressClaims, tables.AddressKey(ip.Subnet, ip.Address)); err != nil {
-			return err
-		}
-	}
-	return store.Delete(tx, tables.Ports, id)
+	return ipam.ReleasePort(tx, id)
 }
 
 func giveBackQuota(tx *store.Tx, s *cloud.Server) error {
