@@ -146,6 +146,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.restoreNetworks(records)
 	for _, r := range records {
 		v, err := a.acquire(r.Server)
 		if err != nil {

@@ -2,51 +2,55 @@ package hostagent
 
 import (
 	"context"
+	"net/netip"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/hostapi/hostpb"
 	"github.com/godwit-cloud/godwit/internal/metadata"
+	"github.com/godwit-cloud/godwit/internal/vnet"
 )
 
-// Networks is what the agent needs of the host's networking. All calls are idempotent and may come at once for different servers.
+// Networks is what the agent needs of the host's networking; *vnet.Networks is it. All calls are idempotent and may come at once for
+// different servers. Names of bridges and taps must be a function of networks and ports alone: after a migration the target's libvirt
+// uses the source's.
 type Networks interface {
-	// Ensure makes everything the server's NICs need (bridges, tunnels, DHCP, metadata, filters) and returns where each is plugged in,
-	// in their order. The names must be a function of the ports and networks alone: after a migration the target's libvirt uses the source's.
-	Ensure(ctx context.Context, guest *metadata.Server, nics []cloud.NIC) ([]Plug, error)
+	// Ensure makes everything the server's NICs need and returns where each is plugged in, in their order. Incoming says that the server is to arrive
+	// by migration with connections that are open already.
+	Ensure(ctx context.Context, guest metadata.Server, nics []cloud.NIC, incoming bool) ([]vnet.Plug, error)
 	// Update hands over changed names, metadata, addresses or rules of a server that Ensure has seen.
-	Update(ctx context.Context, guest *metadata.Server, nics []cloud.NIC) error
-	// Announce tells the network that the server's addresses are here now. It returns when the first announcement is out; repeats are its own affair.
+	Update(ctx context.Context, guest metadata.Server, nics []cloud.NIC) error
+	// Announce tells the network that the server's addresses are here now. It returns when the first announcement is out.
 	Announce(ctx context.Context, id cloud.ServerID) error
-	// Release removes what Ensure made for the server. A server never seen is success.
+	// Release undoes Ensure. A server never seen is success.
 	Release(ctx context.Context, id cloud.ServerID) error
 	// Sync replaces what the host knows of the others: an older revision than the last one is ignored.
-	Sync(ctx context.Context, revision int64, peers []Peer, foreign []cloud.NIC) ([]Bridge, error)
+	Sync(ctx context.Context, revision int64, peers []netip.Addr, foreign []cloud.NIC) ([]vnet.Bridge, error)
+	// Sweep removes what an earlier process left and no Ensure of this one claimed.
+	Sweep(ctx context.Context) error
 }
 
-// Plug is where one NIC goes on this host.
-type Plug struct {
-	Port   cloud.PortID
-	Bridge string
-	Tap    string
-	MTU    int // 0: the bridge's
-}
-
-// Peer is another host's tunnel end point.
-type Peer struct {
-	Host    cloud.HostName
-	Address string
-}
-
-// Bridge is where a network is on this host.
-type Bridge struct {
-	Network cloud.NetworkID
-	VNI     int
-	Name    string
+// restoreNetworks claims, after a start of the agent, the networking of every server that may run here, and has the rest removed.
+func (a *Agent) restoreNetworks(records []record) {
+	for _, r := range records {
+		if r.Role == RoleDeparted {
+			continue // runs elsewhere: what is left of its network here is to be swept
+		}
+		spec, err := r.spec()
+		if err == nil && spec != nil {
+			_, err = a.o.Networks.Ensure(a.life, guestOf(spec), nicsOf(spec.GetNics()), r.Role == RoleIncoming)
+		}
+		if err != nil {
+			a.log.Error("network not restored", "server", r.Server, "error", err)
+		}
+	}
+	if err := a.o.Networks.Sweep(a.life); err != nil {
+		a.log.Error("networks not swept", "error", err)
+	}
 }
 
 // guestOf is what a guest may know of itself.
-func guestOf(spec *hostpb.ServerSpec) *metadata.Server {
-	guest := &metadata.Server{
+func guestOf(spec *hostpb.ServerSpec) metadata.Server {
+	guest := metadata.Server{
 		UUID: spec.GetServerId(), Name: spec.GetName(), Hostname: spec.GetHostname(), ProjectID: spec.GetProjectId(),
 		ReservationID: spec.GetReservationId(), AvailabilityZone: spec.GetAvailabilityZone(), FlavorName: spec.GetFlavorName(),
 		ImageID: spec.GetImageId(), KeyName: spec.GetKeyName(), PublicKey: spec.GetPublicKey(), AdminPass: spec.GetAdminPass(),

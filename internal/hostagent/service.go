@@ -2,6 +2,7 @@ package hostagent
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -172,9 +173,13 @@ func (a *Agent) Update(ctx context.Context, req *hostpb.UpdateRequest) (*hostpb.
 
 // SyncNetworks tells the host of the others.
 func (a *Agent) SyncNetworks(ctx context.Context, req *hostpb.SyncNetworksRequest) (*hostpb.SyncNetworksReply, error) {
-	peers := make([]Peer, 0, len(req.GetPeers()))
+	peers := make([]netip.Addr, 0, len(req.GetPeers()))
 	for _, p := range req.GetPeers() {
-		peers = append(peers, Peer{Host: cloud.HostName(p.GetHost()), Address: p.GetAddress()})
+		address, err := netip.ParseAddr(p.GetAddress())
+		if err != nil {
+			return nil, cloud.Errorf(cloud.KindInvalid, "sync networks: tunnel address of host %s: %w", p.GetHost(), err)
+		}
+		peers = append(peers, address)
 	}
 	bridges, err := a.o.Networks.Sync(ctx, req.GetRevision(), peers, nicsOf(req.GetForeignPorts()))
 	if err != nil {

@@ -40,7 +40,7 @@ func (v *vm) prepare(ctx context.Context, spec *hostpb.ServerSpec, incoming bool
 	if err := v.prepareDisks(ctx, spec, incoming); err != nil {
 		return err
 	}
-	_, err = v.a.o.Networks.Ensure(ctx, guestOf(spec), nicsOf(spec.GetNics()))
+	_, err = v.a.o.Networks.Ensure(ctx, guestOf(spec), nicsOf(spec.GetNics()), incoming)
 	return err
 }
 
@@ -59,7 +59,8 @@ func (v *vm) prepareDisks(ctx context.Context, spec *hostpb.ServerSpec, incoming
 	if !spec.GetConfigDrive() {
 		return nil
 	}
-	return v.a.o.Disk.WriteConfig(v.id, metadata.Files(guestOf(spec)))
+	guest := guestOf(spec)
+	return v.a.o.Disk.WriteConfig(v.id, metadata.Files(&guest))
 }
 
 func rootOf(spec *hostpb.ServerSpec) disk.Root {
@@ -122,7 +123,7 @@ func (v *vm) boot(ctx context.Context, spec *hostpb.ServerSpec) error {
 
 // domain is what libvirt is told of the server on this host.
 func (v *vm) domain(ctx context.Context, spec *hostpb.ServerSpec, machine string) (kvm.Domain, error) {
-	plugs, err := v.a.o.Networks.Ensure(ctx, guestOf(spec), nicsOf(spec.GetNics()))
+	plugs, err := v.a.o.Networks.Ensure(ctx, guestOf(spec), nicsOf(spec.GetNics()), false)
 	if err != nil {
 		return kvm.Domain{}, err
 	}
