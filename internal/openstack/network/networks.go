@@ -31,9 +31,7 @@ var networkList = &listing{plural: "networks", path: "networks", attributes: []s
 // mtuMin is the smallest MTU IPv4 allows.
 const mtuMin = 68
 
-// nameLenMax bounds names and descriptions as Neutron's database does.
-const nameLenMax = 255
-
+// networkInput bounds names and descriptions, here and in the other inputs, as Neutron's database does.
 type networkInput struct {
 	Name            *string          `json:"name" api:"null;len=..255"`
 	Description     *string          `json:"description" api:"null;len=..255"`

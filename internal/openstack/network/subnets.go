@@ -27,14 +27,8 @@ var subnetList = &listing{plural: "subnets", path: "subnets", attributes: []stri
 	"subnetpool_id", "segment_id", "dns_publish_fixed_ip", "revision_number", "created_at", "updated_at", "shared",
 }}
 
-const (
-	// The sizes of a subnet: below 8 bits no address plan makes sense, above 30 no room is left for gateway, DHCP and a guest.
-	prefixMin, prefixMax = 8, 30
-	// nameserversMax and routesMax are Neutron's defaults; both lists must fit a DHCP answer.
-	nameserversMax, routesMax = 5, 20
-	// poolsMax bounds the allocation pools: every allocation walks them.
-	poolsMax = 32
-)
+// The sizes of a subnet: below 8 bits no address plan makes sense, above 30 no room is left for gateway, DHCP and a guest.
+const prefixMin, prefixMax = 8, 30
 
 type rangeInput struct {
 	Start string `json:"start" api:"required"`
@@ -57,6 +51,7 @@ type subnetFields struct {
 	Routes      *[]routeInput
 }
 
+// subnetInput bounds its lists: name servers and routes, as many as Neutron's defaults, must fit a DHCP answer, and every allocation walks the pools.
 type subnetInput struct {
 	Name         *string          `json:"name" api:"null;len=..255"`
 	Description  *string          `json:"description" api:"null;len=..255"`
