@@ -14,6 +14,25 @@ import (
 // something else, and Nova's own documentation advises against them, so they are not read here.
 const aggregateScope = "aggregate_instance_extra_specs:"
 
+// ZoneOf returns the availability zone of a host: that of the first aggregate, by name, that has the host and names a zone; else the host's own;
+// else cloud.DefaultZone.
+func ZoneOf(h cloud.Host, aggregates []cloud.Aggregate) string {
+	zone, by := "", ""
+	for i := range aggregates {
+		a := &aggregates[i]
+		if z := a.Metadata[cloud.MetaZone]; z != "" && (zone == "" || a.Name < by) && slices.Contains(a.Hosts, h.Name) {
+			zone, by = z, a.Name
+		}
+	}
+	switch {
+	case zone != "":
+		return zone
+	case h.Zone != "":
+		return h.Zone
+	}
+	return cloud.DefaultZone
+}
+
 // requirement is one extra spec that the host's aggregates must meet.
 type requirement struct{ key, want string }
 

@@ -150,6 +150,19 @@ func TestAskingAgainForAPlacedServerIsNoNewDemand(t *testing.T) {
 	}
 }
 
+func TestZoneComesFromTheFirstAggregateByName(t *testing.T) {
+	aggregates := []cloud.Aggregate{
+		{Name: "z", Hosts: []cloud.HostName{"h"}, Metadata: map[string]string{cloud.MetaZone: "late"}},
+		{Name: "b", Hosts: []cloud.HostName{"h"}, Metadata: map[string]string{cloud.MetaZone: "early"}},
+		{Name: "a", Hosts: []cloud.HostName{"h"}, Metadata: map[string]string{"ssd": "true"}},
+	}
+	for want, h := range map[string]cloud.Host{"early": {Name: "h", Zone: "own"}, "own": {Name: "i", Zone: "own"}, cloud.DefaultZone: {Name: "j"}} {
+		if got := placement.ZoneOf(h, aggregates); got != want {
+			t.Errorf("host %s is in %s, want %s", h.Name, got, want)
+		}
+	}
+}
+
 func TestExtraSpecsMatchByNovasOperators(t *testing.T) {
 	cases := []struct {
 		value, want string
