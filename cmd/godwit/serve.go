@@ -26,6 +26,7 @@ import (
 	"github.com/godwit-cloud/godwit/internal/openstack/identity"
 	"github.com/godwit-cloud/godwit/internal/openstack/image"
 	"github.com/godwit-cloud/godwit/internal/openstack/network"
+	"github.com/godwit-cloud/godwit/internal/operator"
 	"github.com/godwit-cloud/godwit/internal/placement"
 	"github.com/godwit-cloud/godwit/internal/store"
 	"github.com/godwit-cloud/godwit/internal/store/tables"
@@ -43,6 +44,7 @@ type server struct {
 	sessions *control.Sessions
 	agents   *hostapi.Server
 	identity *identity.Service
+	operator *operator.Service
 	image    *image.Service
 	api      *openstack.API
 	control  *control.Control
@@ -149,7 +151,8 @@ func (s *server) makeAPI() {
 	s.identity = identity.New(s.store, identity.Options{Region: c.Region, TokenLifetime: c.TokenLifetime, Logger: s.log})
 	s.api = openstack.New(openstack.Options{PublicURL: c.PublicURL, Auth: s.identity, Logger: s.log, Metrics: registry, Healthy: s.store.Ping})
 	s.image = image.New(s.store, s.files, image.Options{Logger: s.log})
-	s.api.Mount(s.identity, s.image,
+	s.operator = operator.New(operator.Options{Store: s.store, Policy: policyOf(s.config.Placement), Version: version, Logger: s.log})
+	s.api.Mount(s.identity, s.image, s.operator,
 		compute.New(compute.Options{Store: s.store, Console: consoles{s.agents.Pool()}, Policy: policyOf(s.config.Placement), Logger: s.log}),
 		network.New(network.Options{Store: s.store}),
 	)
@@ -178,6 +181,7 @@ func (s *server) serve(ctx context.Context) error {
 	g.Go(func() error { return s.control.Run(ctx) })
 	g.Go(func() error { return s.identity.Maintain(ctx) })
 	g.Go(func() error { return s.image.Maintain(ctx) })
+	g.Go(func() error { return s.operator.Run(ctx) })
 	g.Go(func() error { return serveHTTP(ctx, api, s.api, s.config.Server) })
 	if s.config.Server.PprofListen != "" {
 		g.Go(func() error { return servePprof(ctx, s.config.Server.PprofListen) })

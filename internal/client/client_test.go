@@ -1,0 +1,59 @@
+package client
+
+import (
+	"bufio"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/gophercloud/gophercloud/v2"
+
+	"github.com/godwit-cloud/godwit/internal/cloud"
+)
+
+func TestRefusalsKeepTheServersWordsAndKind(t *testing.T) {
+	tests := []struct {
+		status int
+		body   string
+		kind   cloud.Kind
+		text   string
+	}{
+		{http.StatusConflict, `{"conflictingRequest": {"code": 409, "message": "busy"}}`, cloud.KindConflict, "busy (HTTP 409)"},
+		{http.StatusNotFound, `{"error": {"code": 404, "message": "none", "title": "Not Found"}}`, cloud.KindNotFound, "none (HTTP 404)"},
+		{http.StatusBadGateway, "<html>proxy</html>", cloud.KindInternal, "<html>proxy</html> (HTTP 502)"},
+		{http.StatusForbidden, "", cloud.KindForbidden, "the request was refused (HTTP 403)"},
+	}
+	for _, tt := range tests {
+		err := explain(gophercloud.ErrUnexpectedResponseCode{Actual: tt.status, Body: []byte(tt.body)})
+		if !cloud.Is(err, tt.kind) || err.Error() != tt.text {
+			t.Errorf("got %v (%v), want %s (%v)", err, cloud.KindOf(err), tt.text, tt.kind)
+		}
+	}
+	if err := explain(&url.Error{Op: "Get", URL: "http://x", Err: io.EOF}); !cloud.Is(err, cloud.KindUnavailable) {
+		t.Errorf("an API that does not answer: %v", err)
+	}
+}
+
+func TestStreamsAreReadUntilToldToStop(t *testing.T) {
+	text := ": alive\n\nevent: server\ndata: {\"id\":\"s\",\"host\":\"a\"}\n\nevent: news\ndata: {}\n\nevent: migration\ndata: {\"id\":\"m\",\"status\":\"completed\"}\n\n"
+	s := &Stream{body: io.NopCloser(strings.NewReader(text)), lines: bufio.NewScanner(strings.NewReader(text))}
+	var got []string
+	err := s.Each(func(e Event) error {
+		switch {
+		case e.Server != nil:
+			got = append(got, "server "+string(e.Server.Host))
+		case e.Migration != nil && e.Migration.Status.Final():
+			got = append(got, "migration over")
+			return ErrStop
+		}
+		return nil
+	})
+	if err != nil || strings.Join(got, ", ") != "server a, migration over" {
+		t.Errorf("got %v, %v", got, err)
+	}
+	if err := s.Each(func(Event) error { return nil }); !cloud.Is(err, cloud.KindUnavailable) {
+		t.Errorf("a stream that ends by itself: %v", err)
+	}
+}
