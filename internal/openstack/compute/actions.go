@@ -63,7 +63,7 @@ func (c *call) serverAction() error {
 
 // actionBody reads a body that names an action by its one property.
 func (c *call) actionBody() (*openstack.Object, string, error) {
-	o, err := c.r.Body(c.w)
+	o, err := c.r.Object(c.w)
 	if err != nil {
 		return nil, "", err
 	}

@@ -89,7 +89,7 @@ func (c *call) createAggregate() error {
 	if err := c.mayAdmin("os-aggregates:create"); err != nil {
 		return err
 	}
-	o, err := c.r.Body(c.w)
+	o, err := c.r.Object(c.w)
 	if err != nil {
 		return err
 	}
@@ -170,7 +170,7 @@ func (c *call) updateAggregate() error {
 	if err := c.mayAdmin("os-aggregates:update"); err != nil {
 		return err
 	}
-	o, err := c.r.Body(c.w)
+	o, err := c.r.Object(c.w)
 	if err != nil {
 		return err
 	}

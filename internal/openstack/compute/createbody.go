@@ -57,7 +57,7 @@ type groupName struct {
 
 // readCreate reads and checks the body of POST /servers as far as it can be judged alone.
 func (c *call) readCreate() (*createBody, error) {
-	o, err := c.r.Body(c.w)
+	o, err := c.r.Object(c.w)
 	if err != nil {
 		return nil, err
 	}

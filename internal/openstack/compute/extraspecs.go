@@ -66,7 +66,7 @@ func (c *call) updateExtraSpec() error {
 	if err := c.mayAdmin("os-flavor-extra-specs:update"); err != nil {
 		return err
 	}
-	o, err := c.r.Body(c.w)
+	o, err := c.r.Object(c.w)
 	if err != nil {
 		return err
 	}

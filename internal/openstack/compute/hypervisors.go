@@ -58,7 +58,7 @@ func (c *call) hypervisorView(hosts *fleet, h *cloud.Host, p hypervisorParts) ob
 		"state": pick(hosts.up(h), "up", "down"), "status": pick(h.Disabled, "disabled", "enabled"),
 	}
 	if p.detail {
-		c.hypervisorDetail(out, h)
+		c.hypervisorDetail(out, h, hosts.up(h))
 	}
 	if p.servers {
 		if servers := c.serversOn(h.Name); len(servers) > 0 || c.since(75) {
@@ -82,7 +82,7 @@ func (c *call) report(name cloud.HostName) *cloud.HostReport {
 	return &cloud.HostReport{Host: name}
 }
 
-func (c *call) hypervisorDetail(out object, h *cloud.Host) {
+func (c *call) hypervisorDetail(out object, h *cloud.Host, up bool) {
 	r := c.report(h.Name)
 	out["hypervisor_type"], out["hypervisor_version"], out["host_ip"] = r.Hypervisor, versionNumber(r.QEMUVersion), textOrNull(r.MigrationAddress)
 	service := object{"id": any(h.Number), "host": h.Name, "disabled_reason": textOrNull(h.DisabledReason)}
@@ -91,7 +91,10 @@ func (c *call) hypervisorDetail(out object, h *cloud.Host) {
 	}
 	out["service"] = service
 	if c.since(88) {
-		out["uptime"] = textOrNull(uptime(r))
+		out["uptime"] = nil
+		if up {
+			out["uptime"] = textOrNull(uptime(r))
+		}
 		return
 	}
 	for name, value := range c.hypervisorFigures(h, r) {

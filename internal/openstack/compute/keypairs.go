@@ -120,7 +120,7 @@ const keypairChars = "_- 0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRS
 
 // readKeypair reads and checks the body by the rules of the microversion.
 func (c *call) readKeypair() (*keypairBody, error) {
-	o, err := c.r.Body(c.w)
+	o, err := c.r.Object(c.w)
 	if err != nil {
 		return nil, err
 	}
