@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
@@ -36,28 +37,61 @@ func speakerOf(nic cloud.NIC) (speaker, error) {
 	return speaker{vni: nic.VNI, tap: TapName(nic.Port), mac: mac, frames: announcement(mac, ips)}, nil
 }
 
-// Announce tells the network that a server's NICs are here now. Call it on the target after a cut-over, never on the source. The
-// first announcement has left when it returns; repetitions follow for two seconds unless the server is released. A server that has not
-// been ensured is KindNotFound.
-func (n *Networks) Announce(ctx context.Context, id cloud.ServerID) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	r := n.residents[id]
-	if r == nil {
-		return cloud.Errorf(cloud.KindNotFound, "server %s has no network here", id)
-	}
+// voices are the announcements that servers here can make. They have a lock of their own: a guest that has just arrived must not wait
+// for another's networks to be built.
+type voices struct {
+	mu sync.Mutex
+	of map[cloud.ServerID]*voice
+}
+
+type voice struct {
+	speakers []speaker
+	hush     context.CancelFunc // ends the repetitions in progress
+}
+
+// learn replaces what a server has to say; an announcement in progress goes on with the old words.
+func (v *voices) learn(id cloud.ServerID, nics []cloud.NIC) error {
 	var speakers []speaker
-	for _, nic := range r.nics {
+	for _, nic := range nics {
 		s, err := speakerOf(nic)
 		if err != nil {
 			return err
 		}
 		speakers = append(speakers, s)
 	}
-	if err := n.say(speakers); err != nil {
-		return fmt.Errorf("server %s: announce: %w", id, err)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if known := v.of[id]; known != nil {
+		known.speakers = speakers
+		return nil
 	}
-	n.repeat(r, speakers)
+	v.of[id] = &voice{speakers: speakers, hush: func() {}}
+	return nil
+}
+
+// forget silences a server; when it returns nothing more is said.
+func (v *voices) forget(id cloud.ServerID) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if known := v.of[id]; known != nil {
+		known.hush()
+		delete(v.of, id)
+	}
+}
+
+// Announce tells the network that a server's NICs are here now. Call it on the target after a cut-over, never on the source. The
+// first announcement leaves at once, whatever else is going on; repetitions follow for two seconds unless the server is released. A server that
+// has not been ensured is KindNotFound.
+func (n *Networks) Announce(ctx context.Context, id cloud.ServerID) error {
+	if err := n.speak(id); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	r := n.residents[id]
+	if r == nil {
+		return nil // released meanwhile
+	}
 	var s script
 	for _, nic := range r.nics {
 		if nic.PortSecurity {
@@ -67,34 +101,50 @@ func (n *Networks) Announce(ctx context.Context, id cloud.ServerID) error {
 	return n.filter.apply(ctx, &s)
 }
 
-// repeat says it again at the later moments. A newer announcement of the same server replaces it; Release and Close end it.
-func (n *Networks) repeat(r *resident, speakers []speaker) {
-	r.hush()
+// speak says it now and arranges the repetitions. A newer announcement of the same server replaces an older one.
+func (n *Networks) speak(id cloud.ServerID) error {
+	n.voices.mu.Lock()
+	defer n.voices.mu.Unlock()
+	v := n.voices.of[id]
+	if v == nil {
+		return cloud.Errorf(cloud.KindNotFound, "server %s has no network here", id)
+	}
+	if err := n.say(v.speakers); err != nil {
+		return fmt.Errorf("server %s: announce: %w", id, err)
+	}
+	v.hush()
 	ctx, cancel := context.WithCancel(n.life)
-	r.hush = cancel
-	began := time.Now()
+	v.hush = cancel
+	began, speakers := time.Now(), v.speakers
 	n.owned.Go(func() {
 		defer cancel()
-		for _, at := range announceAt[1:] {
-			timer := time.NewTimer(time.Until(began.Add(at)))
-			select {
-			case <-timer.C:
-			case <-ctx.Done():
-				timer.Stop()
-				return
-			}
-			n.mu.Lock()
-			if ctx.Err() == nil { // not released meanwhile
-				if err := n.say(speakers); err != nil {
-					n.log.Warn("cannot repeat an announcement", "error", err)
-				}
-			}
-			n.mu.Unlock()
-		}
+		n.repeat(ctx, began, speakers)
 	})
+	return nil
 }
 
-// say sends each NIC's frames into its tunnel and points the local bridge at its tap. Caller holds the lock.
+func (n *Networks) repeat(ctx context.Context, began time.Time, speakers []speaker) {
+	for _, at := range announceAt[1:] {
+		timer := time.NewTimer(time.Until(began.Add(at)))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+		n.voices.mu.Lock()
+		var err error
+		if ctx.Err() == nil { // not released meanwhile
+			err = n.say(speakers)
+		}
+		n.voices.mu.Unlock()
+		if err != nil {
+			n.log.Warn("cannot repeat an announcement", "error", err)
+		}
+	}
+}
+
+// say sends each NIC's frames into its tunnel and points the local bridge at its tap. Caller holds the lock of n.voices.
 func (n *Networks) say(speakers []speaker) error {
 	for _, s := range speakers {
 		if err := n.pointAtTap(s.vni, s.tap, s.mac); err != nil {

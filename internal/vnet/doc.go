@@ -54,7 +54,7 @@
 //
 // # Ownership
 //
-// Networks serialises all changes under one lock; each is idempotent and begins from what the kernel has. Guests' taps are libvirt's;
+// Networks serialises all changes under one lock (announcements have another, so as not to wait); each is idempotent and begins from what the kernel has. Guests' taps are libvirt's;
 // everything named gwb, gwv and gws is ours. After a restart of the agent Ensure is called again for every server, which changes nothing that is right,
 // and then Sweep removes what nobody claimed.
 package vnet

@@ -57,6 +57,8 @@ type Networks struct {
 	end   context.CancelFunc
 	owned sync.WaitGroup
 
+	voices voices
+
 	mu        sync.Mutex
 	residents map[cloud.ServerID]*resident
 	foreign   []cloud.NIC
@@ -69,7 +71,6 @@ type Networks struct {
 type resident struct {
 	meta metadata.Server
 	nics []cloud.NIC
-	hush context.CancelFunc // ends the announcement in progress
 }
 
 // New prepares the packet filter and finds out what this kernel can do. It touches nothing that an earlier process left; Ensure and Sweep do.
@@ -81,6 +82,7 @@ func New(ctx context.Context, opts Options) (*Networks, error) {
 		opts.Logger = slog.Default()
 	}
 	n := &Networks{opts: opts, log: opts.Logger, residents: map[cloud.ServerID]*resident{}, services: map[int]*service{}}
+	n.voices.of = map[cloud.ServerID]*voice{}
 	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE, unix.NETLINK_NETFILTER)
 	if opts.Namespace != nil {
 		n.ns = namespace{fd: *opts.Namespace, given: true}
@@ -132,6 +134,9 @@ func (n *Networks) Close() {
 		s.stop()
 	}
 	n.services = map[int]*service{}
+	n.voices.mu.Lock()
+	n.voices.of = map[cloud.ServerID]*voice{} // nobody speaks through closed sockets
+	n.voices.mu.Unlock()
 	_ = n.raw.close()
 	n.links.Close()
 }
@@ -153,16 +158,20 @@ func (n *Networks) Ensure(ctx context.Context, meta metadata.Server, nics []clou
 	defer n.mu.Unlock()
 	r := n.residents[id]
 	if r == nil {
-		r = &resident{hush: func() {}}
+		r = &resident{}
 		n.residents[id] = r
 	}
 	gone := missing(r.nics, nics)
+	meta.AdminPass = "" // Nova gives it on the config drive only
 	r.meta, r.nics = meta, slices.Clone(nics)
 	if err := n.build(ctx, r.nics, incoming); err != nil {
 		return nil, fmt.Errorf("server %s: network: %w", id, err)
 	}
 	if err := n.unplug(ctx, gone); err != nil {
 		return nil, fmt.Errorf("server %s: network: %w", id, err)
+	}
+	if err := n.voices.learn(id, nics); err != nil {
+		return nil, err
 	}
 	plugs := make([]Plug, len(nics))
 	for i, nic := range nics {
@@ -191,7 +200,7 @@ func (n *Networks) Release(ctx context.Context, id cloud.ServerID) error {
 	if r == nil {
 		return nil
 	}
-	r.hush()
+	n.voices.forget(id)
 	nics := r.nics
 	r.nics = nil
 	if err := n.unplug(ctx, nics); err != nil {

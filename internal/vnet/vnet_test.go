@@ -533,3 +533,44 @@ func TestNICsThatCannotBeBuiltAreRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestAnAnnouncementWaitsForNobody(t *testing.T) {
+	w := newWorld(t, 1)
+	h := w.hosts[0]
+	h.ensure(t, nicOf(5, 1), true)
+	h.nets.mu.Lock() // as while another server's networks are built
+	defer h.nets.mu.Unlock()
+	check(t, h.nets.speak(serverOf(nicOf(5, 1))))
+}
+
+func TestAReleasedServerIsSilent(t *testing.T) {
+	w := newWorld(t, 1)
+	h := w.hosts[0]
+	nic := nicOf(5, 1)
+	h.ensure(t, nic, true)
+	h.ensure(t, nicOf(5, 2), false) // keeps the network
+	check(t, h.nets.Announce(t.Context(), serverOf(nic)))
+	check(t, h.nets.Release(t.Context(), serverOf(nic)))
+	sent := func() uint64 { return h.link(t, tunnelName(5)).Attrs().Statistics.TxPackets }
+	before := sent()
+	h.nets.end()
+	h.nets.owned.Wait() // the repetitions have ended
+	if after := sent(); after != before {
+		t.Errorf("%d packets left after the release", after-before)
+	}
+	if err := h.nets.Announce(t.Context(), serverOf(nic)); !cloud.Is(err, cloud.KindNotFound) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestTheMetadataServiceKeepsTheAdminPassword(t *testing.T) {
+	w := newWorld(t, 1)
+	nic := nicOf(5, 1)
+	g := w.boot(w.hosts[0], nic).configure(t)
+	meta := metaOf(nic)
+	meta.AdminPass = "hunter2"
+	must[[]Plug](t)(w.hosts[0].nets.Ensure(t.Context(), meta, []cloud.NIC{nic}, false))
+	if _, body := g.get(t, "/openstack/latest/meta_data.json"); strings.Contains(body, "hunter2") {
+		t.Error("told")
+	}
+}
