@@ -76,11 +76,11 @@ func heading(format string, args ...any) { fmt.Printf("\n=== "+format+"\n", args
 func (d *demo) bringUp(ctx context.Context) error {
 	heading("A lab of three compute hosts: namespaces, each with a real libvirtd and an agent")
 	if _, err := lab.Load(d.name); err == nil {
-		if err := d.show(ctx, d.godwit, "lab", "down", d.name); err != nil {
+		if err := d.show(ctx, d.godwit, "lab", "--name", d.name, "down"); err != nil {
 			return err
 		}
 	}
-	if err := d.show(ctx, d.godwit, "lab", "up", d.name); err != nil {
+	if err := d.show(ctx, d.godwit, "lab", "--name", d.name, "up"); err != nil {
 		return err
 	}
 	l, err := lab.Load(d.name)
