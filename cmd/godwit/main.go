@@ -66,6 +66,7 @@ func newRoot(began *bool) *cobra.Command {
 		newServerCommand(&configFile), newAgentCommand(&configFile), newLabCommand(o, &configFile), newConfigCommand(o, &configFile),
 		newVersionCommand(o),
 	)
+	root.AddCommand(verbs(o)...)
 	return root
 }
 

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/godwit-cloud/godwit/internal/cloud"
+	"github.com/godwit-cloud/godwit/internal/operator"
+)
+
+// godwit runs a command line in this process.
+func godwit(t *testing.T, args ...string) (stdout string, began bool, err error) {
+	t.Helper()
+	root := newRoot(&began)
+	var out bytes.Buffer
+	root.SetOut(&out)
+	root.SetErr(&out)
+	root.SetArgs(args)
+	err = root.ExecuteContext(context.Background())
+	return out.String(), began, err
+}
+
+func TestMistakesOnTheCommandLineAreToldFromFailures(t *testing.T) {
+	for _, args := range [][]string{{"nonsense"}, {"why"}, {"migrate"}, {"server", "--no-such-flag"}, {"version", "-o", "xml"}} {
+		if _, began, err := godwit(t, args...); err == nil || began {
+			t.Errorf("%v: began %v, error %v", args, began, err)
+		}
+	}
+	t.Setenv("OS_AUTH_URL", "")
+	t.Setenv("OS_CLOUD", "")
+	_, began, err := godwit(t, "servers")
+	if !began || !cloud.Is(err, cloud.KindUnauthenticated) || !strings.Contains(err.Error(), "openrc") {
+		t.Errorf("without credentials: began %v, %v", began, err)
+	}
+}
+
+func TestEveryErrorHasItsExitCode(t *testing.T) {
+	tests := []struct {
+		err  error
+		want int
+	}{
+		{usageError{errors.New("x")}, 2}, {cloud.Errorf(cloud.KindInvalid, "x"), 2}, {cloud.Errorf(cloud.KindForbidden, "x"), 3},
+		{cloud.Errorf(cloud.KindNotFound, "x"), 4}, {cloud.Errorf(cloud.KindConflict, "x"), 5}, {cloud.Errorf(cloud.KindNoValidHost, "x"), 6},
+		{cloud.Errorf(cloud.KindUnavailable, "x"), 7}, {errors.New("x"), 1}, {&exitStatus{9}, 9},
+	}
+	for _, tt := range tests {
+		if got := exitCode(tt.err); got != tt.want {
+			t.Errorf("%v: exit code %d, want %d", tt.err, got, tt.want)
+		}
+	}
+}
+
+func TestConfigCheckFindsMistakesAndShowKeepsSecrets(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "godwit.yaml")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("server:\n  api_lisen: x\n")
+	if _, _, err := godwit(t, "config", "check", path); err == nil || !strings.Contains(err.Error(), `did you mean "api_listen"?`) {
+		t.Errorf("got %v", err)
+	}
+	write("server:\n  etcd_password: hush\n  etcd_endpoints: [http://etcd:2379]\n")
+	if out, _, err := godwit(t, "config", "check", path); err != nil || !strings.Contains(out, "ok") {
+		t.Errorf("got %q, %v", out, err)
+	}
+	out, _, err := godwit(t, "config", "show", "--config", path)
+	if err != nil || strings.Contains(out, "hush") || !strings.Contains(out, "# "+path+":2") {
+		t.Errorf("got %v\n%s", err, out)
+	}
+	out, _, err = godwit(t, "config", "show", "--config", path, "-o", "json")
+	if err != nil || strings.Contains(out, "hush") || !strings.HasPrefix(out, "{") {
+		t.Errorf("got %v\n%s", err, out)
+	}
+}
+
+func TestTablesMarkEmptyCells(t *testing.T) {
+	var b bytes.Buffer
+	o := &output{format: "table"}
+	tab := table{header: []string{"A", "B"}}
+	tab.add("x", "")
+	if err := o.print(&b, nil, tab); err != nil || b.String() != "A  B\nx  -\n" {
+		t.Errorf("got %q, %v", b.String(), err)
+	}
+}
+
+func TestProgressLineSaysWhatIsLeftAndWhen(t *testing.T) {
+	s := cloud.MigrationStats{
+		MemoryTotal: 256 << 20, MemoryRemaining: 128 << 20, MemoryBytesPerSecond: 96 << 20, DirtyBytesPerSecond: 32 << 20,
+		DiskTotal: 256 << 20, DiskRemaining: 0,
+	}
+	got := progressText(s)
+	for _, want := range []string{"[##################......]", " 75%", "RAM left 128 MiB", "disk left 0 B", "dirties 32 MiB/s", "ETA 2s"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q lacks %q", got, want)
+		}
+	}
+	s.DirtyBytesPerSecond = 96 << 20
+	if left, ok := remaining(s); ok {
+		t.Errorf("a guest that dirties as fast as it is copied ends in %v", left)
+	}
+}
+
+func TestTheMeterSaysEachStatusOnce(t *testing.T) {
+	var b bytes.Buffer
+	m := newMeter(&b, false, "vm")
+	moving := operator.Migration{Migration: cloud.Migration{Status: cloud.MigrationRunning, Source: "a", Target: "b"}}
+	m.migration(moving)
+	m.migration(moving)
+	moving.Status, moving.Totals = cloud.MigrationCompleted, &cloud.MigrationStats{MemoryProcessed: 1 << 20, Elapsed: time.Second, Downtime: 58 * time.Millisecond}
+	m.migration(moving)
+	if got := b.String(); strings.Count(got, "running") != 1 || !strings.Contains(got, "downtime 58 ms") {
+		t.Errorf("got\n%s", got)
+	}
+	if err := result(moving); err != nil {
+		t.Error(err)
+	}
+	moving.Status = cloud.MigrationFailed
+	if err := result(moving); !cloud.Is(err, cloud.KindConflict) {
+		t.Errorf("got %v", err)
+	}
+}
