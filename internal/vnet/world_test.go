@@ -75,6 +75,9 @@ func check(t testing.TB, err error) {
 
 func newNode(t *testing.T) node {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("makes network namespaces; run without -short")
+	}
 	if os.Geteuid() != 0 {
 		t.Fatal("these tests make network namespaces: run them as root")
 	}
