@@ -16,7 +16,7 @@
 //
 // # Passwords
 //
-// Passwords and application credential secrets are hashed with argon2id at 12 MiB each, at most hashesAtOnce at a time and
+// Passwords and application credential secrets are hashed with argon2id at 7 MiB each, at most hashesAtOnce at a time and
 // hashesWaiting in the queue, so that a flood of log-ins costs neither memory nor all CPUs. An unknown user costs the same hash as a known one.
 // Failures are counted per user and client address, and answered without a hash for a growing but bounded time.
 //
