@@ -91,10 +91,10 @@ const barCells = 24
 // progressText is one line of figures: how much is done of what has to be copied, what is left, how fast it changes, when it ends.
 func progressText(s cloud.MigrationStats) string {
 	total, left := s.MemoryTotal+s.DiskTotal, s.MemoryRemaining+s.DiskRemaining
-	done := 0.0
-	if total > 0 {
-		done = 1 - float64(left)/float64(total)
+	if total == 0 {
+		return "connecting"
 	}
+	done := 1 - float64(left)/float64(total)
 	filled := int(done * barCells)
 	text := fmt.Sprintf("[%s%s] %3.0f%%  RAM left %s", strings.Repeat("#", filled), strings.Repeat(".", barCells-filled), done*100, bytesText(s.MemoryRemaining))
 	if s.DiskTotal > 0 {

@@ -138,17 +138,21 @@ func (m *move) follow(ctx context.Context, c *client.Client, s client.Server) er
 		return err
 	}
 	defer stream.Close()
-	earlier := map[cloud.MigrationID]bool{} // unfinished ones; there can be none when ours is accepted
 	if err := stream.Each(func(e client.Event) error {
-		if e.Migration != nil {
-			earlier[e.Migration.ID] = true
-		}
 		if e.Ready {
 			return client.ErrStop
 		}
 		return nil
 	}); err != nil {
 		return err
+	}
+	past, err := c.Migrations(ctx, s.ID) // whose last figures may still be on their way
+	if err != nil {
+		return err
+	}
+	earlier := map[cloud.MigrationID]bool{}
+	for _, m := range past {
+		earlier[cloud.MigrationID(m.UUID)] = true
 	}
 	if err := c.LiveMigrate(ctx, s.ID, m.host, m.block); err != nil {
 		return err

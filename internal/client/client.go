@@ -60,14 +60,10 @@ func login(ctx context.Context) (*gophercloud.ProviderClient, gophercloud.Endpoi
 		return nil, gophercloud.EndpointOpts{}, cloud.Errorf(cloud.KindUnauthenticated,
 			"no credentials: `source` the server's openrc, or set OS_CLOUD to a cloud of clouds.yaml")
 	}
-	auth, err := openstack.AuthOptionsFromEnv()
+	auth, err := authFromEnviron(os.Getenv)
 	if err != nil {
-		return nil, gophercloud.EndpointOpts{}, cloud.Errorf(cloud.KindUnauthenticated, "credentials: %w", err)
+		return nil, gophercloud.EndpointOpts{}, err
 	}
-	if auth.DomainName == "" && auth.DomainID == "" {
-		auth.DomainName = os.Getenv("OS_USER_DOMAIN_NAME")
-	}
-	auth.AllowReauth = true
 	provider, err := openstack.AuthenticatedClient(ctx, auth)
 	return provider, gophercloud.EndpointOpts{Region: os.Getenv("OS_REGION_NAME")}, explain(err)
 }

@@ -57,3 +57,22 @@ func TestStreamsAreReadUntilToldToStop(t *testing.T) {
 		t.Errorf("a stream that ends by itself: %v", err)
 	}
 }
+
+func TestCredentialsAreReadAsTheStockClientsDo(t *testing.T) {
+	read := func(env map[string]string) (gophercloud.AuthOptions, error) {
+		return authFromEnviron(func(name string) string { return env[name] })
+	}
+	auth, err := read(map[string]string{"OS_AUTH_URL": "u", "OS_USERNAME": "a", "OS_PASSWORD": "p", "OS_USER_DOMAIN_NAME": "D", "OS_PROJECT_NAME": "admin"})
+	if err != nil || auth.DomainName != "D" || auth.Scope.ProjectName != "admin" || auth.Scope.DomainID != "default" {
+		t.Errorf("got %+v, scope %+v, %v", auth, auth.Scope, err)
+	}
+	auth, err = read(map[string]string{"OS_AUTH_URL": "u", "OS_APPLICATION_CREDENTIAL_ID": "i", "OS_APPLICATION_CREDENTIAL_SECRET": "s"})
+	if err != nil || auth.Scope != nil || auth.ApplicationCredentialID != "i" {
+		t.Errorf("application credential: %+v, %v", auth, err)
+	}
+	for _, env := range []map[string]string{{"OS_AUTH_URL": "u"}, {"OS_AUTH_URL": "u", "OS_USERNAME": "a", "OS_PASSWORD": "p"}} {
+		if _, err := read(env); !cloud.Is(err, cloud.KindUnauthenticated) {
+			t.Errorf("%v: %v", env, err)
+		}
+	}
+}
