@@ -234,7 +234,7 @@ func (a *Agent) hear(ctx context.Context, cancel context.CancelFunc, stream sess
 		if silent.Load() {
 			return errSilent
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return errors.New("the server ended the session")
 		}
 		if err != nil {
@@ -281,7 +281,7 @@ func (a *Agent) FetchImage(ctx context.Context, id cloud.ImageID, offset int64) 
 		cancel()
 		return nil, cloud.E(cloud.KindUnavailable, "fetch image", string(id), fmt.Errorf("no answer from the server within %s", fetchWaitMax))
 	}
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		cancel()
 		return nil, FromStatus(ctx, err)
 	}
@@ -314,7 +314,7 @@ func (r *imageReader) Read(p []byte) (int, error) {
 			return 0, r.end
 		}
 		chunk, err := r.stream.Recv()
-		if err != nil && err != io.EOF {
+		if err != nil && !errors.Is(err, io.EOF) {
 			err = FromStatus(r.ctx, err)
 		}
 		r.rest, r.end = chunk.GetData(), err

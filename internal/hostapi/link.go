@@ -111,7 +111,7 @@ func authInfo(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
 }
 
 func (handshaken) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "tls", ServerName: ServerName}
+	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
 }
 func (handshaken) Clone() credentials.TransportCredentials { return handshaken{} }
 func (handshaken) OverrideServerName(string) error         { return nil }

@@ -317,7 +317,7 @@ func (s *Server) FetchImage(req *hostpb.FetchImageRequest, stream grpc.ServerStr
 			}
 		}
 		switch {
-		case err == io.EOF || err == io.ErrUnexpectedEOF:
+		case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
 			return nil
 		case err != nil:
 			return fmt.Errorf("image %s: read: %w", req.GetImageId(), err)

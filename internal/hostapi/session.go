@@ -156,7 +156,7 @@ func (s *Server) relay(ctx context.Context, name cloud.HostName, turn *sessionTu
 		silence.Reset(s.opts.SessionTTL)
 		select {
 		case r := <-events:
-			if r.err == io.EOF {
+			if errors.Is(r.err, io.EOF) {
 				return nil
 			}
 			if r.err != nil {

@@ -78,8 +78,9 @@ func (l lease) answer(req *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, error) {
 			reply.Options.Del(dhcpv4.OptionIPAddressLeaseTime)
 		}
 		return reply, err
+	default:
+		return nil, nil // decline and release: the address is the port's in any case
 	}
-	return nil, nil // decline and release: the address is the port's in any case
 }
 
 // wanted reports whether the address a client asks for is its own.

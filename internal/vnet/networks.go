@@ -236,7 +236,8 @@ func checkNIC(nic cloud.NIC) error {
 
 // unfitForName keeps names safe in nft's language as well.
 func unfitForName(r rune) bool {
-	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_')
+	fits := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_'
+	return !fits
 }
 
 // missing returns the NICs of before whose port is not in now, or is on another network now.

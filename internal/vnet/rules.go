@@ -82,6 +82,7 @@ func (s *script) base(mode tracking) {
 		s.chain("zoning", []string{"iifname vmap @zones"})
 	case trackMarked:
 		s.marking()
+	case trackNone:
 	}
 }
 
@@ -121,6 +122,7 @@ func (s *script) zone(mode tracking, vni int, bridge string, ports ...string) {
 		return
 	case trackMarked:
 		family, names = "inet", []string{bridge}
+	case trackBridge:
 	}
 	s.line("add chain %s godwit %s", family, chain)
 	s.line("flush chain %s godwit %s", family, chain)
@@ -139,6 +141,7 @@ func (s *script) unzone(mode tracking, vni int, bridge string, ports ...string) 
 		}
 	case trackMarked:
 		s.dropElement("inet", "zones", bridge, fmt.Sprintf("zone-%d", vni))
+	case trackNone:
 	}
 }
 
@@ -223,6 +226,7 @@ func established(mode tracking) []string {
 		return []string{"ct state established,related"}
 	case trackMarked:
 		return []string{fmt.Sprintf("meta mark & 0x%08x != 0", establishedMark)}
+	case trackNone:
 	}
 	return []string{
 		midStream, "tcp flags & rst == rst", "tcp flags & (syn | ack) == (syn | ack)",

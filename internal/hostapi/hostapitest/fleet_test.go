@@ -45,8 +45,8 @@ func pair(t *testing.T) *Fleet {
 	return f
 }
 
-func move(target string) *hostpb.MigrateRequest {
-	return &hostpb.MigrateRequest{Call: at(2), MigrationId: "m1", TargetHost: target, TargetAddress: "192.0.2.2", CopyDisks: true}
+func move() *hostpb.MigrateRequest {
+	return &hostpb.MigrateRequest{Call: at(2), MigrationId: "m1", TargetHost: "b", TargetAddress: "192.0.2.2", CopyDisks: true}
 }
 
 func clean(t *testing.T, f *Fleet) {
@@ -106,7 +106,7 @@ func TestDiscardRefusesARunningCopy(t *testing.T) {
 func TestMigrationMovesTheOneCopy(t *testing.T) {
 	f := pair(t)
 	for range 2 { // the second call attaches to the outcome
-		r, err := on(t, f, "a").Migrate(t.Context(), move("b"))
+		r, err := on(t, f, "a").Migrate(t.Context(), move())
 		if err != nil || r.GetOutcome() != completed {
 			t.Fatalf("%v %v", r, err)
 		}
@@ -130,7 +130,7 @@ func TestMigrationMovesTheOneCopy(t *testing.T) {
 func TestMigratingToAnUnpreparedHostFailsAndIsAViolation(t *testing.T) {
 	f := NewFleet("a", "b")
 	f.Host("a").Place(spec(), 1)
-	r, err := on(t, f, "a").Migrate(t.Context(), move("b"))
+	r, err := on(t, f, "a").Migrate(t.Context(), move())
 	if err != nil || r.GetOutcome() != failed || len(f.Violations()) != 1 {
 		t.Errorf("%v %v %q", r, err, f.Violations())
 	}
@@ -161,7 +161,7 @@ func TestAbortCancelsAndTheSourceRunsOn(t *testing.T) {
 		source := on(t, f, "a")
 		result := make(chan *hostpb.MigrateReply)
 		go func() {
-			r, _ := source.Migrate(t.Context(), move("b"))
+			r, _ := source.Migrate(t.Context(), move())
 			result <- r
 		}()
 		synctest.Wait()
@@ -189,7 +189,7 @@ func TestACrashedSourceAgentCannotTellTheOutcome(t *testing.T) {
 		source := on(t, f, "a")
 		result := make(chan error)
 		go func() {
-			_, err := source.Migrate(t.Context(), move("b"))
+			_, err := source.Migrate(t.Context(), move())
 			result <- err
 		}()
 		synctest.Wait()
@@ -202,7 +202,7 @@ func TestACrashedSourceAgentCannotTellTheOutcome(t *testing.T) {
 		}
 		f.Wait() // libvirt finishes without the agent
 		f.Host("a").Revive()
-		r, err := source.Migrate(t.Context(), move("b"))
+		r, err := source.Migrate(t.Context(), move())
 		if err != nil || r.GetOutcome() != unknown {
 			t.Errorf("%v %v", r, err)
 		}
@@ -219,7 +219,7 @@ func TestPowerLossOfTheTargetLeavesTheSourceRunning(t *testing.T) {
 		source := on(t, f, "a")
 		result := make(chan *hostpb.MigrateReply)
 		go func() {
-			r, _ := source.Migrate(t.Context(), move("b"))
+			r, _ := source.Migrate(t.Context(), move())
 			result <- r
 		}()
 		synctest.Wait()
