@@ -1,33 +1,39 @@
 // Command init is process 1 of the test guest: a whole operating system's worth of user space in one static program.
 //
-// It loads the kernel modules of virtual hardware, reads its orders (kernel command line, then config drive), starts what they ask for, gets
-// an address, and answers questions over TCP. What it may be ordered to do is in params.go; what it answers in services.go.
+// It loads the kernel modules of virtual hardware, reads its orders (kernel command line, then config drive or, without one, the metadata
+// service), starts what they ask for, gets an address, and answers questions over TCP. What it may be ordered to do is in params.go; what it answers in services.go.
 //
 // Every goroutine lives as long as the machine: power off is the only end, so nothing waits for them.
 package main
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// guest is the machine's state, as reported by the status command. The parts guard themselves.
+// guest is the machine's state, as reported by the status command.
 type guest struct {
-	bootID   string
+	bootID  string
+	started time.Time // monotonic, when init began
+	disk    string    // the root disk's device, "" if not found
+	log     *diskLog  // nil without a root disk
+	ticks   atomic.Uint64
+	dirtier *dirtier
+	net     *network
+
+	mu       sync.Mutex // guards what orders change
 	hostname string
-	started  time.Time // monotonic, when init began
 	params   params
-	ticks    atomic.Uint64
-	dirtier  *dirtier
-	log      *diskLog // nil without a log partition
-	net      *network
-	orders   string // where the orders came from
+	orders   string          // where the orders came from
+	working  map[string]bool // kinds of work that have begun; each begins once
 }
 
 func main() {
@@ -51,7 +57,7 @@ const heapMax = 16 << 20
 
 func run() error {
 	debug.SetMemoryLimit(heapMax)
-	g := &guest{started: time.Now(), dirtier: newDirtier(), net: newNetwork()}
+	g := &guest{started: time.Now(), dirtier: newDirtier(), net: newNetwork(), working: map[string]bool{}}
 	if err := mountKernel(); err != nil {
 		return err
 	}
@@ -68,65 +74,75 @@ func run() error {
 	g.bootID = strings.TrimSpace(string(id))
 	say("booting boot_id=%s", g.bootID)
 	go watchPowerButton(g.powerOff)
-	g.takeOrders()
-	g.startWork()
+	if g.disk, err = findRootDisk(); err != nil {
+		say("no disk log: %v", err)
+	} else if g.log, err = openDiskLog(g.disk, g.bootID); err != nil {
+		say("no disk log: %v", err)
+	}
+	hasDrive := g.takeOrders()
 	go g.serve()
-	ip := g.net.start(g.params.ip)
+	ip := g.net.start(g.params.ip, func(m metadata) {
+		if !hasDrive {
+			g.obey("metadata service", m.Hostname, m.orders())
+		}
+	})
 	say("ready ip=%s boot_id=%s", ip, g.bootID)
 	return nil
 }
 
-// takeOrders reads parameters from where they may be: the config drive overrides the kernel command line.
-func (g *guest) takeOrders() {
+// takeOrders obeys the kernel command line, and the config drive over it. It reports whether there is a config drive: without one, the
+// metadata service may give orders later.
+func (g *guest) takeOrders() (hasDrive bool) {
 	line, _ := os.ReadFile("/proc/cmdline")
 	orders := parseWords(strings.Fields(string(line)))
-	g.orders = "cmdline"
 	drive, err := readConfigDrive()
-	switch {
-	case err != nil:
+	if err != nil {
 		say("config drive: %v", err)
-	case drive != nil:
-		g.orders = "config drive"
-		g.hostname = drive.Hostname
-		g.net.seen(*drive)
-		for k, v := range drive.orders() {
-			orders[k] = v
-		}
 	}
-	g.apply(orders)
+	if drive == nil {
+		g.obey("cmdline", "", orders)
+		return false
+	}
+	maps.Copy(orders, drive.orders())
+	g.net.seen(*drive)
+	g.obey("config drive", drive.Hostname, orders)
+	return true
 }
 
-// apply sets parameters; a bad one is reported and left out.
-func (g *guest) apply(orders map[string]string) {
+// obey sets parameters and begins the work they ask for; work already begun goes on as it is. A bad order is reported and left out.
+func (g *guest) obey(from, hostname string, orders map[string]string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	p, errs := g.params.with(orders)
 	for _, err := range errs {
 		say("order ignored: %v", err)
 	}
-	g.params = p
-	if g.hostname != "" {
-		unix.Sethostname([]byte(g.hostname))
+	g.params, g.orders = p, from
+	if hostname != "" {
+		g.hostname = hostname
+		unix.Sethostname([]byte(hostname))
+	}
+	if p.log > 0 && g.log != nil {
+		g.begin("log", func() { g.log.run(p.log) })
+	}
+	if p.tick > 0 {
+		g.begin("tick", func() { g.tick(p.tick) })
+	}
+	if p.fill > 0 {
+		g.begin("fill", func() { fill(g.disk, p.fill) })
+	}
+	g.dirtier.setSize(p.dirtySize)
+	if p.dirty > 0 {
+		g.begin("dirty", func() { g.dirtier.setRate(p.dirty) })
 	}
 }
 
-// startWork begins whatever the parameters ask for. Called once.
-func (g *guest) startWork() {
-	disk, err := findRootDisk()
-	if err != nil {
-		say("no disk log: %v", err)
-	} else if g.log, err = openDiskLog(disk, g.bootID); err != nil {
-		say("no disk log: %v", err)
+// begin starts work of a kind unless that has begun. Call with mu held.
+func (g *guest) begin(kind string, work func()) {
+	if !g.working[kind] {
+		g.working[kind] = true
+		go work()
 	}
-	if g.log != nil && g.params.log > 0 {
-		go g.log.run(g.params.log)
-	}
-	if g.params.tick > 0 {
-		go g.tick(g.params.tick)
-	}
-	if g.params.fill > 0 {
-		go fill(disk, g.params.fill)
-	}
-	g.dirtier.setSize(g.params.dirtySize)
-	g.dirtier.setRate(g.params.dirty)
 }
 
 // tick prints "tick N <unix ms> <uptime ms>": proof on the console that the guest runs, and when it did not.

@@ -17,13 +17,17 @@ type dirtier struct {
 	rate  atomic.Int64 // bytes per second
 	total atomic.Uint64
 	once  sync.Once
-	size  int64
+	size  atomic.Int64
 }
 
-func newDirtier() *dirtier { return &dirtier{} }
+func newDirtier() *dirtier {
+	d := &dirtier{}
+	d.setSize(dirtySizeDefault)
+	return d
+}
 
-// setSize fixes the region's size, before the first setRate. It is cut to what memory there is.
-func (d *dirtier) setSize(bytes int64) { d.size = max(bytes&^(pageBytes-1), pageBytes) }
+// setSize sets the region's size, to have effect before the first setRate. It is cut to what memory there is.
+func (d *dirtier) setSize(bytes int64) { d.size.Store(bytes) }
 
 // setRate changes the rate; the region is made when it is first needed.
 func (d *dirtier) setRate(bytesPerSecond int64) {
@@ -40,8 +44,8 @@ const (
 )
 
 func (d *dirtier) run() {
-	d.size = max(min(d.size, memoryAvailable()-memoryReserve)&^(pageBytes-1), pageBytes)
-	region, err := unix.Mmap(-1, 0, int(d.size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	size := max(min(d.size.Load(), memoryAvailable()-memoryReserve)&^(pageBytes-1), pageBytes)
+	region, err := unix.Mmap(-1, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
 	if err != nil {
 		say("dirty: %v", err)
 		return

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -73,8 +74,8 @@ const (
 )
 
 // start configures the first network card, by DHCP unless it is given a fixed address, and returns its address, or "none" if there is no
-// card or no lease in time.
-func (n *network) start(fixed netip.Prefix) string {
+// card or no lease in time. heard is called when the metadata service has answered.
+func (n *network) start(fixed netip.Prefix, heard func(metadata)) string {
 	if lo, err := netlink.LinkByName("lo"); err == nil {
 		netlink.LinkSetUp(lo)
 	}
@@ -95,11 +96,11 @@ func (n *network) start(fixed netip.Prefix) string {
 	go n.keepAddress(link, leased)
 	select {
 	case ip := <-leased:
-		go n.fetchMetadata()
+		go n.fetchMetadata(heard)
 		return ip
 	case <-time.After(firstLeaseWait):
 		say("network: no lease yet")
-		go func() { <-leased; n.fetchMetadata() }()
+		go func() { <-leased; n.fetchMetadata(heard) }()
 		return "none"
 	}
 }
@@ -229,22 +230,40 @@ func setRoute(link netlink.Link, r *dhcpv4.Route) error {
 }
 
 // fetchMetadata asks the metadata service who this server is.
-func (n *network) fetchMetadata() {
+func (n *network) fetchMetadata(heard func(metadata)) {
 	client := &http.Client{Timeout: exchangeTimeout}
 	for end := time.Now().Add(metadataWait); time.Now().Before(end); time.Sleep(retryWait) {
-		resp, err := client.Get(metadataURL + "meta_data.json")
+		raw, err := get(client, "meta_data.json")
 		if err != nil {
 			continue
 		}
 		var m metadata
-		err = json.NewDecoder(resp.Body).Decode(&m)
-		resp.Body.Close()
-		if resp.StatusCode != http.StatusOK || err != nil {
-			continue
+		if err := json.Unmarshal(raw, &m); err != nil {
+			say("metadata: %v", err)
+			return
+		}
+		if raw, err := get(client, "user_data"); err == nil { // most servers have none
+			m.userData = string(raw)
 		}
 		n.seen(m)
 		n.update(func(s *networkStatus) { s.MetadataSeen = true })
 		say("metadata uuid=%s name=%s", m.UUID, m.Name)
+		heard(m)
 		return
 	}
+}
+
+// metadataBytesMax is more than Nova allows for user data.
+const metadataBytesMax = 1 << 20
+
+func get(client *http.Client, name string) ([]byte, error) {
+	resp, err := client.Get(metadataURL + name)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: %s", name, resp.Status)
+	}
+	return io.ReadAll(io.LimitReader(resp.Body, metadataBytesMax))
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // params are the guest's orders. Each is a word "godwit.NAME=VALUE" on the kernel command line, a "meta" entry of the config drive's
-// meta_data.json, or a line of its user_data; durations as Go writes them (100ms), sizes with KiB, MiB or GiB.
+// meta_data.json, or a line of its user_data (or, without config drive, the same from the metadata service); durations as Go writes them (100ms), sizes with KiB, MiB or GiB.
 type params struct {
 	tick      time.Duration // godwit.tick: print a tick to the console this often
 	log       time.Duration // godwit.log: append a record to the disk log this often

@@ -34,10 +34,13 @@ type status struct {
 }
 
 func (g *guest) status() status {
+	g.mu.Lock()
+	hostname, orders := g.hostname, g.orders
+	g.mu.Unlock()
 	s := status{
-		BootID: g.bootID, Hostname: g.hostname, UptimeMS: g.uptime().Milliseconds(), UnixMS: time.Now().UnixMilli(),
+		BootID: g.bootID, Hostname: hostname, UptimeMS: g.uptime().Milliseconds(), UnixMS: time.Now().UnixMilli(),
 		Ticks: g.ticks.Load(), DirtyRate: g.dirtier.rate.Load(), DirtiedBytes: g.dirtier.total.Load(), FreeBytes: memoryAvailable(),
-		Orders: g.orders, networkStatus: g.net.status(),
+		Orders: orders, networkStatus: g.net.status(),
 	}
 	if g.log != nil {
 		s.LogLast, s.LogErrors = g.log.log.Last(), g.log.errs.Load()
