@@ -135,6 +135,8 @@ func headerFacts() map[string]uintptr {
 		"IORING_ASYNC_CANCEL_ANY":                     cancelAny,
 		"IORING_TIMEOUT_ABS":                          timeoutAbs,
 		"IORING_RSRC_REGISTER_SPARSE":                 rsrcRegisterSparse,
+		"IORING_SEND_ZC_REPORT_USAGE":                 SendZCReportUsage,
+		"IORING_NOTIF_USAGE_ZC_COPIED":                ZCCopied,
 		"IO_URING_OP_SUPPORTED":                       opSupported,
 	}
 }

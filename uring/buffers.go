@@ -78,7 +78,7 @@ func (b *Buffers) Return(id uint16) {
 
 func (b *Buffers) add(id uint16) {
 	e := &b.ring[b.tail&b.mask]
-	e.Addr = uint64(addressOf(b.data[int(id)*b.size:]))
+	e.Addr = addressOf(b.data[int(id)*b.size:])
 	e.Len = uint32(b.size)
 	e.BID = id
 	b.tail++

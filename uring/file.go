@@ -168,6 +168,6 @@ func Aligned(n, align int) []byte {
 		panic(fmt.Sprintf("uring: alignment %d is not a power of two", align))
 	}
 	raw := make([]byte, n+align)
-	skip := int(-addressOf(raw) & uintptr(align-1))
+	skip := int(-addressOf(raw) & uint64(align-1))
 	return raw[skip : skip+n : skip+n]
 }

@@ -7,13 +7,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The Prep methods fill an entry from Ring.Next. Memory that they point to must stay alive and in place until the completion: memory
-// of Go's heap does not move, so keeping a reference is enough.
+// The Prep methods fill an entry from Ring.Next or Loop.Begin. Memory that they point to must stay alive until the completion: keep a
+// reference to it. It stays in place: the methods make the compiler put it on the heap, which does not move. (A goroutine's stack does,
+// whenever it grows or the collector shrinks it, and an address in an entry is only a number that nobody adjusts.)
 
 func (e *SQE) rw(op Opcode, fd int, p []byte, off int64) {
 	e.Opcode, e.FD, e.Off, e.Len = op, int32(fd), uint64(off), uint32(len(p))
-	e.Addr = uint64(uintptr(unsafe.Pointer(unsafe.SliceData(p))))
+	e.Addr = addressOf(p)
 }
+
+// onHeap is assigned only if reallyEscape is true, which it never is. The compiler cannot know that, so what address is given lives on
+// the heap.
+var (
+	reallyEscape bool
+	onHeap       unsafe.Pointer
+)
+
+// address returns where p points to, as the kernel wants it, and keeps the target off the stack.
+func address(p unsafe.Pointer) uint64 {
+	if reallyEscape {
+		onHeap = p
+	}
+	return uint64(uintptr(p))
+}
+
+func addressOf(p []byte) uint64 { return address(unsafe.Pointer(unsafe.SliceData(p))) }
 
 // PrepNop does nothing, visibly.
 func (e *SQE) PrepNop() { e.Opcode = OpNop }
@@ -81,6 +99,45 @@ func (e *SQE) PrepSendZC(fd int, p []byte, flags uint32) {
 	e.OpFlags = flags
 }
 
+// SendZCReportUsage makes the CQENotif completion of a zero-copy send say, by ZCCopied in its result, whether the data was copied
+// after all. It goes into SQE.IOPrio.
+const SendZCReportUsage = 1 << 3
+
+// ZCCopied is set in the result of the CQENotif completion when the kernel copied the data of a zero-copy send.
+const ZCCopied = 1 << 31
+
+// PrepSendmsg sends the buffers of m.
+func (e *SQE) PrepSendmsg(fd int, m *Message, flags uint32) {
+	e.Opcode, e.FD, e.Addr, e.Len, e.OpFlags = OpSendmsg, int32(fd), address(unsafe.Pointer(&m.hdr)), 1, flags
+}
+
+// PrepSendmsgZC is PrepSendmsg without copying; it completes like PrepSendZC.
+func (e *SQE) PrepSendmsgZC(fd int, m *Message, flags uint32) {
+	e.PrepSendmsg(fd, m, flags)
+	e.Opcode = OpSendmsgZC
+}
+
+// Message is a list of buffers to send as one. It must live until the entry that points to it has completed, like the buffers.
+type Message struct {
+	hdr unix.Msghdr
+	iov []unix.Iovec
+}
+
+// Reset empties m and keeps its room.
+func (m *Message) Reset() { m.iov = m.iov[:0] }
+
+// Add appends a buffer; empty ones are left out.
+func (m *Message) Add(p []byte) {
+	if len(p) == 0 {
+		return
+	}
+	v := unix.Iovec{Base: unsafe.SliceData(p)}
+	v.SetLen(len(p))
+	m.iov = append(m.iov, v)
+	m.hdr.Iov = &m.iov[0]
+	m.hdr.Iovlen = uint64(len(m.iov))
+}
+
 // PrepSplice moves up to n bytes between two descriptors, one of them a pipe; offsets are -1 for pipes.
 func (e *SQE) PrepSplice(in int, inOff int64, out int, outOff int64, n uint32, flags uint32) {
 	e.Opcode, e.FD, e.Off, e.Addr, e.Len = OpSplice, int32(out), uint64(outOff), uint64(inOff), n
@@ -97,8 +154,11 @@ func (e *SQE) PrepPoll(fd int, events uint32, multishot bool) {
 
 // PrepConnect connects a socket to the address at addr, n bytes long.
 func (e *SQE) PrepConnect(fd int, addr unsafe.Pointer, n uint32) {
-	e.Opcode, e.FD, e.Addr, e.Off = OpConnect, int32(fd), uint64(uintptr(addr)), uint64(n)
+	e.Opcode, e.FD, e.Addr, e.Off = OpConnect, int32(fd), address(addr), uint64(n)
 }
+
+// PrepPollRemove ends a poll whose UserData is target.
+func (e *SQE) PrepPollRemove(target uint64) { e.Opcode, e.FD, e.Addr = OpPollRemove, -1, target }
 
 // PrepShutdown ends one or both directions of a connection (unix.SHUT_WR ...).
 func (e *SQE) PrepShutdown(fd, how int) { e.Opcode, e.FD, e.Len = OpShutdown, int32(fd), uint32(how) }
@@ -129,12 +189,14 @@ func (t *Timespec) Set(d time.Duration) {
 
 // PrepTimeout completes with -ETIME after t, or with 0 after count completions.
 func (e *SQE) PrepTimeout(t *Timespec, count uint32) {
-	e.Opcode, e.FD, e.Addr, e.Len, e.Off = OpTimeout, -1, uint64(uintptr(unsafe.Pointer(&t.t))), 1, uint64(count)
+	e.Opcode, e.FD, e.Addr, e.Len, e.Off = OpTimeout, -1, address(unsafe.Pointer(&t.t)), 1, uint64(count)
 }
+
+// PrepTimeoutRemove ends a timeout whose UserData is target; it completes with -ECANCELED.
+func (e *SQE) PrepTimeoutRemove(target uint64) { e.Opcode, e.FD, e.Addr = OpTimeoutRemove, -1, target }
 
 // PrepLinkTimeout limits the request linked before it to t.
 func (e *SQE) PrepLinkTimeout(t *Timespec) {
-	e.Opcode, e.FD, e.Addr, e.Len = OpLinkTimeout, -1, uint64(uintptr(unsafe.Pointer(&t.t))), 1
+	e.Opcode, e.FD, e.Addr, e.Len = OpLinkTimeout, -1, address(unsafe.Pointer(&t.t)), 1
 }
 
-func addressOf(p []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(p))) }
