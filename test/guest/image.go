@@ -106,14 +106,29 @@ func build(ctx context.Context, cache, orders string) (string, error) {
 		sum.Write(part)
 	}
 	path := filepath.Join(cache, "godwit-guest-"+hex.EncodeToString(sum.Sum(nil))[:16]+".qcow2")
-	if _, err := os.Stat(path); err == nil {
+	now := time.Now()
+	if err := os.Chtimes(path, now, now); err == nil { // the time of last use, see prune
 		return path, nil
 	}
+	prune(cache, now.Add(-unusedMax))
 	return path, assemble(ctx, work, path, map[string][]byte{
 		"vmlinuz":      vmlinuz,
 		"initrd.gz":    initrd,
 		"syslinux.cfg": []byte("DEFAULT godwit\nPROMPT 0\nTIMEOUT 0\nLABEL godwit\n LINUX vmlinuz\n INITRD initrd.gz\n APPEND " + args + "\n"),
 	})
+}
+
+// unusedMax is how long an image is kept that nobody asks for: longer than any guest runs on one.
+const unusedMax = 7 * 24 * time.Hour
+
+// prune removes images last used before the given time; each change of init's source makes a new one.
+func prune(cache string, before time.Time) {
+	images, _ := filepath.Glob(filepath.Join(cache, "godwit-guest-*.qcow2"))
+	for _, image := range images {
+		if info, err := os.Stat(image); err == nil && info.ModTime().Before(before) {
+			os.Remove(image)
+		}
+	}
 }
 
 // makeInitrd compiles init and packs it with the kernel modules.

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 )
 
 func TestModulesComeAfterWhatTheyNeed(t *testing.T) {
@@ -64,7 +65,26 @@ func TestImageIsBuiltOnceAndSmall(t *testing.T) {
 		t.Errorf("built again: %s, then %s, %v", first, second, err)
 	}
 	again, err := os.Stat(second)
-	if err != nil || !again.ModTime().Equal(info.ModTime()) {
+	if err != nil || !os.SameFile(again, info) {
 		t.Errorf("the cached image was written again: %v", err)
+	}
+}
+
+func TestImagesThatNobodyUsesArePruned(t *testing.T) {
+	dir := t.TempDir()
+	now := time.Now()
+	for name, age := range map[string]time.Duration{"old": 2 * unusedMax, "new": time.Hour} {
+		file := filepath.Join(dir, "godwit-guest-"+name+".qcow2")
+		if err := os.WriteFile(file, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(file, now.Add(-age), now.Add(-age)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	prune(dir, now.Add(-unusedMax))
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) != 1 || left[0].Name() != "godwit-guest-new.qcow2" {
+		t.Errorf("left: %v, %v", left, err)
 	}
 }

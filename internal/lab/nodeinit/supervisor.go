@@ -105,12 +105,8 @@ func (s *supervisor) advance(now time.Time) time.Duration {
 
 // handle answers a request now or, for those that wait for a process to end, when it is reaped.
 func (s *supervisor) handle(req request) {
-	switch req.Op {
-	case OpBoot:
-		s.booted = true
-		req.reply <- s.report()
-		return
-	case OpStatus:
+	if req.Op == OpBoot || req.Op == OpStatus {
+		s.booted = s.booted || req.Op == OpBoot
 		req.reply <- s.report()
 		return
 	}
@@ -134,6 +130,7 @@ func (s *supervisor) handle(req request) {
 	case OpCrash:
 		u.wanted = false
 		s.end(u, unix.SIGKILL, req.reply)
+	case OpBoot, OpStatus: // answered above
 	default:
 		req.reply <- Reply{Err: fmt.Sprintf("unknown operation %q", req.Op)}
 	}

@@ -137,7 +137,7 @@ func verify(disk io.ReaderAt, size int64, buf []byte) (Report, error) {
 func judge(seqs []uint64, why map[uint64]error, last uint64) Report {
 	slots := uint64(len(seqs))
 	rep := Report{Last: last, OK: true}
-	if tail := why[(last+1)%slots]; tail != nil && tail != errEmpty {
+	if tail := why[(last+1)%slots]; tail != nil && !errors.Is(tail, errEmpty) {
 		rep.TornTail = true
 	}
 	if last == 0 {

@@ -27,6 +27,8 @@ const (
 	ImageBytes = 64 << 20
 
 	// Signature is the disk signature at SignatureAt, by which the guest knows its root disk.
-	Signature   uint32 = 0x74776467 // "gdwt"
-	SignatureAt        = 440
+	Signature uint32 = 0x74776467 // "gdwt"
 )
+
+// SignatureAt is the offset of the disk signature.
+const SignatureAt = 440
