@@ -297,10 +297,10 @@ type networksAsked struct {
 
 // nicAsked is an item of the list: a network or a port.
 type nicAsked struct {
-	FixedIP *address `json:"fixed_ip"`
-	Port    *uuidText    `json:"port" api:"null"`
-	Network *string  `json:"uuid"`
-	Tag     *tag     `json:"tag" api:"since=2.32"`
+	FixedIP *address  `json:"fixed_ip"`
+	Port    *uuidText `json:"port" api:"null"`
+	Network *string   `json:"uuid"`
+	Tag     *tag      `json:"tag" api:"since=2.32"`
 }
 
 // BindJSON keeps the value; parse judges it when the microversion is known.

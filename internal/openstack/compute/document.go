@@ -1,6 +1,8 @@
 package compute
 
 import (
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -9,7 +11,10 @@ import (
 
 // A document appends JSON to a buffer, member by member, so that a list of a thousand servers is written without reflection and
 // without an intermediate tree. Commas are set by looking at the last byte. Names are constants of the program and need no escaping.
-type document struct{ b []byte }
+type document struct {
+	b     []byte
+	names []string // reused by texts
+}
 
 func (d *document) comma() {
 	if n := len(d.b); n > 0 && d.b[n-1] != '{' && d.b[n-1] != '[' && d.b[n-1] != ':' {
@@ -106,7 +111,9 @@ func (d *document) microseconds(name string, t time.Time) {
 // texts writes an object of texts in the order of its names, so that equal records have equal documents.
 func (d *document) texts(name string, values map[string]string) {
 	d.object(name)
-	for _, k := range sortedKeys(values) {
+	d.names = slices.AppendSeq(d.names[:0], maps.Keys(values))
+	slices.Sort(d.names)
+	for _, k := range d.names {
 		d.comma()
 		d.b = openstack.AppendString(d.b, k)
 		d.b = append(d.b, ':')

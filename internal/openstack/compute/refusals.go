@@ -3,6 +3,7 @@ package compute
 import (
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/godwit-cloud/godwit/internal/openstack"
 )
@@ -39,10 +40,15 @@ func refusedRoutes() []route {
 	}
 	for _, path := range sortedKeys(proxyResources) {
 		for _, method := range allMethods {
+			if method == http.MethodGet && strings.HasPrefix(path, "/os-security-groups") {
+				continue // read-only, for the stock client's "server add security group"
+			}
 			out = append(out, route{pattern: method + " " + path, to: 35, handle: answerProxy(proxyResources[path])})
 		}
 	}
 	return append(out,
+		route{pattern: "GET /os-security-groups", to: 35, handle: (*call).listSecurityGroups},
+		route{pattern: "GET /os-security-groups/{id}", to: 35, handle: (*call).showSecurityGroup},
 		route{pattern: "POST /servers/{server_id}/remote-consoles", from: 6, handle: serverRefusal(unsupported)},
 		route{pattern: "GET /servers/{server_id}/diagnostics", handle: serverRefusal(unsupported)},
 		route{pattern: "GET /servers/{server_id}/os-server-password", handle: (*call).showServerPassword},

@@ -17,13 +17,20 @@ type serverViews struct {
 	bookmark string // URL prefix of "bookmark" links
 	networks map[cloud.NetworkID]string
 	groups   map[cloud.SecurityGroupID]string
+	hostIDs  map[tenancy]string
+}
+
+// tenancy is a project on a host; its digest is the same for all the project's servers there.
+type tenancy struct {
+	project cloud.ProjectID
+	host    cloud.HostName
 }
 
 // serverBytes is about what one server takes in a detailed list; it saves growing the buffer.
 const serverBytes = 2200
 
 func (c *call) serverViews(servers int) *serverViews {
-	v := &serverViews{call: c, hosts: fleet{view: c.view}, networks: map[cloud.NetworkID]string{}, groups: map[cloud.SecurityGroupID]string{}}
+	v := &serverViews{call: c, hosts: fleet{view: c.view}, networks: map[cloud.NetworkID]string{}, groups: map[cloud.SecurityGroupID]string{}, hostIDs: map[tenancy]string{}}
 	v.self, v.bookmark = c.r.PublicURL(apiRoot), c.r.PublicURL("/compute")
 	v.b = make([]byte, 0, serverBytes*(servers+1))
 	return v
@@ -35,6 +42,16 @@ func (d *document) AppendJSON(b []byte) []byte {
 		return d.b
 	}
 	return append(b, d.b...)
+}
+
+func (v *serverViews) hostID(s *cloud.Server) string {
+	key := tenancy{s.Project, s.Host}
+	id, ok := v.hostIDs[key]
+	if !ok {
+		id = hostID(s.Project, s.Host)
+		v.hostIDs[key] = id
+	}
+	return id
 }
 
 // basic writes a server as lists without detail show it.
@@ -62,7 +79,7 @@ func (v *serverViews) full(s *cloud.Server, p parts) {
 	v.text("tenant_id", string(s.Project))
 	v.text("user_id", string(s.User))
 	v.texts("metadata", s.Metadata)
-	v.text("hostId", hostID(s.Project, s.Host))
+	v.text("hostId", v.hostID(s))
 	v.image(s)
 	v.flavor(s)
 	v.seconds("created", s.Created)
