@@ -108,6 +108,9 @@ func (s *server) assemble(ctx context.Context) error {
 	if made.Created {
 		s.log.Info("made the administrator", "openrc", made.Openrc, "clouds", made.Clouds)
 	}
+	if err := compute.Bootstrap(ctx, s.store, time.Now()); err != nil {
+		return err
+	}
 	if s.files, err = image.OpenFiles(c.Images()); err != nil {
 		return err
 	}
