@@ -200,7 +200,7 @@ func (c *call) resetState(found *cloud.Server, o *openstack.Object) error {
 	}
 	action := c.newAction("resetState", c.now())
 	err := c.changeServer(found.ID, func(tx *store.Tx, s *cloud.Server) error {
-		for _, i := range store.By(c.view, tables.Intents, tables.ByServer, s.ID) {
+		for _, i := range store.By(c.store, tables.Intents, tables.ByServer, s.ID) {
 			still, err := store.Peek(tx, tables.Intents, i.ID)
 			if err != nil {
 				return err

@@ -181,8 +181,7 @@ func (c *call) updateAggregate() error {
 	inner, _ := o.Get("aggregate")
 	_, zoneGiven := inner.(*openstack.Object).Get("availability_zone")
 	if body.Aggregate.Name == nil && !zoneGiven {
-		reason := openstack.Refuse(inner, "is not valid under any of the given schemas").(*openstack.InputError).Reason
-		return &openstack.InputError{Path: []string{"aggregate"}, Value: inner, Reason: reason}
+		return inside(openstack.Refuse(inner, "is not valid under any of the given schemas"), "aggregate", inner)
 	}
 	found, err := c.findAggregate("update")
 	if err != nil {

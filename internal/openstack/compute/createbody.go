@@ -313,7 +313,6 @@ func (n *networksAsked) parse(version openstack.Microversion) error {
 	if !n.set {
 		return nil
 	}
-	path := []string{"server", "networks"}
 	if word, ok := n.raw.(string); ok && version.AtLeast(2, 37) && (word == "auto" || word == "none") {
 		n.word = word
 		return nil
@@ -321,9 +320,9 @@ func (n *networksAsked) parse(version openstack.Microversion) error {
 	list, ok := n.raw.([]any)
 	switch {
 	case !ok && version.AtLeast(2, 37):
-		return &openstack.InputError{Path: path, Value: n.raw, Reason: openstack.Refuse(n.raw, "is not valid under any of the given schemas").(*openstack.InputError).Reason}
+		return inside(openstack.Refuse(n.raw, "is not valid under any of the given schemas"), "networks", n.raw)
 	case !ok:
-		return &openstack.InputError{Path: path, Value: n.raw, Reason: openstack.Mismatch(n.raw, "array").(*openstack.InputError).Reason}
+		return inside(openstack.Mismatch(n.raw, "array"), "networks", n.raw)
 	}
 	for _, item := range list {
 		nic, err := parseNIC(item, version)
@@ -339,7 +338,7 @@ func parseNIC(item any, version openstack.Microversion) (nicAsked, error) {
 	var nic nicAsked
 	o, ok := item.(*openstack.Object)
 	if !ok {
-		return nic, &openstack.InputError{Path: []string{"networks"}, Value: item, Reason: openstack.Mismatch(item, "object").(*openstack.InputError).Reason}
+		return nic, inside(openstack.Mismatch(item, "object"), "networks", item)
 	}
 	if err := openstack.Bind(o, &nic, version); err != nil {
 		return nic, err

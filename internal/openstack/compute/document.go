@@ -29,9 +29,10 @@ func (d *document) key(name string) {
 	d.b = append(d.b, '"', ':')
 }
 
-func (d *document) open(bracket byte) {
+// begin opens an object that is the whole document, an item, or the value of a key just written.
+func (d *document) begin() {
 	d.comma()
-	d.b = append(d.b, bracket)
+	d.b = append(d.b, '{')
 }
 
 func (d *document) close(bracket byte) { d.b = append(d.b, bracket) }
@@ -80,12 +81,6 @@ func (d *document) boolean(name string, value bool) {
 func (d *document) null(name string) {
 	d.key(name)
 	d.b = append(d.b, "null"...)
-}
-
-// member writes the member name with a value that is JSON already.
-func (d *document) member(name string, json []byte) {
-	d.key(name)
-	d.b = append(d.b, json...)
 }
 
 // seconds writes a time as Nova writes most: "2026-01-02T15:04:05Z".

@@ -157,17 +157,14 @@ func (c *call) createGroup() error {
 		Policy: policy, MaxPerHost: perHost, Members: []cloud.ServerID{}, Placed: map[cloud.ServerID][]cloud.HostName{}, Created: c.now(),
 	}
 	err = c.update(func(tx *store.Tx) error {
-		// The usage record is read and written so that two creations cannot both take the last of the quota.
-		used, err := store.Get(tx, tables.QuotaUsages, g.Project)
-		if err != nil && !cloud.Is(err, cloud.KindNotFound) {
+		// Read in the transaction, all of them, so that two creations cannot both take the last of the quota; groups are made rarely.
+		all, err := store.PeekList(tx, tables.ServerGroups, cloud.GroupID(""))
+		if err != nil {
 			return err
 		}
-		used.Project = g.Project
-		if exceeds(len(store.By(c.store.View(), tables.ServerGroups, tables.ByProject, g.Project))+1, c.quota(g.Project).ServerGroups) {
+		have := slices.DeleteFunc(all, func(o *cloud.ServerGroup) bool { return o.Project != g.Project })
+		if exceeds(len(have)+1, c.quota(g.Project).ServerGroups) {
 			return overQuota("Quota exceeded, too many server groups.")
-		}
-		if err := store.Put(tx, tables.QuotaUsages, g.Project, used); err != nil {
-			return err
 		}
 		return store.Create(tx, tables.ServerGroups, g.ID, g)
 	})

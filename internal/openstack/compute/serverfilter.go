@@ -148,11 +148,9 @@ func (c *call) permittedFilters() parameters {
 
 // filterScope restricts to the caller's project unless an administrator asked for all.
 func (c *call) filterScope(f *serverFilter, q parameters) error {
-	all, ok := true, true
+	all, ok := q.has("all_tenants"), true
 	if text := q.get("all_tenants"); text != "" {
 		all, ok = queryBoolean(text)
-	} else {
-		all = q.has("all_tenants")
 	}
 	switch {
 	case !ok:

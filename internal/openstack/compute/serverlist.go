@@ -36,7 +36,7 @@ func (c *call) listServers(detail bool) error {
 		return err
 	}
 	v := c.serverViews(len(found))
-	v.open('{')
+	v.begin()
 	v.array("servers")
 	for _, s := range found {
 		if detail {
@@ -52,7 +52,7 @@ func (c *call) listServers(detail bool) error {
 			path = "/servers/detail"
 		}
 		v.array("servers_links")
-		v.open('{')
+		v.begin()
 		v.text("rel", "next")
 		v.text("href", c.nextLinks(path, string(found[len(found)-1].ID))[0].Href)
 		v.close('}')

@@ -266,7 +266,7 @@ func (c *call) listAddresses() error {
 		return err
 	}
 	v := c.serverViews(1)
-	v.open('{')
+	v.begin()
 	v.object("addresses")
 	v.networkAddresses(v.ports(s), false)
 	v.close('}')
@@ -284,7 +284,7 @@ func (c *call) showAddresses() error {
 	if len(ports) == 0 {
 		return notFound("Instance is not a member of specified network")
 	}
-	v.open('{')
+	v.begin()
 	v.networkAddresses(ports, false)
 	v.close('}')
 	return c.ok(&v.document)

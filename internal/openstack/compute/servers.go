@@ -61,7 +61,7 @@ func (c *call) showServer() error {
 // oneServer writes the envelope of a single server.
 func (c *call) oneServer(s *cloud.Server, p parts) openstack.Appender {
 	v := c.serverViews(1)
-	v.open('{')
+	v.begin()
 	v.key("server")
 	v.full(s, p)
 	v.close('}')
@@ -197,7 +197,7 @@ func (c *call) abortMove(tx *store.Tx, s *cloud.Server) error {
 	if s.Task != cloud.TaskMigrating {
 		return nil
 	}
-	for _, m := range store.By(c.view, tables.Migrations, tables.ByServer, s.ID) {
+	for _, m := range store.By(c.store, tables.Migrations, tables.ByServer, s.ID) {
 		if m.Status.Final() {
 			continue
 		}

@@ -56,7 +56,7 @@ func (v *serverViews) hostID(s *cloud.Server) string {
 
 // basic writes a server as lists without detail show it.
 func (v *serverViews) basic(s *cloud.Server) {
-	v.open('{')
+	v.begin()
 	v.text("id", string(s.ID))
 	v.text("name", s.Name)
 	v.links("/servers/", string(s.ID))
@@ -72,7 +72,7 @@ type parts struct {
 // full writes a server with all that the caller may see at its microversion.
 func (v *serverViews) full(s *cloud.Server, p parts) {
 	status := statusOf(s)
-	v.open('{')
+	v.begin()
 	v.text("id", string(s.ID))
 	v.text("name", s.Name)
 	v.text("status", status)
@@ -195,7 +195,7 @@ func diskConfig(s *cloud.Server) string {
 func (v *serverViews) links(collection, id string) {
 	v.array("links")
 	for _, l := range [...]struct{ rel, base string }{{"self", v.self}, {"bookmark", v.bookmark}} {
-		v.open('{')
+		v.begin()
 		v.text("rel", l.rel)
 		v.text("href", l.base+collection+id)
 		v.close('}')
@@ -208,7 +208,7 @@ func (v *serverViews) reference(name, collection, id string) {
 	v.object(name)
 	v.text("id", id)
 	v.array("links")
-	v.open('{')
+	v.begin()
 	v.text("rel", "bookmark")
 	v.text("href", v.bookmark+collection+id)
 	v.close('}')
@@ -292,7 +292,7 @@ func firstOn(ports []*cloud.Port, network cloud.NetworkID) int {
 
 func (v *serverViews) portAddresses(p *cloud.Port, extended bool) {
 	for _, ip := range p.FixedIPs {
-		v.open('{')
+		v.begin()
 		v.integer("version", ipVersion(ip.Address))
 		v.text("addr", ip.Address)
 		if extended {
@@ -333,7 +333,7 @@ func (v *serverViews) securityGroups(ports []*cloud.Port) {
 				v.array("security_groups")
 				began = true
 			}
-			v.open('{')
+			v.begin()
 			v.text("name", v.groupName(id))
 			v.close('}')
 		}
