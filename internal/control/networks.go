@@ -86,7 +86,7 @@ func (f *networkFeeds) take(v store.View, pending map[cloud.ServerID]bool) {
 			}
 		}
 	}
-	for _, id := range netspec.Affected(netspec.Read(v), c) {
+	for _, id := range netspec.Affected(tables.NetworkRecords{Reader: v}, c) {
 		pending[id] = true
 	}
 	_, servers := f.servers.Take()
@@ -143,7 +143,7 @@ func (l *leader) syncHost(ctx context.Context, v store.View, name cloud.HostName
 		if _, server := netspec.ServerOf(p); server || p.DeviceOwner == cloud.DeviceOwnerDHCP {
 			continue
 		}
-		nic, err := netspec.ForPort(netspec.Read(v), p)
+		nic, err := netspec.ForPort(tables.NetworkRecords{Reader: v}, p)
 		if err != nil {
 			l.log.Warn("port cannot be built", "port", p.ID, "host", name, "error", err)
 			continue

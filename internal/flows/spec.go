@@ -15,7 +15,7 @@ import (
 
 // Spec returns all that a host must know to run the server, as v shows it.
 func Spec(v store.View, s *cloud.Server) (*hostpb.ServerSpec, error) {
-	nics, err := netspec.ForServer(netspec.Read(v), s)
+	nics, err := netspec.ForServer(tables.NetworkRecords{Reader: v}, s)
 	if err != nil {
 		return nil, err
 	}

@@ -302,7 +302,7 @@ func TestStoresViewIsReadLikeAnyRecords(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	r := netspec.Read(s.View())
+	r := tables.NetworkRecords{Reader: s.View()}
 	nics, err := netspec.ForServer(r, &cloud.Server{ID: "vm1", Ports: []cloud.PortID{"p1"}})
 	if err != nil {
 		t.Fatal(err)
