@@ -88,11 +88,12 @@ func (c *call) liveMigrate(found *cloud.Server, o *openstack.Object) error {
 			return invalid("Compute host %s could not be found.", m.target)
 		}
 	}
-	if !c.since(34) {
-		if err := c.precheck(found, m); err != nil {
-			return err
-		}
+	err = c.precheck(found, m)
+	if err != nil && !c.since(34) {
+		return err
 	}
+	// From 2.34 on the refusal is the flow's to make. It does not judge a forced host, so a force that would harm the guest is not passed on.
+	m.force = m.force && err == nil
 	if err := c.askMove(found.ID, m); err != nil {
 		return err
 	}

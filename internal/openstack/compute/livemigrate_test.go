@@ -126,6 +126,21 @@ func TestLiveMigrateRefusesInNovasWords(t *testing.T) {
 	w.want(202, "admin", 34, "POST", "/servers/"+string(other.ID)+"/action", moveBody(34, "compute-1", true))
 }
 
+// TestForceNeverReachesAHostThatCannotTakeTheGuest: the flow trusts force, so the edge must not.
+func TestForceNeverReachesAHostThatCannotTakeTheGuest(t *testing.T) {
+	w := newSite(t)
+	w.down("compute-3")
+	for i, body := range []m{
+		moveBody(34, "compute-1", true, m{"force": true}), moveBody(34, "compute-3", true, m{"force": true}), moveBody(67, "compute-2", false, m{"force": true}),
+	} {
+		s := w.addServer(i+1, "compute-1")
+		w.want(202, "admin", 34, "POST", "/servers/"+string(s.ID)+"/action", body)
+		if mig := w.moves(s.ID)[0]; mig.Force {
+			t.Errorf("%v: %+v", body, mig)
+		}
+	}
+}
+
 func TestLiveMigrateSaysWhichRoomIsShort(t *testing.T) {
 	w := newSite(t)
 	s := w.addServer(1, "compute-1")
