@@ -192,7 +192,7 @@ func (b *bench) startAgent(node string) *agentProc {
 	a.HostClient = hostpb.NewHostClient(a.conn)
 	b.t.Cleanup(a.kill)
 	// The socket may still be an earlier life's: facts prove that this one serves.
-	a.await("first facts", func(e *hostpb.HostEvent) bool { return e.GetFacts() != nil })
+	a.await(b.t, "first facts", func(e *hostpb.HostEvent) bool { return e.GetFacts() != nil })
 	return a
 }
 
@@ -227,9 +227,9 @@ func (a *agentProc) collect(out io.Reader) {
 }
 
 // await waits until some event of the agent's life so far satisfies met, and returns the first that does.
-func (a *agentProc) await(what string, met func(*hostpb.HostEvent) bool) *hostpb.HostEvent {
-	a.t.Helper()
-	ctx, cancel := context.WithTimeout(a.t.Context(), patience)
+func (a *agentProc) await(t *testing.T, what string, met func(*hostpb.HostEvent) bool) *hostpb.HostEvent {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for next := 0; ; {
 		a.mu.Lock()
@@ -243,7 +243,7 @@ func (a *agentProc) await(what string, met func(*hostpb.HostEvent) bool) *hostpb
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			a.t.Fatalf("agent %s never reported: %s", a.node, what)
+			t.Fatalf("agent %s never reported: %s", a.node, what)
 		}
 	}
 }

@@ -142,7 +142,8 @@ func abort(t *testing.T, w world) {
 	s.boot(host1, true)
 	answers := s.beginSlowMove("first " + t.Name())
 	w.reported(host1, "progress", func(e *hostpb.HostEvent) bool {
-		return e.GetProgress().GetServerId() == string(s.id) && e.GetProgress().GetStats().GetMemoryRemaining() > 0
+		stats := e.GetProgress().GetStats()
+		return e.GetProgress().GetServerId() == string(s.id) && stats.GetMemoryRemaining()+stats.GetDiskRemaining() > 0
 	})
 	order := &hostpb.SteerRequest{Call: s.call(), MigrationId: "first " + t.Name(), Abort: true}
 	must[*hostpb.SteerReply](t, "abort")(w.agent(host1).Steer(t.Context(), order))

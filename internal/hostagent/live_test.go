@@ -75,7 +75,7 @@ func (w *realWorld) address(host string) string          { return w.DataAddr(hos
 
 func (w *realWorld) reported(host, what string, met func(*hostpb.HostEvent) bool) {
 	w.t.Helper()
-	w.agents[host].await(what, met)
+	w.agents[host].await(w.t, what, met)
 }
 
 func (w *realWorld) restartAgent(host string) {
