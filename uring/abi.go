@@ -234,6 +234,13 @@ type bufReg struct {
 	_           [3]uint64
 }
 
+// ringFD is the kernel's struct io_uring_rsrc_update as RegisterRingFDs reads it.
+type ringFD struct {
+	Offset uint32
+	_      uint32
+	FD     uint64
+}
+
 type rsrcRegister struct {
 	NR    uint32
 	Flags uint32

@@ -56,6 +56,8 @@ func headerFacts() map[string]uintptr {
 		"sizeof(struct io_uring_rsrc_register)":       unsafe.Sizeof(rr),
 		"sizeof(struct io_uring_probe_op)":            unsafe.Sizeof(probeOp{}),
 		"sizeof(struct io_uring_files_update)":        unsafe.Sizeof(filesUpdate{}),
+		"sizeof(struct io_uring_rsrc_update)":         unsafe.Sizeof(ringFD{}),
+		"offsetof(struct io_uring_rsrc_update, data)": unsafe.Offsetof(ringFD{}.FD),
 		"sizeof(struct __kernel_timespec)":            unsafe.Sizeof(timespec{}),
 		"IORING_OP_READ":                              uintptr(OpRead),
 		"IORING_OP_WRITE":                             uintptr(OpWrite),

@@ -94,13 +94,20 @@ func (b *Buffers) publish() {
 
 // Close takes the group from the kernel. Receives that use it must have ended.
 func (b *Buffers) Close() error {
-	reg := bufReg{BGID: b.group}
-	err := b.loop.register(unregisterPbufRing, unsafe.Pointer(&reg), 1, &reg)
-	if errors.Is(err, ErrClosed) {
+	result := make(chan error, 1)
+	err := b.loop.Post(func() {
+		reg := bufReg{BGID: b.group}
+		_, err := b.loop.ring.kernel.register(b.loop.ring.fd, unregisterPbufRing, unsafe.Pointer(&reg), 1)
+		b.closed = true
+		result <- err
+	})
+	switch {
+	case err == nil:
+		err = <-result
+	case errors.Is(err, ErrClosed):
 		<-b.loop.ended // the ring is gone, and the group with it
 		err = nil
 	}
-	b.closed = true
 	runtime.KeepAlive(b.data)
 	return errors.Join(err, unix.Munmap(b.mem))
 }

@@ -4,8 +4,10 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,7 +29,9 @@ type Conn struct {
 	armed    bool       // a receive is in the kernel
 	stopping bool       // its cancel was sent
 	closed   bool
+	receive  uint64        // the token of the receive
 	readable chan struct{} // capacity 1: a reader may look again
+	done     chan struct{} // closed by Close
 
 	read, write deadline
 	writing     sync.Mutex // one write at a time, so that two do not interleave
@@ -71,37 +75,41 @@ func (d *deadline) set(t time.Time) {
 	}
 }
 
+// stop frees the timer.
+func (d *deadline) stop() {
+	if d.timer != nil {
+		d.timer.Stop()
+		d.timer = nil
+	}
+}
+
 func newConn(s *Stack, fd int, remote net.Addr) *Conn {
-	c := &Conn{stack: s, fd: fd, local: localAddr(fd), remote: remote, readable: make(chan struct{}, 1)}
+	c := &Conn{stack: s, fd: fd, local: localAddr(fd), remote: remote, readable: make(chan struct{}, 1), done: make(chan struct{})}
 	c.read.passed, c.write.passed = make(chan struct{}), make(chan struct{})
 	return c
 }
 
-// arm starts the receive. On the loop's thread.
-func (c *Conn) arm() {
+// rearm starts the receive, if there is none and should be one. On the loop's thread.
+func (c *Conn) rearm() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.armed || c.closed || c.eof != nil || c.held >= readAheadMax {
 		return
 	}
 	c.armed, c.stopping = true, false
-	var token uint64
-	token = c.stack.loop.Start(func(e *SQE) { e.PrepRecvMultishot(c.fd, c.stack.buffers.group) },
-		func(res int32, flags CQEFlags) { c.received(res, flags, token) })
+	e := c.stack.loop.Begin((*connReceive)(c))
+	e.PrepRecvMultishot(c.fd, c.stack.buffers.group)
+	c.receive = e.UserData
 }
 
-// received takes a completion of the receive. On the loop's thread.
-func (c *Conn) received(res int32, flags CQEFlags, token uint64) {
+// connReceive is a Conn as the Completer of its receive.
+type connReceive Conn
+
+// Complete takes what was received.
+func (r *connReceive) Complete(res int32, flags CQEFlags) {
+	c := (*Conn)(r)
 	c.mu.Lock()
-	if flags&CQEBuffer != 0 {
-		id, data := c.stack.buffers.Take(flags, int(max(res, 0)))
-		if res > 0 && !c.closed {
-			c.chunks = append(c.chunks, chunk{id: id, data: data})
-			c.held++
-		} else {
-			c.stack.buffers.Return(id)
-		}
-	}
+	c.keep(res, flags)
 	more := flags&CQEMore != 0
 	c.armed = more
 	retry := false
@@ -114,18 +122,33 @@ func (c *Conn) received(res int32, flags CQEFlags, token uint64) {
 		c.eof = os.NewSyscallError("recv", unix.Errno(-res))
 	case more && c.held >= readAheadMax && !c.stopping:
 		c.stopping = true
-		c.stack.loop.Cancel(token)
+		c.stack.loop.Cancel(c.receive)
 	}
 	c.mu.Unlock()
-	c.signal()
+	c.stack.loop.wakeups.add(c)
 	if retry {
 		c.stack.starved(c)
 	} else if !more {
-		c.arm()
+		c.rearm()
 	}
 }
 
-func (c *Conn) signal() {
+// keep takes the buffer of a completion, if it has one.
+func (c *Conn) keep(res int32, flags CQEFlags) {
+	if flags&CQEBuffer == 0 {
+		return
+	}
+	id, data := c.stack.buffers.Take(flags, int(max(res, 0)))
+	if res <= 0 || c.closed {
+		c.stack.buffers.Return(id)
+		return
+	}
+	c.chunks = append(c.chunks, chunk{id: id, data: data})
+	c.held++
+}
+
+// wake lets a reader look again.
+func (c *Conn) wake() {
 	select {
 	case c.readable <- struct{}{}:
 	default:
@@ -135,31 +158,30 @@ func (c *Conn) signal() {
 // Read reads what has arrived, waiting for at least one byte.
 func (c *Conn) Read(p []byte) (int, error) {
 	for {
-		n, err := c.take(p)
+		n, passed, err := c.take(p)
 		if n > 0 || err != nil || len(p) == 0 {
 			return n, err
 		}
-		c.mu.Lock()
-		passed := c.read.passed
-		c.mu.Unlock()
 		select {
 		case <-c.readable:
+		case <-c.done:
 		case <-passed:
-			return 0, os.ErrDeadlineExceeded
 		}
 	}
 }
 
-// take copies from the received buffers and gives the emptied ones back.
-func (c *Conn) take(p []byte) (int, error) {
+// take copies from the received buffers and gives the emptied ones back. When there is nothing to take it returns the channel that ends
+// the wait at the deadline.
+func (c *Conn) take(p []byte) (int, <-chan struct{}, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	passed := c.read.passed
 	if c.closed {
-		return 0, net.ErrClosed
+		return 0, nil, net.ErrClosed
 	}
 	select {
-	case <-c.read.passed:
-		return 0, os.ErrDeadlineExceeded
+	case <-passed:
+		return 0, nil, os.ErrDeadlineExceeded
 	default:
 	}
 	n, emptied := 0, []uint16(nil)
@@ -176,21 +198,21 @@ func (c *Conn) take(p []byte) (int, error) {
 	if len(emptied) > 0 {
 		c.giveBack(emptied)
 	}
-	if n == 0 && c.eof != nil {
-		return 0, c.eof
+	if len(c.chunks) > 0 || c.eof != nil {
+		c.wake() // there is something for another reader too
 	}
-	return n, nil
+	if n == 0 && c.eof != nil && len(p) > 0 {
+		return 0, nil, c.eof
+	}
+	return n, passed, nil
 }
 
 // giveBack returns buffers to the kernel and starts the receive again if it was stopped.
 func (c *Conn) giveBack(ids []uint16) {
 	// A closed loop has taken the buffers with it, so its refusal loses nothing.
 	_ = c.stack.loop.Post(func() {
-		for _, id := range ids {
-			c.stack.buffers.Return(id)
-		}
-		c.arm()
-		c.stack.feed()
+		c.stack.giveBack(ids...)
+		c.rearm()
 	})
 }
 
@@ -209,7 +231,8 @@ func (c *Conn) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// send asks the kernel to send all of p; a socket that is full makes it wait there, without a thread.
+// send sends what the socket takes at once in place, as package net would; when the socket is full, the ring waits for room without a
+// thread and sends all of p.
 func (c *Conn) send(p []byte) (int, error) {
 	c.mu.Lock()
 	closed, passed := c.closed, c.write.passed
@@ -222,24 +245,48 @@ func (c *Conn) send(p []byte) (int, error) {
 		return 0, os.ErrDeadlineExceeded
 	default:
 	}
-	n, err := c.stack.loop.doUntil(passed, func(e *SQE) { e.PrepSend(c.fd, p, unix.MSG_NOSIGNAL|unix.MSG_WAITALL) })
+	// The descriptor is ours: Close closes it only when nobody writes.
+	n, err := uninterrupted(func() (int, error) { return sendNow(c.fd, p) })
+	if err == unix.EAGAIN {
+		var e SQE
+		e.PrepSend(c.fd, p, unix.MSG_NOSIGNAL|unix.MSG_WAITALL)
+		n, err = c.stack.loop.doUntil(passed, &e, c.open)
+		runtime.KeepAlive(p)
+	}
 	switch {
 	case err == nil:
 		return n, nil
 	case err == errStopped:
 		return n, os.ErrDeadlineExceeded
-	}
-	c.mu.Lock()
-	closed = c.closed
-	c.mu.Unlock()
-	if closed {
+	case !c.open():
 		return n, net.ErrClosed
 	}
-	return n, &net.OpError{Op: "write", Net: "tcp", Source: c.local, Addr: c.remote, Err: os.NewSyscallError("send", err)}
+	return n, &net.OpError{Op: "write", Net: c.local.Network(), Source: c.local, Addr: c.remote, Err: os.NewSyscallError("send", err)}
+}
+
+// sendNow sends what fits without waiting.
+func sendNow(fd int, p []byte) (int, error) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
+		unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
+}
+
+func (c *Conn) open() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.closed
 }
 
 // CloseWrite ends the sending direction.
 func (c *Conn) CloseWrite() error {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	if !c.open() {
+		return net.ErrClosed
+	}
 	return os.NewSyscallError("shutdown", unix.Shutdown(c.fd, unix.SHUT_WR))
 }
 
@@ -256,8 +303,10 @@ func (c *Conn) Close() error {
 		ids = append(ids, k.id)
 	}
 	c.chunks, c.held = nil, 0
+	c.read.stop()
+	c.write.stop()
 	c.mu.Unlock()
-	c.signal()
+	close(c.done)
 	return c.stack.discard(c, ids)
 }
 
@@ -268,28 +317,23 @@ func (c *Conn) LocalAddr() net.Addr { return c.local }
 func (c *Conn) RemoteAddr() net.Addr { return c.remote }
 
 // SetDeadline sets both deadlines.
-func (c *Conn) SetDeadline(t time.Time) error {
-	c.mu.Lock()
-	c.read.set(t)
-	c.write.set(t)
-	c.mu.Unlock()
-	c.signal()
-	return nil
-}
+func (c *Conn) SetDeadline(t time.Time) error { return c.setDeadlines(t, &c.read, &c.write) }
 
 // SetReadDeadline bounds reads, those waiting now too.
-func (c *Conn) SetReadDeadline(t time.Time) error {
-	c.mu.Lock()
-	c.read.set(t)
-	c.mu.Unlock()
-	c.signal()
-	return nil
-}
+func (c *Conn) SetReadDeadline(t time.Time) error { return c.setDeadlines(t, &c.read) }
 
-// SetWriteDeadline bounds writes that begin from now on.
-func (c *Conn) SetWriteDeadline(t time.Time) error {
+// SetWriteDeadline bounds writes, those waiting now too.
+func (c *Conn) SetWriteDeadline(t time.Time) error { return c.setDeadlines(t, &c.write) }
+
+func (c *Conn) setDeadlines(t time.Time, which ...*deadline) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.write.set(t)
+	if c.closed {
+		return net.ErrClosed
+	}
+	for _, d := range which {
+		d.set(t)
+	}
+	c.wake() // a reader that waits by a deadline that is gone
 	return nil
 }

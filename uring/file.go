@@ -4,17 +4,24 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
 
 // File is a file whose I/O goes through a loop. Any number of goroutines may use it at once. It satisfies io.ReaderAt and io.WriterAt.
 //
+// A ring pays when several requests are in flight: they share a call of the kernel, and no thread waits for each. One request alone only
+// pays for the detour, so a read or write that finds nothing else in flight on the loop is made in place, as os.File would (decision 8).
+//
 // A file opened with unix.O_DIRECT asks for aligned memory, offsets and lengths; see Aligned.
 type File struct {
 	loop *Loop
 	os   *os.File // owns the descriptor
 	fd   int
+	use  sync.RWMutex // held for reading by requests in flight, so that Close cannot give the descriptor's number to another file
+	shut bool
 }
 
 // Open opens a file like os.OpenFile. Opening itself is an ordinary system call.
@@ -26,19 +33,33 @@ func (l *Loop) Open(name string, flags int, mode os.FileMode) (*File, error) {
 	return &File{loop: l, os: f, fd: int(f.Fd())}, nil
 }
 
-// FD returns the descriptor, for entries filled by hand.
+// FD returns the descriptor, for entries filled by hand. It is valid until Close.
 func (f *File) FD() int { return f.fd }
 
 // Name returns the name the file was opened by.
 func (f *File) Name() string { return f.os.Name() }
 
+// begin keeps the descriptor open until end.
+func (f *File) begin() error {
+	f.use.RLock()
+	if f.shut {
+		f.use.RUnlock()
+		return os.ErrClosed
+	}
+	return nil
+}
+
+func (f *File) end() { f.use.RUnlock() }
+
 // ReadAt reads len(p) bytes at off; fewer only with an error, io.EOF at the end of the file.
 func (f *File) ReadAt(p []byte, off int64) (int, error) {
+	if err := f.begin(); err != nil {
+		return 0, f.wrap("read", err)
+	}
+	defer f.end()
 	n := 0
 	for n < len(p) {
-		var e SQE
-		e.PrepRead(f.fd, p[n:], off+int64(n))
-		got, err := f.loop.Do(e, p)
+		got, err := f.readOnce(p[n:], off+int64(n))
 		if err != nil {
 			return n, f.wrap("read", err)
 		}
@@ -50,13 +71,29 @@ func (f *File) ReadAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
+func (f *File) readOnce(p []byte, off int64) (int, error) {
+	defer f.loop.underWay.Add(-1)
+	if f.loop.underWay.Add(1) == 1 && !f.loop.closing.Load() {
+		return uninterrupted(func() (int, error) { return unix.Pread(f.fd, p, off) })
+	}
+	var e SQE
+	e.PrepRead(f.fd, p, off)
+	return f.loop.Do(e, p)
+}
+
 // WriteAt writes p at off.
 func (f *File) WriteAt(p []byte, off int64) (int, error) {
+	if err := f.begin(); err != nil {
+		return 0, f.wrap("write", err)
+	}
+	defer f.end()
+	return f.writeAll(p, off)
+}
+
+func (f *File) writeAll(p []byte, off int64) (int, error) {
 	n := 0
 	for n < len(p) {
-		var e SQE
-		e.PrepWrite(f.fd, p[n:], off+int64(n))
-		put, err := f.loop.Do(e, p)
+		put, err := f.writeOnce(p[n:], off+int64(n))
 		if err != nil {
 			return n, f.wrap("write", err)
 		}
@@ -68,43 +105,68 @@ func (f *File) WriteAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// WriteSync writes p at off and makes it durable: two requests, linked, in one submission. When the write is short or fails, the sync is
-// not run and the pair is repeated or fails.
+func (f *File) writeOnce(p []byte, off int64) (int, error) {
+	defer f.loop.underWay.Add(-1)
+	if f.loop.underWay.Add(1) == 1 && !f.loop.closing.Load() {
+		return uninterrupted(func() (int, error) { return unix.Pwrite(f.fd, p, off) })
+	}
+	var e SQE
+	e.PrepWrite(f.fd, p, off)
+	return f.loop.Do(e, p)
+}
+
+// uninterrupted repeats a call that a signal cut short, as Go's own calls are.
+func uninterrupted(call func() (int, error)) (int, error) {
+	for {
+		if n, err := call(); err != unix.EINTR {
+			return n, err
+		}
+	}
+}
+
+// WriteSync writes p at off and makes it durable: two requests, linked, in one submission. When the write is short, the kernel breaks the
+// link and the rest is written and synced by itself.
 func (f *File) WriteSync(p []byte, off int64) error {
-	synced := make(chan error, 1)
+	if err := f.begin(); err != nil {
+		return f.wrap("write", err)
+	}
+	defer f.end()
+	synced := make(chan int32, 1)
 	var wrote int32
 	err := f.loop.Post(func() {
-		// Both entries must go to the kernel in one submission for the link to hold.
-		if f.loop.ring.Space() < 2 {
-			if err := f.loop.ring.Submit(); err != nil {
-				synced <- err
-				return
-			}
-		}
-		f.loop.Start(func(e *SQE) {
-			e.PrepWrite(f.fd, p, off)
-			e.Flags |= IOLink
-		}, func(res int32, _ CQEFlags) { wrote = res })
-		f.loop.Start(func(e *SQE) { e.PrepFsync(f.fd, true) }, func(res int32, _ CQEFlags) { synced <- errno(res) })
+		f.loop.Reserve(2)
+		w := f.loop.Begin(Handler(func(res int32, _ CQEFlags) { wrote = res }))
+		w.PrepWrite(f.fd, p, off)
+		w.Flags |= IOLink
+		f.loop.Begin(Handler(func(res int32, _ CQEFlags) { synced <- res })).PrepFsync(f.fd, true)
 	})
 	if err != nil {
-		return err
+		return f.wrap("write", err)
 	}
-	err = <-synced
+	res := <-synced // after the write's: a cancelled sync completes after what broke its link
+	runtime.KeepAlive(p)
 	switch {
 	case wrote < 0:
 		return f.wrap("write", unix.Errno(-wrote))
-	case int(wrote) < len(p): // the kernel broke the link at the short write
-		if _, err := f.WriteAt(p[wrote:], off+int64(wrote)); err != nil {
+	case int(wrote) < len(p):
+		if _, err := f.writeAll(p[wrote:], off+int64(wrote)); err != nil {
 			return err
 		}
-		return f.Sync()
+		return f.sync()
 	}
-	return f.wrap("sync", err)
+	return f.wrap("sync", errno(res))
 }
 
 // Sync makes written data durable.
 func (f *File) Sync() error {
+	if err := f.begin(); err != nil {
+		return f.wrap("sync", err)
+	}
+	defer f.end()
+	return f.sync()
+}
+
+func (f *File) sync() error {
 	var e SQE
 	e.PrepFsync(f.fd, true)
 	_, err := f.loop.Do(e)
@@ -127,6 +189,10 @@ func (f *File) Allocate(off, length int64) error {
 }
 
 func (f *File) fallocate(op string, mode uint32, off, length int64) error {
+	if err := f.begin(); err != nil {
+		return f.wrap(op, err)
+	}
+	defer f.end()
 	var e SQE
 	e.PrepFallocate(f.fd, mode, off, length)
 	_, err := f.loop.Do(e)
@@ -145,8 +211,13 @@ func (f *File) Size() (int64, error) {
 // Truncate sets the file's length.
 func (f *File) Truncate(size int64) error { return f.os.Truncate(size) }
 
-// Close closes the file. Requests in flight keep the kernel's reference until they end.
-func (f *File) Close() error { return f.os.Close() }
+// Close waits for the requests in flight and closes the file.
+func (f *File) Close() error {
+	f.use.Lock()
+	defer f.use.Unlock()
+	f.shut = true
+	return f.os.Close()
+}
 
 func (f *File) wrap(op string, err error) error {
 	if err == nil {

@@ -16,8 +16,11 @@ type kernel interface {
 	munmap(mem []byte) error
 	// enter submits and waits. It returns how many entries were consumed.
 	enter(fd int, submit, wait, flags uint32, arg unsafe.Pointer, argSize uintptr) (consumed int, err error)
-	register(fd int, op uint32, arg unsafe.Pointer, n uint32) error
+	register(fd int, op uint32, arg unsafe.Pointer, n uint32) (int, error)
 	close(fd int) error
+	// bell makes an eventfd; ring adds one to it, which completes a read of it.
+	bell() (int, error)
+	ring(fd int) error
 }
 
 // linux is the real kernel.
@@ -52,12 +55,29 @@ func (linux) enter(fd int, submit, wait, flags uint32, arg unsafe.Pointer, argSi
 	return int(n), nil
 }
 
-func (linux) register(fd int, op uint32, arg unsafe.Pointer, n uint32) error {
-	_, _, errno := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(fd), uintptr(op), uintptr(arg), uintptr(n), 0, 0)
+func (linux) register(fd int, op uint32, arg unsafe.Pointer, n uint32) (int, error) {
+	res, _, errno := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(fd), uintptr(op), uintptr(arg), uintptr(n), 0, 0)
 	if errno != 0 {
-		return errno
+		return 0, errno
 	}
-	return nil
+	return int(res), nil
 }
 
 func (linux) close(fd int) error { return unix.Close(fd) }
+
+func (linux) bell() (int, error) { return unix.Eventfd(0, unix.EFD_CLOEXEC) }
+
+func (linux) ring(fd int) error {
+	one := [8]byte{1}
+	for {
+		// A write to an eventfd whose counter is small does not block, so the scheduler need not be told.
+		_, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&one)), uintptr(len(one)))
+		switch errno {
+		case 0:
+			return nil
+		case unix.EINTR:
+		default:
+			return errno
+		}
+	}
+}

@@ -1,42 +1,55 @@
 package uring
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"runtime"
 	"sync"
 	"sync/atomic"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
 )
 
 // Loop is a ring that many goroutines may use: one goroutine, locked to a thread, owns the ring and carries out what the others hand it.
 // Requests that arrive while it is busy go to the kernel together, in one call.
 //
-// Code that reacts to completions (a server) runs on the loop's own thread by Start: it costs no wake-up. Code that waits for one (File,
+// Code that reacts to completions (a server) runs on the loop's own thread by Begin: it costs no wake-up. Code that waits for one (File,
 // Conn) runs in its own goroutine by Do.
+//
+// A panic on the loop's thread, and a kernel that refuses the ring outright, end the process: memory that the kernel may still write to
+// cannot be given back by halves.
 type Loop struct {
 	ring *Ring
-	wake int     // eventfd; a write ends the wait of a parked loop
+	bell int     // eventfd; ringing it ends the wait of a parked loop
 	tick [8]byte // the eventfd's counter is read into this
 
-	mu       sync.Mutex // guards incoming and closing
+	mu       sync.Mutex // guards incoming, and closing's change
 	incoming []work     // in order of arrival
-	closing  bool
-	parked   atomic.Bool // the loop waits in the kernel, or is about to
+	closing  atomic.Bool
+	called   atomic.Bool    // incoming has something, or closing was set
+	parked   atomic.Bool    // the loop waits in the kernel, or is about to
+	ringing  sync.WaitGroup // those who are about to ring the bell, which must not be closed before
 
-	spare []work // the loop's: the other half of the double buffer
-	slots []slot // the loop's: what to do with a completion, by UserData
-	free  []uint32
-	inUse int
-	ended chan struct{} // closed when the loop's goroutine has returned
-	stats atomic.Pointer[Stats]
+	underWay atomic.Int32 // reads and writes of files, in place or through the ring
+
+	spare   []work  // the loop's: the other half of the double buffer
+	slots   slots   // the loop's: who gets a completion
+	flushes []flush // the loop's: what to run before the next call of the kernel
+	wakeups *wakeups
+	ended   chan struct{} // closed when the loop's goroutine has returned
 }
 
-// A Handler receives completions of one request on the loop's thread. It must not block. More completions follow while flags has CQEMore.
+// A Completer receives the completions of one request on the loop's thread. It must not block. More follow while flags has CQEMore.
+type Completer interface {
+	Complete(res int32, flags CQEFlags)
+}
+
+// Handler is a function as a Completer.
 type Handler func(res int32, flags CQEFlags)
+
+// Complete calls h.
+func (h Handler) Complete(res int32, flags CQEFlags) { h(res, flags) }
+
+// flush is something with work to do once per round, after all completions and before the kernel is called.
+type flush interface{ flush() }
 
 // work is a request handed over by another goroutine: a function to call, or an entry with the place its result goes to.
 type work struct {
@@ -45,46 +58,32 @@ type work struct {
 	op   *pending
 }
 
-// pending is a goroutine that waits for a completion.
-type pending struct {
-	res  int32
-	done chan struct{} // capacity 1: the loop never waits for the goroutine
-}
-
-var pendings = sync.Pool{New: func() any { return &pending{done: make(chan struct{}, 1)} }}
-
-type slot struct {
-	handler Handler
-	op      *pending
-}
-
-const (
-	// slotsMin is the room for requests in flight a loop starts with; it grows as needed.
-	slotsMin = 256
-	// wakeSlot is the UserData of the eventfd read, ignoredSlot that of requests whose result nobody wants.
-	wakeSlot    = ^uint64(0)
-	ignoredSlot = ^uint64(1)
-)
-
 // LoopFlags are what a loop's ring asks for: completions run only when the owning thread asks.
 const LoopFlags = SetupSingleIssuer | SetupDeferTaskrun | SetupCoopTaskrun
 
-// NewLoop starts a loop. The zero Options are good; LoopFlags are added, as far as the kernel knows them.
+// NewLoop starts a loop. The zero Options are good; LoopFlags are added, as far as the kernel knows them. With SetupSQPoll, a kernel
+// thread takes the submissions instead: it spins for Options.SQPollIdle and then sleeps, which pays only where a core is to spare.
 func NewLoop(o Options) (*Loop, error) {
-	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
-	if err != nil {
-		return nil, fmt.Errorf("loop: eventfd: %w", err)
+	if o.kernel == nil {
+		o.kernel = linux{}
 	}
 	if o.Flags&SetupSQPoll == 0 {
 		o.Flags |= LoopFlags
 		o.Optional |= LoopFlags
 	}
-	l := &Loop{wake: wake, ended: make(chan struct{}), slots: make([]slot, 0, slotsMin)}
+	bell, err := o.kernel.bell()
+	if err != nil {
+		return nil, fmt.Errorf("loop: eventfd: %w", err)
+	}
+	wakeups, err := newWakeups()
+	if err != nil {
+		return nil, errors.Join(err, o.kernel.close(bell))
+	}
+	l := &Loop{bell: bell, wakeups: wakeups, ended: make(chan struct{})}
 	started := make(chan error)
 	go l.run(o, started)
 	if err := <-started; err != nil {
-		unix.Close(wake)
-		return nil, err
+		return nil, errors.Join(err, wakeups.close(), o.kernel.close(bell))
 	}
 	return l, nil
 }
@@ -95,37 +94,39 @@ func (l *Loop) run(o Options, started chan<- error) {
 	defer close(l.ended)
 	ring, err := New(o)
 	l.ring = ring
+	if err == nil {
+		ring.RegisterFD()
+	}
 	started <- err
 	if err != nil {
 		return
 	}
 	defer l.ring.Close()
-	l.armWake()
+	l.listenForBell()
 	for {
-		worked := l.takeWork()
-		worked = l.ring.Completions(l.complete) > 0 || worked
+		l.takeWork()
+		l.ring.Completions(l.complete)
+		l.endRound()
 		if l.finished() {
 			return
 		}
 		wait := 0
-		if !worked && l.mayPark() {
+		if l.mayPark() {
 			wait = 1
 		}
 		if err := l.ring.SubmitAndWait(wait); err != nil {
 			panic(fmt.Sprintf("uring: the kernel refuses the loop's ring: %v", err))
 		}
 		l.parked.Store(false)
-		s := l.ring.Stats()
-		l.stats.Store(&s)
 	}
 }
 
-// mayPark announces that the loop is about to wait, then looks once more: a goroutine that came before the announcement did not wake it.
+// mayPark announces that the loop is about to wait, then looks once more: a goroutine that came before the announcement did not ring the
+// bell. Both sides write their own word and then read the other's, and Go's atomics are sequentially consistent, so at least one sees
+// the other.
 func (l *Loop) mayPark() bool {
 	l.parked.Store(true)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.incoming) > 0 || l.closing {
+	if l.called.Load() {
 		l.parked.Store(false)
 		return false
 	}
@@ -134,30 +135,59 @@ func (l *Loop) mayPark() bool {
 
 // finished reports whether the loop was closed and owes nobody a completion.
 func (l *Loop) finished() bool {
+	if l.slots.inUse > 0 {
+		return false
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.closing && len(l.incoming) == 0 && l.inUse == 0
+	return l.closing.Load() && len(l.incoming) == 0
 }
 
 // takeWork carries out what others handed over.
-func (l *Loop) takeWork() bool {
+func (l *Loop) takeWork() {
+	if !l.called.Load() {
+		return
+	}
 	l.mu.Lock()
 	batch := l.incoming
 	l.incoming = l.spare[:0]
+	l.called.Store(false)
 	l.mu.Unlock()
 	for i := range batch {
 		w := &batch[i]
 		if w.call != nil {
 			w.call()
 		} else {
-			e := l.entry()
-			*e = w.sqe
-			e.UserData = l.slot(slot{op: w.op})
+			l.startFor(w.op, &w.sqe)
 		}
 		*w = work{}
 	}
 	l.spare = batch
-	return len(batch) > 0
+}
+
+// startFor begins a request for a goroutine that waits.
+func (l *Loop) startFor(op *pending, e *SQE) uint64 {
+	entry := l.entry()
+	*entry = *e
+	entry.UserData = l.slots.take(op)
+	return entry.UserData
+}
+
+// endRound runs what was left for the end of the round and wakes the goroutines whose requests completed.
+func (l *Loop) endRound() {
+	for len(l.flushes) > 0 {
+		todo := l.flushes
+		l.flushes = nil
+		for _, f := range todo {
+			f.flush()
+		}
+		if l.flushes == nil {
+			clear(todo)
+			l.flushes = todo[:0]
+			break
+		}
+	}
+	l.wakeups.wake()
 }
 
 // entry returns a free entry, making room by submitting when there is none.
@@ -166,208 +196,122 @@ func (l *Loop) entry() *SQE {
 		if e := l.ring.Next(); e != nil {
 			return e
 		}
-		if err := l.ring.Submit(); err != nil {
-			panic(fmt.Sprintf("uring: the kernel refuses the loop's ring: %v", err))
-		}
+		l.submit()
 	}
 }
 
-func (l *Loop) slot(s slot) uint64 {
-	l.inUse++
-	if n := len(l.free); n > 0 {
-		i := l.free[n-1]
-		l.free = l.free[:n-1]
-		l.slots[i] = s
-		return uint64(i)
+func (l *Loop) submit() {
+	if err := l.ring.Submit(); err != nil {
+		panic(fmt.Sprintf("uring: the kernel refuses the loop's ring: %v", err))
 	}
-	l.slots = append(l.slots, s)
-	return uint64(len(l.slots) - 1)
 }
 
 func (l *Loop) complete(c CQE) {
 	switch c.UserData {
-	case wakeSlot:
-		l.armWake()
+	case bellToken:
+		l.listenForBell()
 		return
-	case ignoredSlot:
+	case ignoredToken:
 		return
 	}
-	s := l.slots[c.UserData]
+	who := l.slots.owner(c.UserData)
 	if c.Flags&CQEMore == 0 {
-		l.slots[c.UserData] = slot{}
-		l.free = append(l.free, uint32(c.UserData))
-		l.inUse--
+		l.slots.free(c.UserData)
 	}
-	if s.op != nil {
-		s.op.res = c.Res
-		s.op.done <- struct{}{}
+	if op, ok := who.(*pending); ok {
+		op.res = c.Res
+		l.wakeups.add(op)
 		return
 	}
-	s.handler(c.Res, c.Flags)
+	who.Complete(c.Res, c.Flags)
 }
 
-func (l *Loop) armWake() {
+func (l *Loop) listenForBell() {
 	e := l.entry()
-	e.PrepRead(l.wake, l.tick[:], 0)
-	e.UserData = wakeSlot
+	e.PrepRead(l.bell, l.tick[:], 0)
+	e.UserData = bellToken
 }
 
 // hand gives work to the loop and wakes it if it waits.
 func (l *Loop) hand(w work) error {
 	l.mu.Lock()
-	if l.closing {
+	if l.closing.Load() {
 		l.mu.Unlock()
 		return ErrClosed
 	}
 	l.incoming = append(l.incoming, w)
-	first := len(l.incoming) == 1
+	asleep := false
+	if !l.called.Load() { // else who came first rings
+		l.called.Store(true)
+		asleep = l.parked.Load()
+	}
+	if asleep {
+		l.ringing.Add(1)
+	}
 	l.mu.Unlock()
-	if first && l.parked.Load() {
-		return l.ring1()
+	if asleep {
+		l.ringBell()
+		l.ringing.Done()
 	}
 	return nil
 }
 
-// ring1 rings the bell once.
-func (l *Loop) ring1() error {
-	one := [8]byte{1}
-	_, err := unix.Write(l.wake, one[:])
-	return err
+// ringBell ends the wait of a parked loop. A kernel that cannot count to one is no kernel to go on with.
+func (l *Loop) ringBell() {
+	if err := l.ring.kernel.ring(l.bell); err != nil {
+		panic(fmt.Sprintf("uring: the loop's eventfd: %v", err))
+	}
 }
 
-// Do hands an entry to the kernel and waits for its one completion. It returns the result, or the error the kernel gave. keep is kept
-// alive until then: everything the entry points to. Do not use it for multishot requests.
-func (l *Loop) Do(e SQE, keep ...any) (int, error) {
-	op := pendings.Get().(*pending)
-	if err := l.hand(work{sqe: e, op: op}); err != nil {
-		return 0, err
-	}
-	<-op.done
-	res := op.res
-	pendings.Put(op)
-	runtime.KeepAlive(keep)
-	if res < 0 {
-		return 0, unix.Errno(-res)
-	}
-	return int(res), nil
-}
-
-// DoContext is Do that cancels the request in the kernel when ctx ends. It still waits for the completion, because until then the kernel
-// may use the memory; the request may have succeeded all the same.
-func (l *Loop) DoContext(ctx context.Context, e SQE, keep ...any) (int, error) {
-	if ctx.Done() == nil {
-		return l.Do(e, keep...)
-	}
-	if err := ctx.Err(); err != nil {
-		return 0, err
-	}
-	op := pendings.Get().(*pending)
-	var id uint64
-	begin := func() {
-		entry := l.entry()
-		*entry = e
-		id = l.slot(slot{op: op})
-		entry.UserData = id
-	}
-	if err := l.hand(work{call: begin}); err != nil {
-		return 0, err
-	}
-	select {
-	case <-op.done:
-	case <-ctx.Done():
-		// The cancel is handed over after the request, so it runs after it on the loop's thread; the slot is not reused before the
-		// completion that we wait for.
-		if err := l.hand(work{call: func() { l.cancel(id) }}); err != nil && !errors.Is(err, ErrClosed) {
-			return 0, err
-		}
-		<-op.done
-	}
-	res := op.res
-	pendings.Put(op)
-	runtime.KeepAlive(keep)
-	switch {
-	case res >= 0:
-		return int(res), nil
-	case unix.Errno(-res) == unix.ECANCELED || unix.Errno(-res) == unix.EINTR:
-		if err := ctx.Err(); err != nil {
-			return 0, err
-		}
-	}
-	return 0, unix.Errno(-res)
-}
-
-func (l *Loop) cancel(id uint64) {
-	e := l.entry()
-	e.PrepCancel(id, false)
-	e.UserData = ignoredSlot
-}
-
-// Post runs f on the loop's thread, after everything handed over before.
+// Post runs f on the loop's thread, after everything handed over before. f must not block.
 func (l *Loop) Post(f func()) error { return l.hand(work{call: f}) }
 
-// Start begins a request from the loop's own thread: in a Handler or in a function given to Post. h receives its completions. The
-// returned token is for Cancel.
-func (l *Loop) Start(prepare func(*SQE), h Handler) (token uint64) {
+// Begin begins a request: it returns its entry for the caller to fill at once, before anything else is asked of the loop. The entry's
+// UserData is set; it is the token for Cancel. c receives the completions, and holds what the entry points to. On the loop's own thread
+// only: in a Completer or in a function given to Post.
+func (l *Loop) Begin(c Completer) *SQE {
 	e := l.entry()
-	prepare(e)
-	e.UserData = l.slot(slot{handler: h})
-	return e.UserData
+	e.UserData = l.slots.take(c)
+	return e
 }
 
-// Cancel asks the kernel to end a request begun with Start. On the loop's own thread only. Its completion still comes.
-func (l *Loop) Cancel(token uint64) { l.cancel(token) }
+// Reserve makes room for n entries, so that the next n Begins go to the kernel in one call, as links between them need. On the loop's own
+// thread only.
+func (l *Loop) Reserve(n int) {
+	for l.ring.Space() < n {
+		l.submit()
+	}
+}
+
+// Cancel asks the kernel to end a request begun with Begin. Its completion still comes. A token of a request that has completed does
+// nothing. On the loop's own thread only.
+func (l *Loop) Cancel(token uint64) {
+	if l.slots.owner(token) == nil {
+		return
+	}
+	e := l.entry()
+	e.PrepCancel(token, false)
+	e.UserData = ignoredToken
+}
+
+// atRoundEnd has f flushed once, after the completions of this round. On the loop's own thread only.
+func (l *Loop) atRoundEnd(f flush) { l.flushes = append(l.flushes, f) }
 
 // Stats returns counters of the loop's ring, at most one round old.
-func (l *Loop) Stats() Stats {
-	if s := l.stats.Load(); s != nil {
-		return *s
-	}
-	return Stats{}
-}
-
-// RegisterBuffers tells the kernel memory that PrepReadFixed and PrepWriteFixed will use, by index. It replaces none: register once.
-func (l *Loop) RegisterBuffers(buffers [][]byte) error {
-	iovecs := make([]unix.Iovec, len(buffers))
-	for i, b := range buffers {
-		iovecs[i].Base = unsafe.SliceData(b)
-		iovecs[i].SetLen(len(b))
-	}
-	return l.register(registerBuffers, unsafe.Pointer(unsafe.SliceData(iovecs)), len(iovecs), buffers)
-}
-
-// RegisterFiles tells the kernel descriptors that entries name by index with FixedFile.
-func (l *Loop) RegisterFiles(fds []int32) error {
-	return l.register(registerFiles, unsafe.Pointer(unsafe.SliceData(fds)), len(fds), fds)
-}
-
-// register runs on the loop's thread: a single issuer registers too.
-func (l *Loop) register(op uint32, arg unsafe.Pointer, n int, keep any) error {
-	result := make(chan error, 1)
-	err := l.Post(func() { result <- l.ring.kernel.register(l.ring.fd, op, arg, uint32(n)) })
-	if err != nil {
-		return err
-	}
-	err = <-result
-	runtime.KeepAlive(keep)
-	if errors.Is(err, unix.ENOMEM) {
-		return fmt.Errorf("loop: register: no memory may be locked; raise RLIMIT_MEMLOCK: %w", err)
-	}
-	return err
-}
+func (l *Loop) Stats() Stats { return l.ring.Stats() }
 
 // Close refuses new work, waits for what is in flight, and ends the loop. Cancel long requests (accepts, receives) before.
 func (l *Loop) Close() error {
 	l.mu.Lock()
-	was := l.closing
-	l.closing = true
+	was := l.closing.Swap(true)
+	l.called.Store(true)
 	l.mu.Unlock()
 	if was {
 		<-l.ended
 		return nil
 	}
-	if err := l.ring1(); err != nil {
-		return err
-	}
+	l.ringBell()
 	<-l.ended
-	return unix.Close(l.wake)
+	l.ringing.Wait()
+	return errors.Join(l.wakeups.close(), l.ring.kernel.close(l.bell))
 }

@@ -199,4 +199,3 @@ func (e *SQE) PrepTimeoutRemove(target uint64) { e.Opcode, e.FD, e.Addr = OpTime
 func (e *SQE) PrepLinkTimeout(t *Timespec) {
 	e.Opcode, e.FD, e.Addr, e.Len = OpLinkTimeout, -1, address(unsafe.Pointer(&t.t)), 1
 }
-

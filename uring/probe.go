@@ -21,7 +21,7 @@ func (s *Support) Has(ops ...Opcode) bool {
 // Probe asks the kernel which operations it knows.
 func (r *Ring) Probe() (*Support, error) {
 	var p probe
-	if err := r.kernel.register(r.fd, registerProbe, unsafe.Pointer(&p), uint32(len(p.Ops))); err != nil {
+	if _, err := r.kernel.register(r.fd, registerProbe, unsafe.Pointer(&p), uint32(len(p.Ops))); err != nil {
 		return nil, fmt.Errorf("ring: probe: %w", err)
 	}
 	s := &Support{}

@@ -23,7 +23,10 @@ type Options struct {
 	Flags      SetupFlags    // asked for; flags that this kernel does not know are dropped if they are in Optional
 	Optional   SetupFlags    // flags that may be dropped
 	SQPollIdle time.Duration // how long an idle SQPOLL thread spins; with SetupSQPoll
-	kernel     kernel        // nil: Linux
+	// WorkersBounded and WorkersUnbounded limit the kernel's threads that run requests which would block: on regular files and block
+	// devices, and on everything else. Zero leaves the kernel's own limits.
+	WorkersBounded, WorkersUnbounded uint32
+	kernel                           kernel // nil: Linux
 }
 
 const (
@@ -37,6 +40,8 @@ const (
 type Ring struct {
 	kernel   kernel
 	fd       int
+	enterFD  int    // fd, or its index among the thread's registered rings
+	enterOr  uint32 // flags of every enter
 	flags    SetupFlags
 	features Features
 	rings    []byte // SQ and CQ ring, one mapping
@@ -52,7 +57,11 @@ type Ring struct {
 	cqMask                     uint32
 	cqes                       []CQE
 
-	enters, submitted uint64
+	waitTime timespec // of a wait that has a limit
+	waitArg  getEventsArg
+
+	enters, submitted atomic.Uint64 // written by the owner, read by anyone
+	overflow          atomic.Uint32
 	closed            bool
 }
 
@@ -75,7 +84,22 @@ func New(o Options) (*Ring, error) {
 	if err := r.mapRings(p); err != nil {
 		return nil, errors.Join(fmt.Errorf("ring: map queues: %w", err), r.Close())
 	}
+	if o.WorkersBounded != 0 || o.WorkersUnbounded != 0 {
+		limits := [2]uint32{o.WorkersBounded, o.WorkersUnbounded}
+		if _, err := r.kernel.register(r.fd, registerIOWQMaxWorkers, unsafe.Pointer(&limits), uint32(len(limits))); err != nil {
+			return nil, errors.Join(fmt.Errorf("ring: limit workers: %w", err), r.Close())
+		}
+	}
 	return r, nil
+}
+
+// RegisterFD spares every later enter of the calling thread, which must be the ring's only one, the look-up of the ring's descriptor. A
+// kernel that does not know how (before 5.18) changes nothing.
+func (r *Ring) RegisterFD() {
+	u := ringFD{Offset: ^uint32(0), FD: uint64(r.fd)}
+	if n, err := r.kernel.register(r.fd, registerRingFDs, unsafe.Pointer(&u), 1); err == nil && n == 1 {
+		r.enterFD, r.enterOr = int(u.Offset), enterRegisteredRing
+	}
 }
 
 // setup asks for the ring, dropping optional flags one set at a time when the kernel does not know them.
@@ -85,7 +109,7 @@ func (r *Ring) setup(o Options) (*params, error) {
 			SQThreadIdle: uint32(o.SQPollIdle.Milliseconds())}
 		fd, err := r.kernel.setup(o.Entries, p)
 		if err == nil {
-			r.fd, r.flags, r.features = fd, flags, p.Features
+			r.fd, r.enterFD, r.flags, r.features = fd, fd, flags, p.Features
 			return p, nil
 		}
 		if !errors.Is(err, unix.EINVAL) || o.Optional == 0 {
@@ -183,7 +207,7 @@ func (r *Ring) SubmitAndWait(n int) error { return r.enter(uint32(n), -1) }
 // SubmitAndWaitTimeout is SubmitAndWait that gives up waiting, without error, after d. Needs FeatExtArg.
 func (r *Ring) SubmitAndWaitTimeout(n int, d time.Duration) error { return r.enter(uint32(n), d) }
 
-// Reap runs completions that the kernel holds back (SetupDeferTaskrun, overflow) without waiting.
+// needsReap reports whether the kernel may hold back completions until it is asked.
 func (r *Ring) needsReap() bool {
 	return r.flags&SetupDeferTaskrun != 0 || atomic.LoadUint32(r.sqFlags)&(sqTaskrun|sqCQOverflow) != 0
 }
@@ -194,58 +218,60 @@ func (r *Ring) enter(wait uint32, timeout time.Duration) error {
 	}
 	atomic.StoreUint32(r.sqTail, r.tail)
 	submit := r.pending()
-	var flags uint32
+	flags := r.enterOr
 	if r.flags&SetupSQPoll != 0 {
-		if atomic.LoadUint32(r.sqFlags)&sqNeedWakeup != 0 {
+		// The store of the tail above and this load are sequentially consistent, as the kernel's thread demands.
+		switch {
+		case atomic.LoadUint32(r.sqFlags)&sqNeedWakeup != 0:
 			flags |= enterSQWakeup
-		} else if wait == 0 && !r.needsReap() {
+		case submit == uint32(len(r.sqes)):
+			flags |= enterSQWait
+		case wait == 0 && !r.needsReap():
 			return nil // the kernel's thread has seen the tail
 		}
 	}
 	if wait > 0 || r.needsReap() {
 		flags |= enterGetEvents
 	}
-	if submit == 0 && flags == 0 {
+	if submit == 0 && flags == r.enterOr {
 		return nil
 	}
 	return r.enterUntilTaken(submit, wait, flags, timeout)
 }
 
-// enterUntilTaken repeats the call until the kernel has taken every entry: it stops early when it has no memory or is interrupted.
+// enterUntilTaken repeats the call until the kernel has taken every entry and wait completions are there. It stops early when a kernel
+// without memory wants completions taken first, and when the time is over.
 func (r *Ring) enterUntilTaken(submit, wait, flags uint32, timeout time.Duration) error {
-	var ts timespec
-	var arg getEventsArg
 	var argp unsafe.Pointer
 	var size uintptr
 	if timeout >= 0 && wait > 0 {
-		ts = timespec{Sec: int64(timeout / time.Second), Nsec: int64(timeout % time.Second)}
-		arg.TS = uint64(uintptr(unsafe.Pointer(&ts)))
-		argp, size, flags = unsafe.Pointer(&arg), unsafe.Sizeof(arg), flags|enterExtArg
+		r.waitTime = timespec{Sec: int64(timeout / time.Second), Nsec: int64(timeout % time.Second)}
+		r.waitArg.TS = address(unsafe.Pointer(&r.waitTime))
+		argp, size, flags = unsafe.Pointer(&r.waitArg), unsafe.Sizeof(r.waitArg), flags|enterExtArg
 	}
 	for {
-		taken, err := r.kernel.enter(r.fd, submit, wait, flags, argp, size)
-		r.enters++
+		taken, err := r.kernel.enter(r.enterFD, submit, wait, flags, argp, size)
+		r.enters.Store(r.enters.Load() + 1)
+		r.submitted.Store(r.submitted.Load() + uint64(max(taken, 0)))
+		if lost := atomic.LoadUint32(r.cqOverflow); lost != r.overflow.Load() {
+			r.overflow.Store(lost)
+		}
 		switch {
 		case err == nil:
-			r.submitted += uint64(taken)
 			submit -= min(submit, uint32(taken))
-			if submit == 0 || r.flags&SetupSQPoll != 0 {
-				return nil
+			if r.flags&SetupSQPoll != 0 {
+				submit = 0
 			}
+		case errors.Is(err, unix.EINTR): // a signal; nothing was taken
 		case errors.Is(err, unix.ETIME):
 			return nil
-		case errors.Is(err, unix.EINTR):
-			if wait > 0 && r.Ready() > 0 {
-				wait = 0
-			}
-			submit = r.pending()
-			if submit == 0 && wait == 0 {
-				return nil
-			}
 		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EBUSY):
-			return nil // the caller reaps completions, which frees what the kernel lacks, and enters again
+			return nil // the caller takes completions, which frees what the kernel lacks, and enters again
 		default:
 			return fmt.Errorf("ring: enter: %w", err)
+		}
+		if submit == 0 && (wait == 0 || r.Ready() >= int(wait) || timeout >= 0) {
+			return nil
 		}
 	}
 }
@@ -265,23 +291,30 @@ func (r *Ring) Completions(f func(CQE)) int {
 		}
 		for ; head != tail; head++ {
 			c := r.cqes[head&r.cqMask]
-			atomic.StoreUint32(r.cqHead, head+1)
+			if (tail-head)%headEvery == 0 {
+				atomic.StoreUint32(r.cqHead, head+1)
+			}
 			f(c)
 			n++
 		}
+		atomic.StoreUint32(r.cqHead, head)
 	}
 }
+
+// headEvery is after how many completions the kernel is told that their places are free: an atomic store for each would cost more than
+// the rest of the loop, one at the end could leave the kernel without room while f submits.
+const headEvery = 32
 
 // Stats counts what the ring has done.
 type Stats struct {
 	Enters    uint64 // calls of io_uring_enter
 	Submitted uint64 // entries the kernel took
-	Overflow  uint32 // completions that had to wait in the kernel because the queue was full; none is lost with FeatNoDrop
+	Overflow  uint32 // completions the kernel dropped because it had no memory to keep them; zero on a sane machine
 }
 
-// Stats returns the counters so far.
+// Stats returns the counters so far. Any goroutine may ask.
 func (r *Ring) Stats() Stats {
-	return Stats{r.enters, r.submitted, atomic.LoadUint32(r.cqOverflow)}
+	return Stats{r.enters.Load(), r.submitted.Load(), r.overflow.Load()}
 }
 
 // Close ends the ring. Requests in flight are cancelled by the kernel; their completions are not delivered.

@@ -1,9 +1,11 @@
 package uring
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -15,15 +17,16 @@ import (
 
 // Stack is a loop with sockets: listeners and connections that share its ring and one group of receive buffers.
 type Stack struct {
-	loop    *Loop
-	buffers *Buffers
+	loop        *Loop
+	buffers     *Buffers
+	acceptedMax int
 
-	hungry []*Conn // the loop's: connections that found no free buffer, in order
+	hungry []rearming // the loop's: who found no free buffer, in order
 
-	mu        sync.Mutex // guards what follows
-	conns     map[*Conn]struct{}
-	listeners map[*Listener]struct{}
-	closed    bool
+	mu      sync.Mutex // guards what follows
+	conns   map[*Conn]struct{}
+	closers map[io.Closer]struct{} // listeners and servers
+	closed  bool
 }
 
 // StackOptions size a Stack. The zero value is good for some thousands of connections.
@@ -41,9 +44,6 @@ const (
 	stackGroup         = 0
 )
 
-// errStopped means that a request was cancelled because its deadline passed.
-var errStopped = errors.New("stopped")
-
 // NewStack starts a loop for sockets.
 func NewStack(o StackOptions) (*Stack, error) {
 	if o.Buffers == 0 {
@@ -60,43 +60,69 @@ func NewStack(o StackOptions) (*Stack, error) {
 	if err != nil {
 		return nil, errors.Join(err, loop.Close())
 	}
-	return &Stack{loop: loop, buffers: buffers, conns: map[*Conn]struct{}{}, listeners: map[*Listener]struct{}{}}, nil
+	return &Stack{loop: loop, buffers: buffers, acceptedMax: cmp.Or(o.AcceptedMax, acceptedDefault), conns: map[*Conn]struct{}{}, closers: map[io.Closer]struct{}{}}, nil
 }
 
 // Loop returns the loop, for file I/O beside the sockets.
 func (s *Stack) Loop() *Loop { return s.loop }
 
-// starved remembers a connection that found no free buffer. On the loop's thread.
-func (s *Stack) starved(c *Conn) {
+// rearming is a receiver that ran out of buffers.
+type rearming interface{ rearm() }
+
+// starved remembers a receiver that found no free buffer. On the loop's thread.
+func (s *Stack) starved(c rearming) {
 	if !slices.Contains(s.hungry, c) {
 		s.hungry = append(s.hungry, c)
 	}
 }
 
-// feed lets connections try again after buffers came back. On the loop's thread.
-func (s *Stack) feed() {
+// giveBack returns buffers to the kernel and lets those who found none try again. On the loop's thread.
+func (s *Stack) giveBack(ids ...uint16) {
+	for _, id := range ids {
+		s.buffers.Return(id)
+	}
+	if len(s.hungry) == 0 {
+		return
+	}
 	waiting := s.hungry
 	s.hungry = nil
 	for _, c := range waiting {
-		c.arm()
+		c.rearm()
 	}
+}
+
+// forget takes a receiver from those who wait for buffers. On the loop's thread.
+func (s *Stack) forget(c rearming) {
+	s.hungry = slices.DeleteFunc(s.hungry, func(other rearming) bool { return other == c })
 }
 
 // adopt makes a connection of a connected socket.
 func (s *Stack) adopt(fd int, remote net.Addr) (*Conn, error) {
+	if err := noDelay(fd); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
 	c := newConn(s, fd, remote)
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
-		return nil, errors.Join(ErrClosed, unix.Close(fd))
+		return nil, errors.Join(net.ErrClosed, unix.Close(fd))
 	}
 	s.conns[c] = struct{}{}
 	s.mu.Unlock()
-	// Small messages must not wait for more: that is the caller's to decide, as in package net.
-	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOPROTOOPT) {
-		return nil, errors.Join(os.NewSyscallError("setsockopt", err), c.Close())
+	if err := s.loop.Post(c.rearm); err != nil {
+		return nil, errors.Join(err, c.Close())
 	}
-	return c, s.loop.Post(c.arm)
+	return c, nil
+}
+
+// noDelay lets small messages go at once, as package net does: to gather them is the caller's to decide. Sockets that are not TCP do not
+// know the option.
+func noDelay(fd int) error {
+	err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOPROTOOPT) {
+		return nil
+	}
+	return os.NewSyscallError("setsockopt", err)
 }
 
 // discard cancels what a closed connection has in the kernel, then closes its descriptor.
@@ -106,15 +132,17 @@ func (s *Stack) discard(c *Conn, ids []uint16) error {
 	s.mu.Unlock()
 	done := make(chan struct{})
 	err := s.loop.Post(func() {
-		for _, id := range ids {
-			s.buffers.Return(id)
-		}
-		s.hungry = slices.DeleteFunc(s.hungry, func(other *Conn) bool { return other == c })
-		s.loop.Start(func(e *SQE) { e.PrepCancelFD(c.fd) }, func(int32, CQEFlags) { close(done) })
+		s.forget(c)
+		s.giveBack(ids...)
+		s.loop.Begin(Handler(func(int32, CQEFlags) { close(done) })).PrepCancelFD(c.fd)
 	})
 	if err == nil {
 		<-done
 	}
+	// A writer has seen closed, or its request was cancelled, or it is refused on the loop's thread: it is about to leave. Once it has,
+	// nobody uses the descriptor's number, which may go to another connection.
+	c.writing.Lock()
+	defer c.writing.Unlock()
 	return os.NewSyscallError("close", unix.Close(c.fd))
 }
 
@@ -130,19 +158,28 @@ func (s *Stack) Listen(ctx context.Context, network, address string) (*Listener,
 
 // Accepting takes over a listener of package net, such as one inherited from systemd. It is closed with the Listener.
 func (s *Stack) Accepting(plain net.Listener) (*Listener, error) {
-	filer, ok := plain.(interface{ File() (*os.File, error) })
-	if !ok {
-		return nil, fmt.Errorf("uring: %T has no descriptor", plain)
-	}
-	file, err := filer.File()
+	file, err := descriptorOf(plain)
 	if err != nil {
 		return nil, err
 	}
-	l := &Listener{stack: s, plain: plain, file: file, fd: int(file.Fd()), accepted: make(chan int, acceptedDefault), done: make(chan struct{})}
+	l := &Listener{stack: s, plain: plain, file: file, fd: int(file.Fd()), aheadMax: s.acceptedMax, arrival: make(chan struct{}, 1), done: make(chan struct{})}
 	s.mu.Lock()
-	s.listeners[l] = struct{}{}
+	if s.closed {
+		s.mu.Unlock()
+		return nil, errors.Join(net.ErrClosed, file.Close())
+	}
+	s.closers[l] = struct{}{}
 	s.mu.Unlock()
 	return l, s.loop.Post(l.arm)
+}
+
+// descriptorOf returns a duplicate of a socket's descriptor.
+func descriptorOf(socket any) (*os.File, error) {
+	filer, ok := socket.(interface{ File() (*os.File, error) })
+	if !ok {
+		return nil, fmt.Errorf("uring: %T has no descriptor", socket)
+	}
+	return filer.File()
 }
 
 // Dial connects. Names are resolved, and the connection is made, by package net.
@@ -153,11 +190,7 @@ func (s *Stack) Dial(ctx context.Context, network, address string) (*Conn, error
 		return nil, err
 	}
 	defer plain.Close()
-	filer, ok := plain.(interface{ File() (*os.File, error) })
-	if !ok {
-		return nil, fmt.Errorf("uring: %T has no descriptor", plain)
-	}
-	file, err := filer.File()
+	file, err := descriptorOf(plain)
 	if err != nil {
 		return nil, err
 	}
@@ -169,7 +202,7 @@ func (s *Stack) Dial(ctx context.Context, network, address string) (*Conn, error
 	return s.adopt(fd, plain.RemoteAddr())
 }
 
-// Close closes all listeners and connections and ends the loop.
+// Close closes all listeners, servers and connections and ends the loop.
 func (s *Stack) Close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -177,9 +210,9 @@ func (s *Stack) Close() error {
 		return nil
 	}
 	s.closed = true
-	var closers []interface{ Close() error }
-	for l := range s.listeners {
-		closers = append(closers, l)
+	var closers []io.Closer
+	for c := range s.closers {
+		closers = append(closers, c)
 	}
 	for c := range s.conns {
 		closers = append(closers, c)
@@ -191,42 +224,9 @@ func (s *Stack) Close() error {
 			errs = append(errs, err)
 		}
 	}
-	errs = append(errs, s.buffers.Close(), s.loop.Close())
+	// The ring goes first: while it lives, cancelled receives may still look at the buffers.
+	errs = append(errs, s.loop.Close(), s.buffers.Close())
 	return errors.Join(errs...)
-}
-
-// doUntil is Do that cancels the request when stop is closed; what had been done by then is returned with errStopped.
-func (l *Loop) doUntil(stop <-chan struct{}, prepare func(*SQE)) (int, error) {
-	result := make(chan int32, 1)
-	var token uint64
-	err := l.Post(func() { token = l.Start(prepare, func(res int32, _ CQEFlags) { result <- res }) })
-	if err != nil {
-		return 0, err
-	}
-	stopped := false
-	select {
-	case res := <-result:
-		return outcome(res, false)
-	case <-stop:
-		stopped = true
-		// Handed over after the request, so it runs after it; ErrClosed means that the loop is ending and cancels everything itself.
-		if err := l.Post(func() { l.Cancel(token) }); err != nil && !errors.Is(err, ErrClosed) {
-			return 0, err
-		}
-	}
-	return outcome(<-result, stopped)
-}
-
-func outcome(res int32, stopped bool) (int, error) {
-	switch {
-	case res >= 0 && stopped:
-		return int(res), errStopped
-	case res >= 0:
-		return int(res), nil
-	case stopped:
-		return 0, errStopped
-	}
-	return 0, unix.Errno(-res)
 }
 
 func localAddr(fd int) net.Addr {

@@ -1,7 +1,6 @@
 package uring
 
 import (
-	"os"
 	"runtime"
 	"testing"
 
@@ -24,14 +23,15 @@ func TestABufferThatWouldLiveOnTheStackDoesNotMoveUnderTheKernel(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(p[1])
-	f := &File{loop: l, os: os.NewFile(uintptr(p[0]), "pipe"), fd: p[0]}
-	defer f.os.Close()
+	defer unix.Close(p[0])
 	got := make(chan byte)
 	before := l.Stats().Submitted
 	go func() {
 		deep(4000)
 		buf := make([]byte, 4) // nothing here makes it escape
-		if _, err := f.ReadAt(buf, 0); err != nil {
+		var e SQE
+		e.PrepRead(p[0], buf, 0)
+		if _, err := l.Do(e, buf); err != nil {
 			t.Error(err)
 		}
 		got <- buf[3]
