@@ -19,6 +19,7 @@ type consoleBody struct {
 // consoleLength is a number of lines; null and -1 mean all.
 type consoleLength int
 
+// BindJSON implements openstack.Binder.
 func (n *consoleLength) BindJSON(v any) error {
 	text := ""
 	switch v := v.(type) {

@@ -161,6 +161,7 @@ func contains(names []string, name string) bool {
 // looseText is a number, a text or null.
 type looseText string
 
+// BindJSON implements openstack.Binder.
 func (t *looseText) BindJSON(v any) error {
 	switch v := v.(type) {
 	case nil:
@@ -177,6 +178,7 @@ func (t *looseText) BindJSON(v any) error {
 // imageRef is an image's id, or empty.
 type imageRef string
 
+// BindJSON implements openstack.Binder.
 func (r *imageRef) BindJSON(v any) error {
 	s, ok := v.(string)
 	if !ok || s != "" && !isUUID(s) {
@@ -189,6 +191,7 @@ func (r *imageRef) BindJSON(v any) error {
 // flavorRef is a flavor's id, as text or number, or a URL that ends with it.
 type flavorRef string
 
+// BindJSON implements openstack.Binder.
 func (r *flavorRef) BindJSON(v any) error {
 	var s string
 	switch v := v.(type) {
@@ -209,6 +212,7 @@ func (r *flavorRef) BindJSON(v any) error {
 // guestName is a guest's host name (2.90); from 2.94 on it may be fully qualified.
 type guestName string
 
+// BindJSON implements openstack.Binder.
 func (h *guestName) BindJSON(v any) error {
 	s, ok := v.(string)
 	if !ok {
@@ -255,6 +259,7 @@ func (h *guestName) check(minor int) error {
 // hints are scheduler hints.
 type hints map[string]any
 
+// BindJSON implements openstack.Binder.
 func (h *hints) BindJSON(v any) error {
 	o, ok := v.(*openstack.Object)
 	if !ok {

@@ -22,6 +22,7 @@ const nameLengthMax = 255
 // displayName is a name of a server, flavor, aggregate and so on: printable, without white space at its ends.
 type displayName string
 
+// BindJSON implements openstack.Binder.
 func (n *displayName) BindJSON(v any) error {
 	s, err := boundedText(v, 1, nameLengthMax)
 	if err != nil {
@@ -37,6 +38,7 @@ func (n *displayName) BindJSON(v any) error {
 // zoneName is the name of an availability zone as an aggregate gives it.
 type zoneName string
 
+// BindJSON implements openstack.Binder.
 func (n *zoneName) BindJSON(v any) error {
 	s, ok := v.(string)
 	if !ok || s == "" || utf8.RuneCountInString(s) > nameLengthMax || !isName(s) || strings.Contains(s, ":") {
@@ -78,6 +80,7 @@ type description struct {
 
 const descriptionLengthMax = 255
 
+// BindJSON implements openstack.Binder.
 func (d *description) BindJSON(v any) error {
 	d.set = true
 	if v == nil {
@@ -99,6 +102,7 @@ func (d *description) BindJSON(v any) error {
 // uuidText is an identifier in UUID form, with or without hyphens.
 type uuidText string
 
+// BindJSON implements openstack.Binder.
 func (u *uuidText) BindJSON(v any) error {
 	s, ok := v.(string)
 	switch {
@@ -121,6 +125,7 @@ func isUUID(s string) bool {
 // address is an IPv4 or IPv6 address.
 type address string
 
+// BindJSON implements openstack.Binder.
 func (a *address) BindJSON(v any) error {
 	s, ok := v.(string)
 	if !ok {
@@ -137,12 +142,14 @@ func (a *address) BindJSON(v any) error {
 type accessIPv4 string
 type accessIPv6 string
 
+// BindJSON implements openstack.Binder.
 func (a *accessIPv4) BindJSON(v any) error {
 	s, err := addressOf(v, "ipv4", netip.Addr.Is4)
 	*a = accessIPv4(s)
 	return err
 }
 
+// BindJSON implements openstack.Binder.
 func (a *accessIPv6) BindJSON(v any) error {
 	s, err := addressOf(v, "ipv6", netip.Addr.Is6)
 	*a = accessIPv6(s)
@@ -165,6 +172,7 @@ type userData string
 
 const userDataLengthMax = 65535
 
+// BindJSON implements openstack.Binder.
 func (u *userData) BindJSON(v any) error {
 	s, err := boundedText(v, 0, userDataLengthMax)
 	if err != nil {
@@ -184,6 +192,7 @@ const booleanWords = "True, 'True', 'TRUE', 'true', '1', 'ON', 'On', 'on', 'YES'
 // boolean is true or false, also as text.
 type boolean bool
 
+// BindJSON implements openstack.Binder.
 func (b *boolean) BindJSON(v any) error {
 	value, err := parseBoolean(v, "")
 	*b = boolean(value)
@@ -258,18 +267,21 @@ type positive int
 type natural int
 type limit int
 
+// BindJSON implements openstack.Binder.
 func (n *positive) BindJSON(v any) (err error) {
 	i, err := integerIn(v, 1, int32Max)
 	*n = positive(i)
 	return err
 }
 
+// BindJSON implements openstack.Binder.
 func (n *natural) BindJSON(v any) (err error) {
 	i, err := integerIn(v, 0, int32Max)
 	*n = natural(i)
 	return err
 }
 
+// BindJSON implements openstack.Binder.
 func (n *limit) BindJSON(v any) (err error) {
 	i, err := integerIn(v, -1, int32Max)
 	*n = limit(i)
@@ -281,6 +293,7 @@ type hostName string
 
 var hostNamePattern = regexp.MustCompile(`^[a-zA-Z0-9-._]*$`)
 
+// BindJSON implements openstack.Binder.
 func (h *hostName) BindJSON(v any) error {
 	s, err := boundedText(v, 1, nameLengthMax)
 	if err != nil {
@@ -298,6 +311,7 @@ type tag string
 
 const tagLengthMax = 60
 
+// BindJSON implements openstack.Binder.
 func (t *tag) BindJSON(v any) error {
 	s, err := boundedText(v, 1, tagLengthMax)
 	if err != nil {
@@ -315,6 +329,7 @@ type metadata map[string]string
 
 var metadataKey = regexp.MustCompile(`^[a-zA-Z0-9-_:. ]{1,255}$`)
 
+// BindJSON implements openstack.Binder.
 func (m *metadata) BindJSON(v any) error {
 	pairs, err := metadataPairs(v, func(v any) (string, error) { return boundedText(v, 0, nameLengthMax) })
 	*m = pairs
@@ -324,6 +339,7 @@ func (m *metadata) BindJSON(v any) error {
 // metadataOrNull is metadata in which null marks a name for removal.
 type metadataOrNull map[string]*string
 
+// BindJSON implements openstack.Binder.
 func (m *metadataOrNull) BindJSON(v any) error {
 	out := metadataOrNull{}
 	object, ok := v.(*openstack.Object)
