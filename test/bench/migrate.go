@@ -31,6 +31,11 @@ func measureMigrations(ctx context.Context, b *bench) (string, error) {
 	if _, err := s.Move(ctx, srv.ID, "compute-1"); err != nil {
 		return "", err
 	}
+	for _, node := range []string{"compute-1", "compute-2"} { // the raw guest needs the bridge where no other guest is
+		if _, _, err := s.ForeignPort(ctx, "bridge-"+node, s.NetworkID, node); err != nil {
+			return "", err
+		}
+	}
 	raw, err := newRawGuest(ctx, s.Lab, "compute-1", srv.ID)
 	if err != nil {
 		return "", err
@@ -76,7 +81,7 @@ func measureMigrations(ctx context.Context, b *bench) (string, error) {
 				return "", err
 			}
 		}
-		log.Printf("  round %d: godwit %.2f s, virsh %.2f s", round+1, ours[len(ours)-1], theirs[len(theirs)-1])
+		log.Printf("  round %d: godwit %.2f s (QEMU %.2f), virsh %.2f s (QEMU %.2f)", round+1, ours.last(), ourQEMU.last(), theirs.last(), theirQEMU.last())
 		at = to
 	}
 	var text strings.Builder

@@ -33,6 +33,14 @@ func (s sample) median() float64 {
 	return (sorted[mid-1] + sorted[mid]) / 2
 }
 
+// last is the newest value, 0 when there is none.
+func (s sample) last() float64 {
+	if len(s) == 0 {
+		return 0
+	}
+	return s[len(s)-1]
+}
+
 func (s sample) min() float64 { return s.quantile(0) }
 func (s sample) max() float64 { return s.quantile(1) }
 

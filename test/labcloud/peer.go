@@ -15,44 +15,54 @@ import (
 // Peer plugs a machine that is no guest into a network, at the given compute host, with an address of the network's own: the other end of
 // a guest's conversations. The port is made and bound through the network API, as an operator would attach a foreign device.
 func (c *Cloud) Peer(ctx context.Context, name, network, node string) (*lab.Peer, error) {
+	port, bridge, err := c.ForeignPort(ctx, name, network, node)
+	if err != nil {
+		return nil, err
+	}
+	if len(port.FixedIPs) == 0 {
+		return nil, fmt.Errorf("peer %s: the port has no address", name)
+	}
+	prefix, err := c.prefixOf(ctx, port.FixedIPs[0].Subnet, port.FixedIPs[0].IP)
+	if err != nil {
+		return nil, err
+	}
+	mac, err := net.ParseMAC(port.MAC)
+	if err != nil {
+		return nil, err
+	}
+	return c.Lab.StartPeer(ctx, lab.PeerSpec{Name: name, Node: node, Bridge: bridge, MAC: mac, Addr: prefix})
+}
+
+// Port is a port of the network API, as far as a peer needs it.
+type Port struct {
+	ID       string `json:"id"`
+	MAC      string `json:"mac_address"`
+	FixedIPs []struct {
+		Subnet string `json:"subnet_id"`
+		IP     string `json:"ip_address"`
+	} `json:"fixed_ips"`
+}
+
+// ForeignPort makes a port for a device that is no server, bound to a host, and waits until the host has the network's bridge.
+func (c *Cloud) ForeignPort(ctx context.Context, name, network, node string) (Port, string, error) {
 	var made struct {
-		Port struct {
-			MAC      string `json:"mac_address"`
-			FixedIPs []struct {
-				Subnet string `json:"subnet_id"`
-				IP     string `json:"ip_address"`
-			} `json:"fixed_ips"`
-		} `json:"port"`
+		Port Port `json:"port"`
 	}
 	err := c.network(ctx, http.MethodPost, "ports", map[string]any{"port": map[string]any{
 		"network_id": network, "name": name, "device_owner": "lab:peer", "binding:host_id": node,
 	}}, &made)
 	if err != nil {
-		return nil, fmt.Errorf("peer %s: port: %w", name, err)
-	}
-	if len(made.Port.FixedIPs) == 0 {
-		return nil, fmt.Errorf("peer %s: the port has no address", name)
-	}
-	prefix, err := c.prefixOf(ctx, made.Port.FixedIPs[0].Subnet, made.Port.FixedIPs[0].IP)
-	if err != nil {
-		return nil, err
-	}
-	mac, err := net.ParseMAC(made.Port.MAC)
-	if err != nil {
-		return nil, err
+		return Port{}, "", fmt.Errorf("port %s: %w", name, err)
 	}
 	bridge, err := c.bridge(ctx, network)
 	if err != nil {
-		return nil, err
+		return Port{}, "", err
 	}
 	err = Until(ctx, "bridge "+bridge+" on "+node, func() (bool, error) {
 		_, err := c.Lab.Output(ctx, node, "ip", "link", "show", "dev", bridge)
 		return err == nil, nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return c.Lab.StartPeer(ctx, lab.PeerSpec{Name: name, Node: node, Bridge: bridge, MAC: mac, Addr: prefix})
+	return made.Port, bridge, err
 }
 
 func (c *Cloud) prefixOf(ctx context.Context, subnet, ip string) (netip.Prefix, error) {
