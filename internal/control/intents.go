@@ -54,11 +54,23 @@ func (l *leader) startRuns(ctx context.Context, started map[cloud.IntentID]bool)
 		started[i.ID] = true
 	}
 	for _, i := range q.intents {
-		if i.Kind == cloud.IntentDelete {
+		switch {
+		case i.Kind == cloud.IntentDelete:
 			errs = append(errs, l.clearTheWay(ctx, i, q.intents))
+		case i.Kind == cloud.IntentReboot && i.Hard:
+			l.interruptSoft(i, q.intents)
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// interruptSoft ends soft reboots that a hard one would otherwise wait for: who asks for a reset does not want to wait for the guest's good will.
+func (l *leader) interruptSoft(hard *cloud.Intent, all []*cloud.Intent) {
+	for _, i := range all {
+		if i.Server == hard.Server && i.Kind == cloud.IntentReboot && !i.Hard {
+			_ = l.engine.Cancel(workflow.RunID(i.ID), "a hard reboot was asked for") // one that cannot be cancelled is about to end
+		}
+	}
 }
 
 // clearTheWay ends the runs that a delete would otherwise wait for. A migration that copies is asked to abort; a run past its point of no return is

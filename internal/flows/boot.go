@@ -2,6 +2,9 @@ package flows
 
 import (
 	"context"
+	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -10,6 +13,7 @@ import (
 	"github.com/godwit-cloud/godwit/internal/hostapi/hostpb"
 	"github.com/godwit-cloud/godwit/internal/placement"
 	"github.com/godwit-cloud/godwit/internal/store"
+	"github.com/godwit-cloud/godwit/internal/store/tables"
 	"github.com/godwit-cloud/godwit/internal/workflow"
 )
 
@@ -44,7 +48,9 @@ func (f *Flows) chooseHost(ctx context.Context, r *run) error {
 		return r.Set(stateGeneration, s.Generation)
 	}
 	var generation int64
-	_, err = f.land(ctx, r, landing{request: placement.ForServer(&s), commit: func(tx *store.Tx, host cloud.HostName) error {
+	request := placement.ForServer(&s)
+	request.Exclude = r.Args.Tried
+	_, err = f.land(ctx, r, landing{request: request, commit: func(tx *store.Tx, host cloud.HostName) error {
 		current, err := store.Get(tx, serversTable, s.ID)
 		if err != nil {
 			return err
@@ -161,7 +167,39 @@ func (f *Flows) bootFinished(ctx context.Context, r *run, o workflow.Outcome) er
 		if s.Task == cloud.TaskDeleting {
 			return nil // a delete cancelled the boot and will settle the rest
 		}
+		if again, ok := f.anotherHost(r, o); ok {
+			s.Task = cloud.TaskScheduling
+			return store.Put(tx, tables.Intents, again.ID, again)
+		}
 		s.Fault = faultOf(o.Err)
 		return become(s, cloud.VMError)
 	})
+}
+
+// bootHostsMax is on how many hosts a boot is tried, Nova's scheduler.max_attempts: if three hosts failed, the fault is the server's.
+const bootHostsMax = 3
+
+// anotherHost returns the intent that boots the server elsewhere, when it was a host that failed and not the search for one, nor the caller's wish.
+func (f *Flows) anotherHost(r *run, o workflow.Outcome) (again cloud.Intent, ok bool) {
+	host := f.triedHost(r)
+	if host == "" || len(r.Args.Tried)+1 >= bootHostsMax || cloud.Is(o.Err, cloud.KindCancelled) || cloud.Is(o.Err, cloud.KindInvalid) {
+		return again, false
+	}
+	again = r.Args
+	again.Tried = append(slices.Clone(again.Tried), host)
+	again.ID = cloud.IntentID(fmt.Sprintf("%s-%d", strings.TrimSuffix(string(again.ID), fmt.Sprintf("-%d", len(again.Tried))), len(again.Tried)+1))
+	return again, true
+}
+
+// triedHost returns the host that this run chose and, by now, has left; none when the server must be on one host or when the run chose none.
+func (f *Flows) triedHost(r *run) cloud.HostName {
+	s, err := f.server(r)
+	if err != nil || s.ForcedHost != "" || s.Host != "" {
+		return ""
+	}
+	d, ok := store.Lookup(f.Records.View(), tables.Decisions, tables.DecisionKey(s.ID, r.Args.ID))
+	if !ok {
+		return ""
+	}
+	return d.Chosen
 }

@@ -3,6 +3,7 @@ package flows
 import (
 	"context"
 	"net/http"
+	"slices"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/store"
@@ -46,7 +47,7 @@ func closeIntent(tx *store.Tx, r *run, o workflow.Outcome) error {
 	switch {
 	case err == nil:
 		action.Updated = now()
-		if o.Phase != workflow.Done {
+		if o.Phase != workflow.Done && !goesOn(tx, r) {
 			action.Message = "Error"
 		}
 		if err := store.Put(tx, tables.Actions, key, action); err != nil {
@@ -56,6 +57,17 @@ func closeIntent(tx *store.Tx, r *run, o workflow.Outcome) error {
 		return err
 	}
 	return store.Delete(tx, tables.Intents, r.Args.ID)
+}
+
+// goesOn reports whether the transaction has written another intent for the same request: the action has not ended.
+func goesOn(tx *store.Tx, r *run) bool {
+	intents, err := store.PeekList(tx, tables.Intents, "")
+	if err != nil {
+		return false // the commit will meet the same error
+	}
+	return slices.ContainsFunc(intents, func(i *cloud.Intent) bool {
+		return i.RequestID == r.Args.RequestID && i.Server == r.Args.Server && i.ID != r.Args.ID
+	})
 }
 
 // become moves the server to the state with no task, unless a delete has been asked meanwhile: its task stays.

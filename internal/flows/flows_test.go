@@ -231,6 +231,37 @@ func TestASourceAgentThatDiesDuringTheCopyDoesNotUndoACompletedMove(t *testing.T
 	}
 }
 
+func TestABootThatAHostFailsIsTriedElsewhere(t *testing.T) {
+	w := newWorld(t, cloud.IntentBoot)
+	w.fleet.Inject(hostapitest.Fault{Call: "Start", Times: -1, Host: hostA, Err: cloud.Errorf(cloud.KindExhausted, "no memory")})
+	w.fleet.Inject(hostapitest.Fault{Call: "Start", Times: -1, Host: hostB, Err: cloud.Errorf(cloud.KindExhausted, "no memory either")})
+	first := w.run(w.flows.Boot())
+	if s := w.now(); first.Phase != workflow.Failed || s.VMState != cloud.VMBuilding || s.Task != cloud.TaskScheduling || s.Fault != nil {
+		t.Fatalf("after the first host: run %s, server %s/%q, fault %v", first.Phase, s.VMState, s.Task, s.Fault)
+	}
+	again := store.All(w.store, tables.Intents)
+	if len(again) != 1 || again[0].ID != "i1-2" || len(again[0].Tried) != 1 || again[0].RequestID != "req-1" {
+		t.Fatalf("next intent: %+v", again)
+	}
+	w.intent = *again[0]
+	w.run(w.flows.Boot()) // the second host fails too: a third try finds no host
+	again = store.All(w.store, tables.Intents)
+	if len(again) != 1 || again[0].ID != "i1-3" || len(again[0].Tried) != 2 {
+		t.Fatalf("next intent: %+v", again)
+	}
+	w.intent = *again[0]
+	w.run(w.flows.Boot())
+	if s := w.now(); s.VMState != cloud.VMError || !strings.Contains(s.Fault.Message, "No valid host") {
+		t.Errorf("at the end: %s, %+v", s.VMState, s.Fault)
+	}
+	if err := w.settled().err(); err != nil {
+		t.Error(err)
+	}
+	if left := w.fleet.Leftovers(serverID); len(left) > 0 || len(w.claims()) > 0 {
+		t.Errorf("left %v, claims %v", left, w.claims())
+	}
+}
+
 func TestAHostWithoutRoomIsNotChosenAndTheUserLearnsWhy(t *testing.T) {
 	w := newWorld(t, cloud.IntentBoot)
 	w.server.Flavor.RAMMiB = 1 << 20

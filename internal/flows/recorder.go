@@ -34,6 +34,9 @@ type note struct {
 	phases []cloud.Phase
 }
 
+// finishStep is what the engine calls the finish hook: bookkeeping, of no interest to people.
+const finishStep = "finish"
+
 // eventsMax bounds the events of one action: a run that is retried for hours must not grow its record without end. The latest are kept.
 const eventsMax = 100
 
@@ -49,7 +52,7 @@ func (r *Recorder) Hooks() workflow.Hooks {
 
 func (r *Recorder) noteEvent(e workflow.Event) {
 	var intent cloud.Intent
-	if err := json.Unmarshal(e.Run.Args, &intent); err != nil || intent.ID == "" {
+	if err := json.Unmarshal(e.Run.Args, &intent); err != nil || intent.ID == "" || e.Step == finishStep {
 		return
 	}
 	r.mu.Lock()
