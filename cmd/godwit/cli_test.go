@@ -8,10 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
-	"github.com/godwit-cloud/godwit/internal/operator"
 )
 
 // godwit runs a command line in this process.
@@ -34,6 +32,7 @@ func TestMistakesOnTheCommandLineAreToldFromFailures(t *testing.T) {
 	}
 	t.Setenv("OS_AUTH_URL", "")
 	t.Setenv("OS_CLOUD", "")
+	t.Setenv(labNameVariable, "no-such-lab")
 	_, began, err := godwit(t, "servers")
 	if !began || !cloud.Is(err, cloud.KindUnauthenticated) || !strings.Contains(err.Error(), "openrc") {
 		t.Errorf("without credentials: began %v, %v", began, err)
@@ -89,42 +88,5 @@ func TestTablesMarkEmptyCells(t *testing.T) {
 	tab.add("x", "")
 	if err := o.print(&b, nil, tab); err != nil || b.String() != "A  B\nx  -\n" {
 		t.Errorf("got %q, %v", b.String(), err)
-	}
-}
-
-func TestProgressLineSaysWhatIsLeftAndWhen(t *testing.T) {
-	s := cloud.MigrationStats{
-		MemoryTotal: 256 << 20, MemoryRemaining: 128 << 20, MemoryBytesPerSecond: 96 << 20, DirtyBytesPerSecond: 32 << 20,
-		DiskTotal: 256 << 20, DiskRemaining: 0,
-	}
-	got := progressText(s)
-	for _, want := range []string{"[##################......]", " 75%", "RAM left 128 MiB", "disk left 0 B", "dirties 32 MiB/s", "ETA 2s"} {
-		if !strings.Contains(got, want) {
-			t.Errorf("%q lacks %q", got, want)
-		}
-	}
-	s.DirtyBytesPerSecond = 96 << 20
-	if left, ok := remaining(s); ok {
-		t.Errorf("a guest that dirties as fast as it is copied ends in %v", left)
-	}
-}
-
-func TestTheMeterSaysEachStatusOnce(t *testing.T) {
-	var b bytes.Buffer
-	m := newMeter(&b, false, "vm")
-	moving := operator.Migration{Migration: cloud.Migration{Status: cloud.MigrationRunning, Source: "a", Target: "b"}}
-	m.migration(moving)
-	m.migration(moving)
-	moving.Status, moving.Totals = cloud.MigrationCompleted, &cloud.MigrationStats{MemoryProcessed: 1 << 20, Elapsed: time.Second, Downtime: 58 * time.Millisecond}
-	m.migration(moving)
-	if got := b.String(); strings.Count(got, "running") != 1 || !strings.Contains(got, "downtime 58 ms") {
-		t.Errorf("got\n%s", got)
-	}
-	if err := result(moving); err != nil {
-		t.Error(err)
-	}
-	moving.Status = cloud.MigrationFailed
-	if err := result(moving); !cloud.Is(err, cloud.KindConflict) {
-		t.Errorf("got %v", err)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -14,34 +13,54 @@ import (
 	"github.com/godwit-cloud/godwit/internal/operator"
 )
 
-// A meter shows a migration as it goes: one line that is redrawn on a terminal, a line for each change elsewhere, JSON lines on request.
+// A meter shows a migration as it goes: each status on a line of its own and the figures on one that is redrawn on a terminal, as plain lines
+// elsewhere, or as JSON lines on request.
 type meter struct {
 	w        io.Writer
 	json     bool
 	terminal bool
-	name     string
-	status   cloud.MigrationStatus
-	began    time.Time
-	drawn    bool // a line is on the terminal and not ended
+	width    func() int       // of the terminal, 0 when unknown
+	now      func() time.Time // the clock
+	name     string           // of the server
+
+	began  time.Time
+	status cloud.MigrationStatus
+	plain  time.Time // when figures were last written to what is no terminal
+	drawn  bool      // a line is on the terminal and not ended
 }
 
 func newMeter(w io.Writer, asJSON bool, name string) *meter {
-	return &meter{w: w, json: asJSON, terminal: isTerminal(w), name: name, began: time.Now()}
-}
-
-func isTerminal(w io.Writer) bool {
+	m := &meter{w: w, json: asJSON, name: name, now: time.Now, began: time.Now(), width: func() int { return 0 }}
 	f, ok := w.(*os.File)
 	if !ok {
-		return false
+		return m
 	}
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
+	if _, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS); err == nil {
+		m.terminal, m.width = true, func() int { return columns(f) }
+	}
+	return m
+}
+
+// columns returns the terminal's width, 0 when it has none.
+func columns(f *os.File) int {
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return 0
+	}
+	return int(size.Col)
+}
+
+// watched is a JSON line; exactly one field beside Event is set, and it has the event's name.
+type watched struct {
+	Event     string                   `json:"event"` // migration, progress
+	Migration *operator.Migration      `json:"migration,omitempty"`
+	Progress  *cloud.MigrationProgress `json:"progress,omitempty"`
 }
 
 // migration shows a new status, once.
 func (m *meter) migration(now operator.Migration) {
 	if m.json {
-		m.line(now)
+		m.line(watched{Event: operator.EventMigration, Migration: &now})
 		return
 	}
 	if now.Status == m.status {
@@ -49,29 +68,47 @@ func (m *meter) migration(now operator.Migration) {
 	}
 	m.status = now.Status
 	m.end()
-	fmt.Fprintf(m.w, "%6.2fs  %s  %s -> %s\n", time.Since(m.began).Seconds(), now.Status, now.Source, orDash(string(now.Target)))
-	if t := now.Totals; now.Status.Final() && t != nil {
-		fmt.Fprintf(m.w, "         copied %s of memory, %s of disk in %.2f s; downtime %d ms\n",
-			bytesText(t.MemoryProcessed), bytesText(t.DiskProcessed), t.Elapsed.Seconds(), t.Downtime.Milliseconds())
+	if !now.Status.Final() {
+		m.stamped(fmt.Sprintf("%s  %s -> %s", now.Status, now.Source, orDash(string(now.Target))))
+		return
 	}
-	if now.Status.Final() && now.Error != "" {
-		fmt.Fprintf(m.w, "         %s\n", now.Error)
-	}
+	m.stamped(summary(m.name, now))
 }
 
+// summary is the last line about a migration.
+func summary(name string, m operator.Migration) string {
+	took := seconds(m.Finished.Sub(m.Created))
+	if m.Status != cloud.MigrationCompleted {
+		text := fmt.Sprintf("%s after %s: %s stays on %s", m.Status, took, name, m.Source)
+		if m.Error != "" {
+			text += ": " + m.Error
+		}
+		return text
+	}
+	text := fmt.Sprintf("completed: %s moved from %s to %s, took %s", name, m.Source, m.Target, took)
+	if t := m.Totals; t != nil {
+		text += fmt.Sprintf(", downtime %s, copied %s (RAM %s, disk %s)", millis(t.Downtime), bytesText(t.MemoryProcessed+t.DiskProcessed),
+			bytesText(t.MemoryProcessed), bytesText(t.DiskProcessed))
+	}
+	return text
+}
+
+// plainPeriod is how often figures are written to a file or pipe: a log wants fewer than a screen.
+const plainPeriod = time.Second
+
 // progress shows the latest figures.
-func (m *meter) progress(s cloud.MigrationStats) {
-	if m.json {
-		m.line(s)
-		return
+func (m *meter) progress(p cloud.MigrationProgress) {
+	switch {
+	case m.json:
+		m.line(watched{Event: operator.EventProgress, Progress: &p})
+	case m.terminal:
+		// The last column stays free: a full line makes some terminals go on to the next.
+		fmt.Fprintf(m.w, "\r\x1b[K%s", progressLine(m.status, p.Stats, max(0, m.width()-1)))
+		m.drawn = true
+	case m.now().Sub(m.plain) >= plainPeriod:
+		m.plain = m.now()
+		m.stamped(progressLine(m.status, p.Stats, 0))
 	}
-	text := progressText(s)
-	if !m.terminal {
-		fmt.Fprintf(m.w, "%6.2fs  %s\n", time.Since(m.began).Seconds(), text)
-		return
-	}
-	fmt.Fprintf(m.w, "\r\x1b[K%6.2fs  %s", time.Since(m.began).Seconds(), text)
-	m.drawn = true
 }
 
 // end finishes the line that is being redrawn.
@@ -82,60 +119,9 @@ func (m *meter) end() {
 	}
 }
 
+func (m *meter) stamped(text string) {
+	fmt.Fprintf(m.w, "%6.2fs  %s\n", m.now().Sub(m.began).Seconds(), text)
+}
+
 // line writes one JSON line.
-func (m *meter) line(v any) { _ = json.NewEncoder(m.w).Encode(v) }
-
-// barCells is the width of the bar.
-const barCells = 24
-
-// progressText is one line of figures: how much is done of what has to be copied, what is left, how fast it changes, when it ends.
-func progressText(s cloud.MigrationStats) string {
-	total, left := s.MemoryTotal+s.DiskTotal, s.MemoryRemaining+s.DiskRemaining
-	if total == 0 {
-		return "connecting"
-	}
-	done := 1 - float64(left)/float64(total)
-	filled := int(done * barCells)
-	text := fmt.Sprintf("[%s%s] %3.0f%%  RAM left %s", strings.Repeat("#", filled), strings.Repeat(".", barCells-filled), done*100, bytesText(s.MemoryRemaining))
-	if s.DiskTotal > 0 {
-		text += ", disk left " + bytesText(s.DiskRemaining)
-	}
-	text += fmt.Sprintf(", %s/s, dirties %s/s", bytesText(s.MemoryBytesPerSecond+s.DiskBytesPerSecond), bytesText(s.DirtyBytesPerSecond))
-	if eta, ok := remaining(s); ok {
-		text += fmt.Sprintf(", ETA %s", eta.Round(100*time.Millisecond))
-	}
-	return text
-}
-
-// remaining estimates the time to the end: the disk first, then memory, whose copy must outrun what the guest dirties. ok is false when nobody can tell.
-func remaining(s cloud.MigrationStats) (left time.Duration, ok bool) {
-	seconds := 0.0
-	if s.DiskRemaining > 0 {
-		if s.DiskBytesPerSecond <= 0 {
-			return 0, false
-		}
-		seconds += float64(s.DiskRemaining) / float64(s.DiskBytesPerSecond)
-	}
-	if s.MemoryRemaining > 0 {
-		rate := s.MemoryBytesPerSecond - s.DirtyBytesPerSecond
-		if rate <= 0 {
-			return 0, false
-		}
-		seconds += float64(s.MemoryRemaining) / float64(rate)
-	}
-	return time.Duration(seconds * float64(time.Second)), true
-}
-
-// bytesText writes a size with three digits and a unit.
-func bytesText(n int64) string {
-	units := []string{"B", "KiB", "MiB", "GiB", "TiB"}
-	f, i := float64(n), 0
-	for f >= 1000 && i < len(units)-1 {
-		f /= 1024
-		i++
-	}
-	if i == 0 {
-		return fmt.Sprintf("%d B", n)
-	}
-	return fmt.Sprintf("%.3g %s", f, units[i])
-}
+func (m *meter) line(v watched) { _ = json.NewEncoder(m.w).Encode(v) }

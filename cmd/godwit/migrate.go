@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -12,59 +11,55 @@ import (
 	"github.com/godwit-cloud/godwit/internal/client"
 	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/operator"
-	"github.com/godwit-cloud/godwit/internal/placement"
 )
 
 // move is one invocation of `godwit migrate`.
 type move struct {
-	out    *output
+	access *access
 	watch  bool
 	dryRun bool
 	block  string
 	host   string
-	w      io.Writer
+	w      io.Writer // standard output
+	notes  io.Writer // standard error
 }
 
 // blockKinds are what --block takes: microversion 2.25's block_migration.
 var blockKinds = []string{"auto", "true", "false"}
 
-func newMigrateCommand(o *output) *cobra.Command {
-	m := &move{out: o}
+func newMigrateCommand(a *access) *cobra.Command {
+	m := &move{access: a}
 	cmd := &cobra.Command{
 		Use: "migrate SERVER [HOST]", Short: "Move a running server to another host", Args: cobra.RangeArgs(1, 2),
 		Long: "Move a running server to another host while it runs. Without HOST placement chooses.\n\n" +
-			"With --watch the command follows the move to its end; interrupting it does not stop the move.",
-		ValidArgsFunction: func(cmd *cobra.Command, args []string, part string) ([]string, cobra.ShellCompDirective) {
-			if len(args) == 1 {
-				return completeHost(cmd)
-			}
-			return completeServer(cmd, args, part)
-		},
-		RunE: func(cmd *cobra.Command, args []string) error {
+			"With --watch the command follows the move to its end; interrupting it does not stop the move (`godwit abort` does).\n" +
+			"With --dry-run nothing is moved: the command prints which host would be chosen, why not the others, and what the move would probably cost.",
+		ValidArgsFunction: a.completeMove,
+		PreRunE: func(_ *cobra.Command, args []string) error {
 			if !slices.Contains(blockKinds, m.block) {
 				return usageError{fmt.Errorf("--block %s: want auto, true or false", m.block)}
 			}
 			if len(args) == 2 {
 				m.host = args[1]
 			}
-			m.w = cmd.OutOrStdout()
-			return m.run(cmd.Context(), args[0])
+			return nil
 		},
+		RunE: a.run(func(cmd *cobra.Command, c *client.Client, args []string) error {
+			m.w, m.notes = cmd.OutOrStdout(), cmd.ErrOrStderr()
+			return m.run(cmd.Context(), c, args[0])
+		}),
 	}
 	cmd.Flags().BoolVarP(&m.watch, "watch", "w", false, "follow the move to its end")
 	cmd.Flags().BoolVar(&m.dryRun, "dry-run", false, "only say what would happen")
 	cmd.Flags().StringVar(&m.block, "block", "auto", "copy disks: auto, true or false")
+	cmd.MarkFlagsMutuallyExclusive("watch", "dry-run")
 	if err := cmd.RegisterFlagCompletionFunc("block", cobra.FixedCompletions(blockKinds, cobra.ShellCompDirectiveNoFileComp)); err != nil {
-		panic(err) // the flag is defined one line up
+		panic(err) // the flag is defined a few lines up
 	}
 	return cmd
 }
 
-func (m *move) run(ctx context.Context, name string) error {
-	c, err := client.Connect(ctx)
-	if err != nil {
-		return err
-	}
+func (m *move) run(ctx context.Context, c *client.Client, name string) error {
 	s, err := c.FindServer(ctx, name)
 	if err != nil {
 		return err
@@ -75,122 +70,70 @@ func (m *move) run(ctx context.Context, name string) error {
 	case m.watch:
 		return m.follow(ctx, c, s)
 	}
-	if err := c.LiveMigrate(ctx, s.ID, m.host, m.block); err != nil {
-		return err
-	}
-	if m.out.json() {
-		return printJSON(m.w, map[string]string{"server": s.ID, "status": "accepted"})
-	}
-	_, err = fmt.Fprintf(m.w, "migration of %s accepted; see `godwit migrations %s`\n", s.Name, s.Name)
-	return err
-}
-
-// plan prints what a move would do.
-func (m *move) plan(ctx context.Context, c *client.Client, s client.Server) error {
-	p, err := c.Plan(ctx, s.ID, m.host, m.block)
+	after, err := newestNumber(ctx, c, s.ID)
 	if err != nil {
 		return err
-	}
-	if m.out.json() {
-		return printJSON(m.w, p)
-	}
-	if p.Possible {
-		fmt.Fprintf(m.w, "%s would move from %s to %s (%s migration)\n", p.Server.Name, p.Server.Host, p.Target, p.Kind)
-	} else {
-		fmt.Fprintf(m.w, "%s would not move: %s\n", p.Server.Name, p.Refusal)
-	}
-	if e := p.Estimate; e != nil {
-		fmt.Fprintf(m.w, "to copy: %s of memory, %s of disk%s%s\n", bytesText(e.MemoryBytes), bytesText(e.DiskBytes), atMost(e.AtMost), expected(e))
-	}
-	var verdicts []cloud.Verdict
-	for _, v := range p.Candidates {
-		verdicts = append(verdicts, v.Verdict)
-	}
-	_, err = fmt.Fprintf(m.w, "\n%s", placement.Explain(verdicts))
-	if err == nil && !p.Possible {
-		return &exitStatus{exitCodes[cloud.KindNoValidHost]}
-	}
-	return err
-}
-
-func atMost(bound bool) string {
-	if bound {
-		return " at most"
-	}
-	return ""
-}
-
-func expected(e *operator.Estimate) string {
-	if e.Seconds == nil {
-		return ""
-	}
-	text := fmt.Sprintf("; about %.1f s", *e.Seconds)
-	if e.DowntimeSeconds != nil {
-		text += fmt.Sprintf(", downtime about %.0f ms", *e.DowntimeSeconds*1000)
-	}
-	return fmt.Sprintf("%s (from %d earlier moves)", text, e.Moves)
-}
-
-// follow opens the stream before it asks for the move, so that nothing of it is missed, and reads on to the migration's end.
-func (m *move) follow(ctx context.Context, c *client.Client, s client.Server) error {
-	stream, err := c.Watch(ctx, s.ID)
-	if err != nil {
-		return err
-	}
-	defer stream.Close()
-	if err := stream.Each(func(e client.Event) error {
-		if e.Ready {
-			return client.ErrStop
-		}
-		return nil
-	}); err != nil {
-		return err
-	}
-	past, err := c.Migrations(ctx, s.ID) // whose last figures may still be on their way
-	if err != nil {
-		return err
-	}
-	earlier := map[cloud.MigrationID]bool{}
-	for _, m := range past {
-		earlier[cloud.MigrationID(m.UUID)] = true
 	}
 	if err := c.LiveMigrate(ctx, s.ID, m.host, m.block); err != nil {
 		return err
 	}
-	show := newMeter(m.w, m.out.json(), s.Name)
-	var last operator.Migration
-	err = stream.Each(func(e client.Event) error {
-		switch {
-		case e.Migration != nil && !earlier[e.Migration.ID]:
-			last = *e.Migration
-			show.migration(last)
-			if last.Status.Final() {
-				return client.ErrStop
+	made, ok, err := nextMigration(ctx, c, s.ID, after)
+	if err != nil || !ok {
+		return err
+	}
+	if m.access.out.json() {
+		return printJSON(m.w, made)
+	}
+	_, err = fmt.Fprintf(m.w, "migration %d of %s is %s; `godwit migrations %s` shows how it goes\n", made.Number, s.Name, made.Status, s.Name)
+	return err
+}
+
+// newestNumber returns the number of the server's newest migration, 0 when there is none.
+func newestNumber(ctx context.Context, c *client.Client, server string) (int, error) {
+	list, err := c.Migrations(ctx, client.MigrationQuery{Server: server, Limit: 1})
+	if err != nil || len(list) == 0 {
+		return 0, err
+	}
+	return list[0].Number, nil
+}
+
+// nextMigration returns the server's first migration after the one with the number.
+func nextMigration(ctx context.Context, c *client.Client, server string, after int) (operator.Migration, bool, error) {
+	list, err := c.Migrations(ctx, client.MigrationQuery{Server: server})
+	if err != nil {
+		return operator.Migration{}, false, err
+	}
+	list = slices.DeleteFunc(list, func(m operator.Migration) bool { return m.Number <= after })
+	if len(list) == 0 {
+		return operator.Migration{}, false, nil
+	}
+	return list[len(list)-1], true, nil
+}
+
+func newAbortCommand(a *access) *cobra.Command {
+	return &cobra.Command{
+		Use: "abort SERVER", Short: "Stop the move of a server; it stays where it was", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeServer,
+		RunE: a.run(func(cmd *cobra.Command, c *client.Client, args []string) error {
+			ctx := cmd.Context()
+			s, err := c.FindServer(ctx, args[0])
+			if err != nil {
+				return err
 			}
-		case e.Progress != nil && e.Progress.Migration == last.ID:
-			show.progress(e.Progress.Stats)
-		case e.Gone != nil:
-			return cloud.Errorf(cloud.KindNotFound, "server %s was deleted", s.Name)
-		}
-		return nil
-	})
-	show.end()
-	if errors.Is(ctx.Err(), context.Canceled) {
-		return cloud.Errorf(cloud.KindCancelled, "no longer watching; the move goes on: see `godwit migrations %s`", s.Name)
+			list, err := c.Migrations(ctx, client.MigrationQuery{Server: s.ID, Status: operator.StatusUnfinished, Limit: 1})
+			if err != nil {
+				return err
+			}
+			if len(list) == 0 {
+				return cloud.Errorf(cloud.KindConflict, "server %s is not moving", s.Name)
+			}
+			if err := c.AbortMigration(ctx, s.ID, list[0].Number); err != nil {
+				return err
+			}
+			if a.out.json() {
+				return printJSON(cmd.OutOrStdout(), list[0])
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "migration %d of %s was told to stop\n", list[0].Number, s.Name)
+			return err
+		}),
 	}
-	if err != nil {
-		return err
-	}
-	return result(last)
-}
-
-// result is nil for a completed migration and otherwise says what became of it.
-func result(m operator.Migration) error {
-	switch m.Status {
-	case cloud.MigrationCompleted:
-		return nil
-	case cloud.MigrationCancelled:
-		return cloud.Errorf(cloud.KindCancelled, "migration %d was cancelled; the server runs on %s", m.Number, m.Source)
-	}
-	return cloud.Errorf(cloud.KindConflict, "migration %d ended as %s: %s; the server stays on %s", m.Number, m.Status, m.Error, m.Source)
 }

@@ -2,18 +2,15 @@ package client
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/gophercloud/gophercloud/v2"
 	"github.com/gophercloud/gophercloud/v2/openstack"
-	osconfig "github.com/gophercloud/gophercloud/v2/openstack/config"
-	"github.com/gophercloud/gophercloud/v2/openstack/config/clouds"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/operator"
@@ -22,15 +19,20 @@ import (
 // microversion is what the compute calls are written for.
 const microversion = "2.80"
 
+// microversionMigrate is what a live migration is asked for with: the last one with which a move that cannot be is refused at once, with the
+// reason. Later ones accept it and let it fail.
+const microversionMigrate = "2.33"
+
 // Client speaks to one cloud. Safe for concurrent use.
 type Client struct {
 	compute  *gophercloud.ServiceClient
-	operator string // base URL, with trailing slash
+	migrate  *gophercloud.ServiceClient // compute at microversionMigrate
+	operator string                     // base URL, with trailing slash
 }
 
-// Connect logs in with OS_CLOUD and clouds.yaml, or with OS_AUTH_URL and its companions.
-func Connect(ctx context.Context) (*Client, error) {
-	provider, endpoint, err := login(ctx)
+// Connect logs in. Missing credentials are ErrNoCredentials.
+func Connect(ctx context.Context, who Credentials) (*Client, error) {
+	provider, endpoint, err := who.login(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -38,34 +40,14 @@ func Connect(ctx context.Context) (*Client, error) {
 	if err != nil {
 		return nil, explain(err)
 	}
-	compute.Microversion = microversion
 	base, _, found := strings.Cut(compute.Endpoint, "/compute/")
 	if !found {
 		return nil, cloud.Errorf(cloud.KindUnsupported, "the compute endpoint %s is not a godwit server's", compute.Endpoint)
 	}
-	return &Client{compute: compute, operator: base + operator.Root + "/"}, nil
-}
-
-func login(ctx context.Context) (*gophercloud.ProviderClient, gophercloud.EndpointOpts, error) {
-	if os.Getenv("OS_CLOUD") != "" {
-		auth, endpoint, tls, err := clouds.Parse()
-		if err != nil {
-			return nil, endpoint, cloud.Errorf(cloud.KindInvalid, "clouds.yaml: %w", err)
-		}
-		auth.AllowReauth = true
-		provider, err := osconfig.NewProviderClient(ctx, auth, osconfig.WithTLSConfig(tls))
-		return provider, endpoint, explain(err)
-	}
-	if os.Getenv("OS_AUTH_URL") == "" {
-		return nil, gophercloud.EndpointOpts{}, cloud.Errorf(cloud.KindUnauthenticated,
-			"no credentials: `source` the server's openrc, or set OS_CLOUD to a cloud of clouds.yaml")
-	}
-	auth, err := authFromEnviron(os.Getenv)
-	if err != nil {
-		return nil, gophercloud.EndpointOpts{}, err
-	}
-	provider, err := openstack.AuthenticatedClient(ctx, auth)
-	return provider, gophercloud.EndpointOpts{Region: os.Getenv("OS_REGION_NAME")}, explain(err)
+	compute.Microversion = microversion
+	migrate := *compute
+	migrate.Microversion = microversionMigrate
+	return &Client{compute: compute, migrate: &migrate, operator: base + operator.Root + "/"}, nil
 }
 
 // Server is a server as the compute API shows it.
@@ -95,13 +77,22 @@ type Flavor struct {
 // pagesMax bounds how many pages of a list are read: 100,000 servers at Nova's page size.
 const pagesMax = 100
 
-// Servers lists the servers of the project, or of all projects.
-func (c *Client) Servers(ctx context.Context, all bool) ([]Server, error) {
+// ServerQuery says which servers to list.
+type ServerQuery struct {
+	All  bool   // of all projects, which takes an administrator
+	Name string // with exactly this name; empty: any
+}
+
+// Servers lists servers, newest first.
+func (c *Client) Servers(ctx context.Context, q ServerQuery) ([]Server, error) {
 	query := url.Values{}
-	if all {
+	if q.All {
 		query.Set("all_tenants", "true")
 	}
-	var out []Server
+	if q.Name != "" {
+		query.Set("name", "^"+regexp.QuoteMeta(q.Name)+"$")
+	}
+	out := []Server{}
 	for range pagesMax {
 		var page struct {
 			Servers []Server `json:"servers"`
@@ -121,7 +112,8 @@ func (c *Client) Servers(ctx context.Context, all bool) ([]Server, error) {
 	return out, nil
 }
 
-// FindServer returns the server with this id, or the only one with this name.
+// FindServer returns the server with this id, or the only one with this name: in the credentials' project or, when there is none and an
+// administrator asks, in all.
 func (c *Client) FindServer(ctx context.Context, idOrName string) (Server, error) {
 	var one struct {
 		Server Server `json:"server"`
@@ -130,49 +122,58 @@ func (c *Client) FindServer(ctx context.Context, idOrName string) (Server, error
 	if err == nil || !cloud.Is(err, cloud.KindNotFound) {
 		return one.Server, err
 	}
-	servers, err := c.Servers(ctx, true)
-	if err != nil {
-		return Server{}, err
-	}
-	var found []Server
-	for _, s := range servers {
-		if s.Name == idOrName {
-			found = append(found, s)
+	for _, all := range []bool{false, true} {
+		found, err := c.Servers(ctx, ServerQuery{All: all, Name: idOrName})
+		switch {
+		case all && cloud.Is(err, cloud.KindForbidden): // an ordinary user sees one project
+		case err != nil:
+			return Server{}, err
+		case len(found) == 1:
+			return found[0], nil
+		case len(found) > 1:
+			return Server{}, cloud.Errorf(cloud.KindConflict, "%d servers are named %s: use an id (%s)", len(found), idOrName, ids(found))
 		}
 	}
-	switch len(found) {
-	case 0:
-		return Server{}, cloud.Errorf(cloud.KindNotFound, "no server %s: `godwit servers` lists them", idOrName)
-	case 1:
-		return found[0], nil
-	}
-	return Server{}, cloud.Errorf(cloud.KindConflict, "%d servers are named %s: use an id", len(found), idOrName)
+	return Server{}, cloud.Errorf(cloud.KindNotFound, "no server has the id or name %s: `godwit servers --all-projects` lists them", idOrName)
 }
 
-// Migration is a migration as the compute API lists it.
-type Migration struct {
-	ID      int    `json:"id"`
-	UUID    string `json:"uuid"`
-	Server  string `json:"instance_uuid"`
-	Type    string `json:"migration_type"`
-	Source  string `json:"source_compute"`
-	Target  string `json:"dest_compute"`
-	Status  string `json:"status"`
-	Created string `json:"created_at"`
-	Updated string `json:"updated_at"`
+// idsShownMax bounds how many ids an ambiguous name is answered with.
+const idsShownMax = 5
+
+func ids(servers []Server) string {
+	var out []string
+	for i, s := range servers {
+		if i == idsShownMax {
+			out = append(out, "...")
+			break
+		}
+		out = append(out, s.ID)
+	}
+	return strings.Join(out, ", ")
 }
 
-// Migrations lists migrations, newest first; of one server when server is not empty.
-func (c *Client) Migrations(ctx context.Context, server string) ([]Migration, error) {
-	var page struct {
-		Migrations []Migration `json:"migrations"`
-	}
+// MigrationQuery says which migrations to list; empty fields let everything through.
+type MigrationQuery struct {
+	Server string // id
+	Status string // one of the statuses, or operator.StatusUnfinished
+	Limit  int    // 0: as many as the API gives
+}
+
+// Migrations lists migrations, newest first.
+func (c *Client) Migrations(ctx context.Context, q MigrationQuery) ([]operator.Migration, error) {
 	query := url.Values{}
-	if server != "" {
-		query.Set("instance_uuid", server)
+	for name, value := range map[string]string{"server": q.Server, "status": q.Status} {
+		if value != "" {
+			query.Set(name, value)
+		}
 	}
-	err := c.get(ctx, c.compute.ServiceURL("os-migrations")+"?"+query.Encode(), &page)
-	return page.Migrations, err
+	if q.Limit > 0 {
+		query.Set("limit", strconv.Itoa(q.Limit))
+	}
+	var page struct {
+		Migrations []operator.Migration `json:"migrations"`
+	}
+	return page.Migrations, c.get(ctx, c.operator+"migrations?"+query.Encode(), &page)
 }
 
 // LiveMigrate asks for a live migration. An empty host lets placement choose; block is "auto", "true" or "false".
@@ -186,7 +187,7 @@ func (c *Client) LiveMigrate(ctx context.Context, server, host, block string) er
 		kind = block == "true"
 	}
 	body := map[string]any{"os-migrateLive": map[string]any{"host": target, "block_migration": kind}}
-	resp, err := c.compute.Post(ctx, c.compute.ServiceURL("servers", server, "action"), body, nil, &gophercloud.RequestOpts{OkCodes: []int{http.StatusAccepted}})
+	resp, err := c.migrate.Post(ctx, c.migrate.ServiceURL("servers", server, "action"), body, nil, &gophercloud.RequestOpts{OkCodes: []int{http.StatusAccepted}})
 	if err != nil {
 		return explain(err)
 	}
@@ -208,6 +209,14 @@ func (c *Client) Hosts(ctx context.Context) ([]operator.Host, error) {
 		Hosts []operator.Host `json:"hosts"`
 	}
 	return page.Hosts, c.get(ctx, c.operator+"hosts", &page)
+}
+
+// Host returns one host with what is on it.
+func (c *Client) Host(ctx context.Context, name string) (operator.HostDetail, error) {
+	var out struct {
+		Host operator.HostDetail `json:"host"`
+	}
+	return out.Host, c.get(ctx, c.operator+"hosts/"+url.PathEscape(name), &out)
 }
 
 // Decisions returns what placement decided about a server, newest first.
@@ -235,70 +244,10 @@ func (c *Client) Plan(ctx context.Context, server, host, block string) (operator
 	return out.Plan, resp.Body.Close()
 }
 
-// Migration returns a migration with its phases, by its UUID or number.
-func (c *Client) Migration(ctx context.Context, id string) (operator.Migration, error) {
-	var out struct {
-		Migration operator.Migration `json:"migration"`
-	}
-	return out.Migration, c.get(ctx, c.operator+"migrations/"+url.PathEscape(id), &out)
-}
-
 func (c *Client) get(ctx context.Context, address string, into any) error {
 	resp, err := c.compute.Get(ctx, address, into, &gophercloud.RequestOpts{OkCodes: []int{http.StatusOK}})
 	if err != nil {
 		return explain(err)
 	}
 	return resp.Body.Close()
-}
-
-// kinds are what statuses stand for.
-var kinds = map[int]cloud.Kind{
-	http.StatusBadRequest: cloud.KindInvalid, http.StatusUnauthorized: cloud.KindUnauthenticated, http.StatusForbidden: cloud.KindForbidden,
-	http.StatusNotFound: cloud.KindNotFound, http.StatusConflict: cloud.KindConflict, http.StatusRequestEntityTooLarge: cloud.KindTooLarge,
-	http.StatusServiceUnavailable: cloud.KindUnavailable, http.StatusNotAcceptable: cloud.KindUnsupported, http.StatusNotImplemented: cloud.KindUnsupported,
-}
-
-// explain turns a refusal into an error with its kind and the server's own words.
-func explain(err error) error {
-	if err == nil {
-		return nil
-	}
-	var refused gophercloud.ErrUnexpectedResponseCode
-	if errors.As(err, &refused) {
-		kind, ok := kinds[refused.Actual]
-		if !ok {
-			kind = cloud.KindInternal
-		}
-		return cloud.Errorf(kind, "%s (HTTP %d)", words(refused.Body), refused.Actual)
-	}
-	var failed *url.Error
-	if errors.As(err, &failed) {
-		return cloud.Errorf(cloud.KindUnavailable, "the API does not answer: %w", failed)
-	}
-	return err
-}
-
-// wordsMax bounds how much of an answer that is no fault is shown.
-const wordsMax = 300
-
-// words finds the message in a fault of any dialect.
-func words(body []byte) string {
-	var fault map[string]struct {
-		Message string `json:"message"`
-	}
-	if json.Unmarshal(body, &fault) == nil {
-		for _, f := range fault {
-			if f.Message != "" {
-				return f.Message
-			}
-		}
-	}
-	text := strings.TrimSpace(string(body))
-	if len(text) > wordsMax {
-		text = text[:wordsMax] + "..."
-	}
-	if text == "" {
-		text = "the request was refused"
-	}
-	return text
 }

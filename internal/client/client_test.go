@@ -5,6 +5,8 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -22,7 +24,10 @@ func TestRefusalsKeepTheServersWordsAndKind(t *testing.T) {
 	}{
 		{http.StatusConflict, `{"conflictingRequest": {"code": 409, "message": "busy"}}`, cloud.KindConflict, "busy (HTTP 409)"},
 		{http.StatusNotFound, `{"error": {"code": 404, "message": "none", "title": "Not Found"}}`, cloud.KindNotFound, "none (HTTP 404)"},
-		{http.StatusBadGateway, "<html>proxy</html>", cloud.KindInternal, "<html>proxy</html> (HTTP 502)"},
+		{http.StatusBadGateway, "<html>proxy</html>", cloud.KindUnavailable, "<html>proxy</html> (HTTP 502)"},
+		{http.StatusConflict, `{"error": {"code": 409, "kind": "stale", "message": "old"}}`, cloud.KindStale, "old (HTTP 409)"},
+		{http.StatusBadRequest, `{"badRequest": {"code": 400, "message": "No valid host was found. a: full."}}`, cloud.KindNoValidHost,
+			"No valid host was found. a: full. (HTTP 400)"},
 		{http.StatusForbidden, "", cloud.KindForbidden, "the request was refused (HTTP 403)"},
 	}
 	for _, tt := range tests {
@@ -70,9 +75,30 @@ func TestCredentialsAreReadAsTheStockClientsDo(t *testing.T) {
 	if err != nil || auth.Scope != nil || auth.ApplicationCredentialID != "i" {
 		t.Errorf("application credential: %+v, %v", auth, err)
 	}
+	auth, err = read(map[string]string{"OS_AUTH_URL": "u", "OS_TOKEN": "t", "OS_USERNAME": "a", "OS_PROJECT_ID": "p"})
+	if err != nil || auth.TokenID != "t" || auth.Username != "" || auth.Scope.ProjectID != "p" || auth.AllowReauth {
+		t.Errorf("token: %+v, %v", auth, err)
+	}
 	for _, env := range []map[string]string{{"OS_AUTH_URL": "u"}, {"OS_AUTH_URL": "u", "OS_USERNAME": "a", "OS_PASSWORD": "p"}} {
 		if _, err := read(env); !cloud.Is(err, cloud.KindUnauthenticated) {
 			t.Errorf("%v: %v", env, err)
+		}
+	}
+}
+
+func TestOpenrcIsReadAsAShellWould(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "openrc")
+	text := "# export OS_USERNAME=nobody\nunset OS_TOKEN\nexport OS_USERNAME=admin\n export OS_PASSWORD='it'\\''s a \"p\"'\nOS_REGION_NAME=\"Region One\"\n"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	get, err := Openrc(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"OS_USERNAME": "admin", "OS_PASSWORD": `it's a "p"`, "OS_REGION_NAME": "Region One", "OS_TOKEN": ""} {
+		if got := get(name); got != want {
+			t.Errorf("%s: got %q, want %q", name, got, want)
 		}
 	}
 }

@@ -37,12 +37,16 @@ type Stream struct {
 	lines *bufio.Scanner
 }
 
-// Watch opens the stream of changes of a server, of everything when server is empty. When it returns, the stream covers whatever happens from now on.
-func (c *Client) Watch(ctx context.Context, server string) (*Stream, error) {
-	address := c.operator + "events"
-	if server != "" {
-		address += "?" + url.Values{"server": {server}}.Encode()
+// Watch opens the stream of changes, of one server or one migration where these are not empty. When it returns, the stream covers whatever
+// happens from now on.
+func (c *Client) Watch(ctx context.Context, server string, migration cloud.MigrationID) (*Stream, error) {
+	query := url.Values{}
+	for name, value := range map[string]string{"server": server, "migration": string(migration)} {
+		if value != "" {
+			query.Set(name, value)
+		}
 	}
+	address := c.operator + "events?" + query.Encode()
 	resp, err := c.compute.Request(ctx, http.MethodGet, address, &gophercloud.RequestOpts{
 		OkCodes: []int{http.StatusOK}, KeepResponseBody: true,
 	})

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+
+	"github.com/godwit-cloud/godwit/internal/client"
+	"github.com/godwit-cloud/godwit/internal/cloud"
+	"github.com/godwit-cloud/godwit/internal/placement"
+)
+
+func newWhyCommand(a *access) *cobra.Command {
+	var all bool
+	cmd := &cobra.Command{
+		Use: "why SERVER", Short: "Say why a server is where it is, host by host", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeServer,
+		Long: "Say why a server is where it is: the last decision of placement with its verdict on each host, or all that are kept.\n\n" +
+			"A deleted server is known by its id for a while.",
+		RunE: a.run(func(cmd *cobra.Command, c *client.Client, args []string) error {
+			id, err := findServerID(cmd.Context(), c, args[0])
+			if err != nil {
+				return err
+			}
+			decisions, err := c.Decisions(cmd.Context(), id)
+			if err != nil {
+				return err
+			}
+			if !all && len(decisions) > 1 {
+				decisions = decisions[:1]
+			}
+			if a.out.json() {
+				return printJSON(cmd.OutOrStdout(), decisions)
+			}
+			return printDecisions(cmd.OutOrStdout(), args[0], decisions)
+		}),
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "all decisions that are kept, newest first")
+	return cmd
+}
+
+// findServerID returns the id of the server with this id or name. An id need not exist any more: what is known of the server may.
+func findServerID(ctx context.Context, c *client.Client, idOrName string) (string, error) {
+	s, err := c.FindServer(ctx, idOrName)
+	if cloud.Is(err, cloud.KindNotFound) && uuid.Validate(idOrName) == nil {
+		return idOrName, nil
+	}
+	return s.ID, err
+}
+
+func printDecisions(w io.Writer, server string, decisions []cloud.Decision) error {
+	if len(decisions) == 0 {
+		_, err := fmt.Fprintf(w, "nothing was decided about server %s yet\n", server)
+		return err
+	}
+	for i, d := range decisions {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		if _, err := fmt.Fprintf(w, "%s  %s: %s\n\n%s", d.At.Local().Format(time.DateTime), d.Purpose, choice(d), placement.Explain(d.Verdicts)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func choice(d cloud.Decision) string {
+	if d.Chosen == "" {
+		return "no host would do"
+	}
+	return string(d.Chosen) + " was chosen"
+}
