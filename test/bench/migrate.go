@@ -8,11 +8,15 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
+
+	"github.com/godwit-cloud/godwit/test/guest"
 	"github.com/godwit-cloud/godwit/test/labcloud"
 )
 
-// guestOrders make a guest that is worth moving: its memory is full of random bytes (zero pages cheat), and it keeps changing some.
-var guestOrders = map[string]string{"tick": "1s", "fill": "96MiB", "dirty": "8MiB"}
+// guestOrders make a guest that is worth moving: random bytes in memory (zero pages cheat) and on its disk, some of the memory changing all
+// the time. They are on the kernel's command line, so that the raw guest, which has no config drive, obeys them too.
+const guestOrders = "godwit.tick=1s godwit.fill=96MiB godwit.dirty=8MiB"
 
 // measureMigrations moves a godwit guest through the API and a clone of it by virsh, in turn, between the same two hosts.
 func measureMigrations(ctx context.Context, b *bench) (string, error) {
@@ -20,11 +24,10 @@ func measureMigrations(ctx context.Context, b *bench) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	srv, talk, err := s.steady(ctx, "bench-mover", "compute-1", guestOrders)
+	srv, err := s.bootMover(ctx)
 	if err != nil {
 		return "", err
 	}
-	defer talk.Close()
 	if _, err := s.Move(ctx, srv.ID, "compute-2"); err != nil { // the target's image cache is warm for both sides from here on
 		return "", err
 	}
@@ -41,6 +44,9 @@ func measureMigrations(ctx context.Context, b *bench) (string, error) {
 		return "", err
 	}
 	defer raw.remove(context.WithoutCancel(ctx))
+	if err := raw.awaitFilled(ctx); err != nil {
+		return "", err
+	}
 
 	var ours, theirs, overhead, ourDowntime, theirDowntime, ourQEMU, theirQEMU sample
 	at := "compute-1"
@@ -91,13 +97,36 @@ func measureMigrations(ctx context.Context, b *bench) (string, error) {
 	t.add("QEMU's own total time, s", ourQEMU.spread("%.2f"), theirQEMU.spread("%.2f"))
 	t.add("call to ACTIVE minus QEMU's total, s", overhead.spread("%.3f"), "(aim: at most 0.5, stretch 0.15)")
 	t.add("QEMU's downtime, ms", ourDowntime.spread("%.0f"), theirDowntime.spread("%.0f"))
-	fmt.Fprintf(&text, `The same guest (256 MiB, %s of random data in memory, %s/s changing, qcow2 overlay), the same two hosts, TLS for libvirt and QEMU
+	fmt.Fprintf(&text, `The same guest (256 MiB of memory; `+"`%s`"+`; qcow2 overlay), the same two hosts, TLS for libvirt and QEMU
 on both sides, storage copied, the target's disk and base image there before. virsh runs inside the source host; its time includes its own
 start. godwit's time is what a client sees that asks for the migration and polls every 50 ms.
 
-%s`, guestOrders["fill"], guestOrders["dirty"], t.String())
+%s`, guestOrders, t.String())
 	blackout, err := measureBlackout(ctx, b, s, srv.ID, labcloud.Address(srv), at)
 	return text.String() + blackout, err
+}
+
+// filledLine is what the test guest says on its console when it has filled memory and disk.
+const filledLine = "filled disk="
+
+// bootMover boots the guest to be moved and waits until it is as full as it was ordered to be.
+func (s *stage) bootMover(ctx context.Context) (*servers.Server, error) {
+	path, err := guest.ImageWithOrders(ctx, guestOrders)
+	if err != nil {
+		return nil, err
+	}
+	image, err := s.UploadImage(ctx, "bench-mover", path)
+	if err != nil {
+		return nil, err
+	}
+	srv, err := s.Boot(ctx, labcloud.Guest{Name: "bench-mover", Image: image, Flavor: s.FlavorID, Network: s.NetworkID, Host: "compute-1"})
+	if err != nil {
+		return nil, err
+	}
+	return srv, labcloud.Until(ctx, "guest filled", func() (bool, error) {
+		console, err := servers.ShowConsoleOutput(ctx, s.Compute, srv.ID, servers.ShowConsoleOutputOpts{}).Extract()
+		return strings.Contains(console, filledLine), err
+	})
 }
 
 // milliseconds reads virsh's "123 ms".

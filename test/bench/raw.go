@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/godwit-cloud/godwit/internal/lab"
+	"github.com/godwit-cloud/godwit/test/labcloud"
 )
 
 // rawGuest is the peer to compare with: a copy of a godwit guest's domain under another name, moved by virsh alone between the same hosts,
@@ -116,6 +117,19 @@ func (g *rawGuest) define(ctx context.Context, described, disk string) error {
 	}
 	_, err := g.lab.Output(ctx, g.host, "virsh", "-q", "start", g.uuid)
 	return err
+}
+
+// awaitFilled waits until the guest says on its console that it has filled memory and disk.
+func (g *rawGuest) awaitFilled(ctx context.Context) error {
+	return labcloud.Until(ctx, "raw guest filled", func() (bool, error) {
+		logs, err := filepath.Glob(g.lab.Path(g.host, filepath.Join(g.dir, "*.log")))
+		for _, log := range logs {
+			if raw, err := os.ReadFile(log); err == nil && strings.Contains(string(raw), filledLine) {
+				return true, nil
+			}
+		}
+		return false, err
+	})
 }
 
 var diskElement = regexp.MustCompile(`(?s)<disk .*?</disk>\s*`)

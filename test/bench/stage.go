@@ -7,11 +7,8 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
-
 	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/lab"
-	"github.com/godwit-cloud/godwit/test/guest"
 	"github.com/godwit-cloud/godwit/test/labcloud"
 )
 
@@ -86,14 +83,4 @@ func (s *stage) move(ctx context.Context, id, ip, target string, traced bool) (m
 	}
 	out.record, err = s.Record(ctx, m.UUID)
 	return out, err
-}
-
-// steady boots a guest and waits until it has done what it was ordered, so that each run measures the same memory and disk.
-func (s *stage) steady(ctx context.Context, name, host string, orders map[string]string) (*servers.Server, *guest.Client, error) {
-	srv, err := s.BootGuest(ctx, name, host, orders)
-	if err != nil {
-		return nil, nil, err
-	}
-	talk, err := s.Talk(ctx, srv)
-	return srv, talk, err
 }
