@@ -149,7 +149,7 @@ func assembleHost(ctx context.Context, c config.Agent, wire *hostapi.Agent, log 
 	host, err = hostagent.New(ctx, hostagent.Options{
 		Name: cloud.HostName(c.Name), DataDir: c.DataDir, KVM: libvirt, Disk: disks, Networks: networks, Outbox: wire.Outbox(),
 		Emulator: c.Emulator, CPUModel: c.CPUModel, MigrationAddress: c.MigrationAddress, TunnelAddress: c.TunnelAddress, Version: version,
-		StopGrace: c.StopGrace, Logger: log,
+		Logger: log,
 	})
 	return host, closeAll, err
 }

@@ -21,7 +21,6 @@ type Server struct {
 	APIKey          string        `key:"api_key" usage:"PEM private key of api_cert."`
 	PublicURL       string        `key:"public_url" usage:"URL under which clients reach the API, put into the catalog. Empty: from api_listen."`
 	AgentListen     string        `key:"agent_listen" usage:"Address to which agents dial in, mutual TLS."`
-	AgentNames      []string      `key:"agent_names" usage:"Further DNS names and IP addresses of the agent listener's certificate."`
 	DataDir         string        `key:"data_dir" usage:"Directory of the embedded etcd, of images and of the certificate authority."`
 	ImageDir        string        `key:"image_dir" usage:"Directory of image data. Empty: images in data_dir."`
 	EtcdEndpoints   []string      `key:"etcd_endpoints" usage:"Client URLs of an external etcd cluster. Empty: etcd runs in this process."`
@@ -36,6 +35,7 @@ type Server struct {
 	Name            string        `key:"name" usage:"Name of this server instance in elections and logs. Empty: the host name."`
 	TokenLifetime   time.Duration `key:"token_lifetime" usage:"How long a token is valid."`
 	GravesMax       int           `key:"graves_max" usage:"How many deleted servers stay visible to administrators."`
+	StopGrace       time.Duration `key:"stop_grace" usage:"How long a guest may take to shut down before its power is cut."`
 	ShutdownTimeout time.Duration `key:"shutdown_timeout" usage:"How long requests in progress may take when the server is told to stop."`
 	MemoryLimit     Size          `key:"memory_limit" usage:"Soft limit of the Go heap (GOMEMLIMIT). 0: none."`
 	LogLevel        string        `key:"log_level" usage:"debug, info, warn or error."`
@@ -45,21 +45,20 @@ type Server struct {
 
 // Agent configures `godwit agent`.
 type Agent struct {
-	Server           string        `key:"server" usage:"Address of the server's agent listener, HOST:PORT."`
-	JoinTokenFile    string        `key:"join_token_file" usage:"File with the server's join token. Read only while the agent has no certificate."`
-	Name             string        `key:"name" usage:"The host's name in the fleet. Empty: the host name."`
-	DataDir          string        `key:"data_dir" usage:"Directory of server disks, the image cache, certificates and the agent's journal."`
-	LibvirtSocket    string        `key:"libvirt_socket" usage:"libvirtd's unix socket."`
-	MigrationAddress string        `key:"migration_address" usage:"IP address of this host for libvirt's and QEMU's migration traffic. Empty: the address the server is reached from."`
-	TunnelAddress    string        `key:"tunnel_address" usage:"IP address of this host's VXLAN end point. Empty: migration_address."`
-	Emulator         string        `key:"emulator" usage:"auto proves KVM by starting a guest; kvm and tcg skip the proof."`
-	CPUModel         string        `key:"cpu_model" usage:"CPU model of guests. Empty: one that every host can give."`
-	PKIDir           string        `key:"pki_dir" usage:"Where the agent installs the certificates that libvirtd and QEMU read."`
-	StopGrace        time.Duration `key:"stop_grace" usage:"How long a guest may take to shut down when the flow gives no time of its own."`
-	MemoryLimit      Size          `key:"memory_limit" usage:"Soft limit of the Go heap (GOMEMLIMIT). 0: none."`
-	LogLevel         string        `key:"log_level" usage:"debug, info, warn or error."`
-	LogFormat        string        `key:"log_format" usage:"text or json."`
-	PprofListen      string        `key:"pprof_listen" usage:"Address of Go's profiler, for developers. Empty: off."`
+	Server           string `key:"server" usage:"Address of the server's agent listener, HOST:PORT."`
+	JoinTokenFile    string `key:"join_token_file" usage:"File with the server's join token. Read only while the agent has no certificate."`
+	Name             string `key:"name" usage:"The host's name in the fleet. Empty: the host name."`
+	DataDir          string `key:"data_dir" usage:"Directory of server disks, the image cache, certificates and the agent's journal."`
+	LibvirtSocket    string `key:"libvirt_socket" usage:"libvirtd's unix socket."`
+	MigrationAddress string `key:"migration_address" usage:"IP address of this host for libvirt's and QEMU's migration traffic. Empty: the address the server is reached from."`
+	TunnelAddress    string `key:"tunnel_address" usage:"IP address of this host's VXLAN end point. Empty: migration_address."`
+	Emulator         string `key:"emulator" usage:"auto proves KVM by starting a guest; kvm and tcg skip the proof."`
+	CPUModel         string `key:"cpu_model" usage:"CPU model of guests. Empty: one that every host can give."`
+	PKIDir           string `key:"pki_dir" usage:"Where the agent installs the certificates that libvirtd and QEMU read."`
+	MemoryLimit      Size   `key:"memory_limit" usage:"Soft limit of the Go heap (GOMEMLIMIT). 0: none."`
+	LogLevel         string `key:"log_level" usage:"debug, info, warn or error."`
+	LogFormat        string `key:"log_format" usage:"text or json."`
+	PprofListen      string `key:"pprof_listen" usage:"Address of Go's profiler, for developers. Empty: off."`
 }
 
 // Migration configures live migrations.
@@ -98,11 +97,11 @@ func Default() Config {
 		Server: Server{
 			APIListen: "127.0.0.1:8774", AgentListen: "0.0.0.0:8779", DataDir: "/var/lib/godwit",
 			JoinTokenFile: "/etc/godwit/join-token", Region: "RegionOne",
-			TokenLifetime: time.Hour, GravesMax: 1000, ShutdownTimeout: 10 * time.Second, LogLevel: "info", LogFormat: "text",
+			TokenLifetime: time.Hour, GravesMax: 1000, StopGrace: time.Minute, ShutdownTimeout: 10 * time.Second, LogLevel: "info", LogFormat: "text",
 		},
 		Agent: Agent{
 			JoinTokenFile: "/etc/godwit/join-token", DataDir: "/var/lib/godwit/agent",
-			LibvirtSocket: "/var/run/libvirt/libvirt-sock", Emulator: "auto", PKIDir: "/etc/pki", StopGrace: time.Minute,
+			LibvirtSocket: "/var/run/libvirt/libvirt-sock", Emulator: "auto", PKIDir: "/etc/pki",
 			LogLevel: "info", LogFormat: "text",
 		},
 		// Nova aims for 500 ms, QEMU for 300 ms; 800 s per GiB and "abort" are Nova's. Two each way keep both ends of a link busy while one

@@ -50,7 +50,7 @@ type Outbox interface {
 	PutProgress(*hostpb.MigrationUpdate)
 }
 
-// Options are what an agent needs. All but Emulator, CPUModel, StopGrace and Logger are required.
+// Options are what an agent needs. All but Emulator, CPUModel and Logger are required.
 type Options struct {
 	Name     cloud.HostName
 	DataDir  string // for the journal; the disk store usually has the same
@@ -65,9 +65,7 @@ type Options struct {
 	// MigrationAddress and TunnelAddress are IP addresses of this host, see hostpb.HostFacts.
 	MigrationAddress, TunnelAddress string
 	Version                         string // of godwit
-	// StopGrace is how long a guest may take to shut down when a call gives no time of its own.
-	StopGrace time.Duration
-	Logger    *slog.Logger
+	Logger                          *slog.Logger
 }
 
 // Agent is a compute host. It implements hostpb.HostServer; calls wait until Run has found out what is on the host.

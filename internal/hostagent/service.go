@@ -84,17 +84,15 @@ func (a *Agent) Stop(ctx context.Context, req *hostpb.StopRequest) (*hostpb.Serv
 // Reboot restarts the server.
 func (a *Agent) Reboot(ctx context.Context, req *hostpb.RebootRequest) (*hostpb.ServerState, error) {
 	err := a.withSpec(ctx, KindReboot, req.GetCall(), req.GetSpec(), func(ctx context.Context, v *vm) error {
-		return v.reboot(ctx, req, a.graceOf(req.GetGrace()))
+		return v.reboot(ctx, req, graceOf(req.GetGrace()))
 	})
 	return a.after(ctx, req.GetCall(), err)
 }
 
-func (a *Agent) graceOf(d *durationpb.Duration) time.Duration {
-	switch {
-	case d != nil:
+// graceOf is the time a call gives the guest to shut down; a call without one gives none of its own.
+func graceOf(d *durationpb.Duration) time.Duration {
+	if d != nil {
 		return d.AsDuration()
-	case a.o.StopGrace > 0:
-		return a.o.StopGrace
 	}
 	return stopGraceDefault
 }
