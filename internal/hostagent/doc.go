@@ -48,7 +48,7 @@
 //
 // A block migration copies only the overlay of the root disk (VIR_MIGRATE_NON_SHARED_INC). That is right because a base is named by the hash of its
 // data, so both hosts have the very same one, and because the target's overlay is always made anew: whatever an earlier attempt left
-// in it would show where the source's overlay has nothing. It is also better than copying the whole disk: measured between two hosts of one machine
-// with a guest of 128 MiB on a 20 MB image whose overlay held 0.4 MB, the incremental copy moved 0.4 MB of disk and the full one everything that is
-// not zero, and only the incremental one leaves the target's disk as small as the source's was.
+// in it would show where the source's overlay has nothing. It also copies less. Measured between two hosts of one busy machine, four rounds each, a
+// guest of 128 MiB on an image of 19 MB with a disk of 1 GiB: the incremental copy read 64 KiB of disk, left 0.3 MB on the target and took 2.7 s (median);
+// the full copy went through the whole GiB, left 19 MB, the image once more, and took 3.4 s.
 package hostagent
