@@ -70,7 +70,7 @@ func TestMistakesNameLineAndLikelySpelling(t *testing.T) {
 		{"list for scalar", "server:\n  region: [a]\n", "", `:2: server.region: want a string`},
 		{"not a mapping", "- a\n", "", `:1: want sections such as "server:"`},
 		{"variable", "", "GODWIT_SERVER_REGON=x", `GODWIT_SERVER_REGON is no setting (did you mean "GODWIT_SERVER_REGION"?)`},
-		{"variable's value", "", "GODWIT_SERVER_STOP_GRACE=x", `GODWIT_AGENT_STOP_GRACE: "x" is not a duration`},
+		{"variable's value", "", "GODWIT_SERVER_STOP_GRACE=x", `GODWIT_SERVER_STOP_GRACE: "x" is not a duration`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

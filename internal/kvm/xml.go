@@ -18,6 +18,7 @@ type (
 		Metadata   xMetadata `xml:"metadata"`
 		Memory     xSize     `xml:"memory"`
 		VCPU       xVCPU     `xml:"vcpu"`
+		SysInfo    xSysInfo  `xml:"sysinfo"`
 		OS         xOS       `xml:"os"`
 		Features   xFeatures `xml:"features"`
 		CPU        xCPU      `xml:"cpu"`
@@ -48,8 +49,20 @@ type (
 		Placement string `xml:"placement,attr"`
 		Count     int    `xml:",chardata"`
 	}
+	xSysInfo struct {
+		Type   string   `xml:"type,attr"`
+		System []xEntry `xml:"system>entry"`
+	}
+	xEntry struct {
+		Name  string `xml:"name,attr"`
+		Value string `xml:",chardata"`
+	}
 	xOS struct {
-		Type xOSType `xml:"type"`
+		Type   xOSType   `xml:"type"`
+		SMBIOS xModeAttr `xml:"smbios"`
+	}
+	xModeAttr struct {
+		Mode string `xml:"mode,attr"`
 	}
 	xOSType struct {
 		Arch    string `xml:"arch,attr"`
@@ -194,7 +207,8 @@ func (d Domain) document() xDomain {
 		Metadata:   xMetadata{Server: d.Meta.document()},
 		Memory:     xSize{Unit: "MiB", Value: d.RAMMiB},
 		VCPU:       xVCPU{Placement: "static", Count: d.VCPUs},
-		OS:         xOS{Type: xOSType{Arch: "x86_64", Machine: or(d.Machine, MachineDefault), Value: "hvm"}},
+		SysInfo:    d.sysInfo(),
+		OS:         xOS{Type: xOSType{Arch: "x86_64", Machine: or(d.Machine, MachineDefault), Value: "hvm"}, SMBIOS: xModeAttr{Mode: "sysinfo"}},
 		CPU:        d.cpu(),
 		Clock:      d.clock(),
 		OnPoweroff: "destroy",
@@ -214,6 +228,15 @@ func (d Domain) document() xDomain {
 			Panic:       xModel{Model: "isa"},
 		},
 	}
+}
+
+// sysInfo is what the guest reads in its SMBIOS tables. cloud-init asks the metadata service of a guest without config drive only when the
+// product is Nova's (ds-identify, dmi_product_name "OpenStack Nova"), so that is what we call ourselves there.
+func (d Domain) sysInfo() xSysInfo {
+	return xSysInfo{Type: "smbios", System: []xEntry{
+		{"manufacturer", "OpenStack Foundation"}, {"product", "OpenStack Nova"}, {"serial", string(d.ID)}, {"uuid", string(d.ID)},
+		{"family", "Virtual Machine"},
+	}}
 }
 
 func (m Meta) document() xMeta {
