@@ -48,16 +48,16 @@ func planText(p operator.Plan) string {
 }
 
 func estimateText(e operator.Estimate) string {
-	bound := ""
+	bound, about := "", "about"
 	if e.AtMost {
-		bound = " at most, plus what changes meanwhile"
+		bound, about = " at most, plus what changes meanwhile", "up to about"
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "to copy   RAM %s, disk %s%s\n", bytesText(e.MemoryBytes), bytesText(e.DiskBytes), bound)
 	if e.Seconds == nil || e.DowntimeSeconds == nil || e.BytesPerSecond == nil {
 		b.WriteString("time      unknown: nothing of this kind has been moved yet\ndowntime  unknown\n")
 	} else {
-		fmt.Fprintf(&b, "time      about %.1f s, at %s/s (%s)\n", *e.Seconds, bytesText(*e.BytesPerSecond), basisText(e))
+		fmt.Fprintf(&b, "time      %s %.1f s, at %s/s (%s)\n", about, *e.Seconds, bytesText(*e.BytesPerSecond), basisText(e))
 		fmt.Fprintf(&b, "downtime  about %.0f ms\n", *e.DowntimeSeconds*1000)
 	}
 	b.WriteString("dirtying  unknown: it is measured while the server moves")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -36,8 +37,11 @@ func newMigrateCommand(a *access) *cobra.Command {
 			"With --dry-run nothing is moved: the command prints which host would be chosen, why not the others, and what the move would probably cost.",
 		ValidArgsFunction: a.completeMove,
 		PreRunE: func(_ *cobra.Command, args []string) error {
-			if !slices.Contains(blockKinds, m.block) {
+			switch {
+			case !slices.Contains(blockKinds, m.block):
 				return usageError{fmt.Errorf("--block %s: want auto, true or false", m.block)}
+			case m.watch && m.dryRun:
+				return usageError{errors.New("--dry-run moves nothing that --watch could follow")}
 			}
 			if len(args) == 2 {
 				m.host = args[1]
@@ -52,7 +56,6 @@ func newMigrateCommand(a *access) *cobra.Command {
 	cmd.Flags().BoolVarP(&m.watch, "watch", "w", false, "follow the move to its end")
 	cmd.Flags().BoolVar(&m.dryRun, "dry-run", false, "only say what would happen")
 	cmd.Flags().StringVar(&m.block, "block", "auto", "copy disks: auto, true or false")
-	cmd.MarkFlagsMutuallyExclusive("watch", "dry-run")
 	if err := cmd.RegisterFlagCompletionFunc("block", cobra.FixedCompletions(blockKinds, cobra.ShellCompDirectiveNoFileComp)); err != nil {
 		panic(err) // the flag is defined a few lines up
 	}

@@ -104,11 +104,21 @@ func plan(policy placement.Policy, snap *cloud.Snapshot, s *cloud.Server, m *clo
 	case source == nil || !source.Up:
 		p.Refusal = fmt.Sprintf("host %s, where server %s runs, is down: its agent is not connected", s.Host, s.ID)
 	case len(verdicts) == 0 || !verdicts[0].Fits:
-		p.Refusal = placement.NoValidHost(verdicts).Error()
+		p.Refusal = placement.NoValidHost(asked(verdicts, m.AskedTarget)).Error()
 	default:
 		p.Possible, p.Target, p.Kind = true, p.Candidates[0].Host, p.Candidates[0].Kind
 	}
 	return p
+}
+
+// asked returns the verdict on the host that was asked for, all of them when none was: that the others were not asked for explains nothing.
+func asked(verdicts []cloud.Verdict, host cloud.HostName) []cloud.Verdict {
+	for i, v := range verdicts {
+		if v.Host == host {
+			return verdicts[i : i+1]
+		}
+	}
+	return verdicts
 }
 
 // historyMax bounds how far an estimate looks back: at the most a thousand records are touched for each plan.
