@@ -21,6 +21,7 @@ type Buffers struct {
 	data   []byte // all buffers, one after another
 	tail   uint16
 	mask   uint16
+	taken  int // buffers that are with the program
 	closed bool
 }
 
@@ -63,6 +64,7 @@ func (b *Buffers) Group() uint16 { return b.group }
 // Take returns the n bytes of a completion that has CQEBuffer set. They stay valid until Return of the same buffer.
 func (b *Buffers) Take(flags CQEFlags, n int) (id uint16, data []byte) {
 	id = flags.BufferID()
+	b.taken++
 	at := int(id) * b.size
 	return id, b.data[at : at+n : at+b.size]
 }
@@ -72,9 +74,13 @@ func (b *Buffers) Return(id uint16) {
 	if b.closed {
 		return
 	}
+	b.taken--
 	b.add(id)
 	b.publish()
 }
+
+// free reports whether the kernel has buffers, as far as the completions seen so far tell.
+func (b *Buffers) free() bool { return b.taken < len(b.ring) }
 
 func (b *Buffers) add(id uint16) {
 	e := &b.ring[b.tail&b.mask]

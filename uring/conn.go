@@ -109,7 +109,7 @@ type connReceive Conn
 func (r *connReceive) Complete(res int32, flags CQEFlags) {
 	c := (*Conn)(r)
 	c.mu.Lock()
-	c.keep(res, flags)
+	unwanted := c.keep(res, flags)
 	more := flags&CQEMore != 0
 	c.armed = more
 	retry := false
@@ -125,6 +125,7 @@ func (r *connReceive) Complete(res int32, flags CQEFlags) {
 		c.stack.loop.Cancel(c.receive)
 	}
 	c.mu.Unlock()
+	c.stack.giveBack(unwanted...)
 	c.stack.loop.wakeups.add(c)
 	if retry {
 		c.stack.starved(c)
@@ -133,18 +134,18 @@ func (r *connReceive) Complete(res int32, flags CQEFlags) {
 	}
 }
 
-// keep takes the buffer of a completion, if it has one.
-func (c *Conn) keep(res int32, flags CQEFlags) {
+// keep takes the buffer of a completion, if it has one. It returns those to give back.
+func (c *Conn) keep(res int32, flags CQEFlags) (unwanted []uint16) {
 	if flags&CQEBuffer == 0 {
-		return
+		return nil
 	}
 	id, data := c.stack.buffers.Take(flags, int(max(res, 0)))
 	if res <= 0 || c.closed {
-		c.stack.buffers.Return(id)
-		return
+		return []uint16{id}
 	}
 	c.chunks = append(c.chunks, chunk{id: id, data: data})
 	c.held++
+	return nil
 }
 
 // wake lets a reader look again.

@@ -5,95 +5,45 @@ import (
 	"net"
 	"os"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Listener accepts connections by one multishot request. It satisfies net.Listener.
-//
-// When nobody takes the accepted connections the request is cancelled, and those who come next wait in the kernel's backlog, as they
-// would with any slow server.
+// Listener accepts connections by one multishot request. It satisfies net.Listener. While nobody takes the accepted connections it
+// accepts no more than StackOptions.AcceptedMax of them ahead.
 type Listener struct {
 	stack    *Stack
 	plain    net.Listener // owns the address
 	file     *os.File     // a duplicate of its descriptor
-	fd       int
+	acceptor acceptor     // the loop's
 	aheadMax int
 
 	mu       sync.Mutex // guards what follows
 	accepted []int      // descriptors nobody has taken; at most aheadMax and what was under way when the request was cancelled
-	armed    bool       // a request is in the kernel
-	stopping bool       // its cancel was sent
-	token    uint64
+	closed   bool
 
 	arrival chan struct{} // capacity 1: Accept may look again
 	done    chan struct{} // closed by Close
-	once    sync.Once
 }
 
-// acceptRetry is how long accepting rests when the process has no descriptors or the kernel no memory left: to ask again at once would
-// fail again at once, without end.
-const acceptRetry = 100 * time.Millisecond
+func newListener(s *Stack, plain net.Listener, file *os.File) *Listener {
+	l := &Listener{stack: s, plain: plain, file: file, aheadMax: s.acceptedMax, arrival: make(chan struct{}, 1), done: make(chan struct{})}
+	l.acceptor = acceptor{loop: s.loop, fd: int(file.Fd()), welcome: l.hasRoom, got: l.keep}
+	return l
+}
 
-// arm starts accepting. On the loop's thread.
-func (l *Listener) arm() {
+func (l *Listener) hasRoom() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.armed || l.shut() || len(l.accepted) >= l.aheadMax {
-		return
-	}
-	e := l.stack.loop.Begin(l)
-	e.PrepAccept(l.fd, true)
-	l.token, l.armed, l.stopping = e.UserData, true, false
+	return len(l.accepted) < l.aheadMax
 }
 
-func (l *Listener) shut() bool {
-	select {
-	case <-l.done:
-		return true
-	default:
-		return false
-	}
-}
-
-// Complete takes a new connection, or the end of the request. On the loop's thread.
-func (l *Listener) Complete(res int32, flags CQEFlags) {
+// keep takes a new connection. On the loop's thread.
+func (l *Listener) keep(fd int) {
 	l.mu.Lock()
-	l.armed = flags&CQEMore != 0
-	if res >= 0 {
-		if l.shut() {
-			unix.Close(int(res))
-		} else {
-			l.accepted = append(l.accepted, int(res))
-		}
-	}
-	if l.armed && !l.stopping && len(l.accepted) >= l.aheadMax {
-		l.stopping = true
-		l.stack.loop.Cancel(l.token)
-	}
-	again := !l.armed
+	l.accepted = append(l.accepted, fd)
 	l.mu.Unlock()
 	l.stack.loop.wakeups.add(l)
-	switch {
-	case !again:
-	case exhausted(res):
-		l.stack.loop.After(acceptRetry, l.arm)
-	default:
-		l.arm()
-	}
-}
-
-// exhausted reports whether accepting failed for a reason that asking again at once would not change, such as want of descriptors.
-func exhausted(res int32) bool {
-	if res >= 0 {
-		return false
-	}
-	switch unix.Errno(-res) {
-	case unix.ECANCELED, unix.ECONNABORTED, unix.EINTR:
-		return false
-	}
-	return true
 }
 
 // wake lets Accept look again.
@@ -107,32 +57,39 @@ func (l *Listener) wake() {
 // Accept waits for a connection.
 func (l *Listener) Accept() (net.Conn, error) {
 	for {
-		if fd, ok := l.take(); ok {
+		fd, ok, err := l.take()
+		if err != nil {
+			return nil, err
+		}
+		if ok {
 			return l.stack.adopt(fd, remoteAddr(fd))
 		}
 		select {
 		case <-l.arrival:
 		case <-l.done:
-			return nil, l.closedError("accept")
 		}
 	}
 }
 
-func (l *Listener) take() (fd int, ok bool) {
+func (l *Listener) take() (fd int, ok bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.accepted) == 0 || l.shut() {
-		return 0, false
+	if l.closed {
+		return 0, false, l.closedError("accept")
 	}
+	if len(l.accepted) == 0 {
+		return 0, false, nil
+	}
+	full := len(l.accepted) >= l.aheadMax
 	fd, l.accepted = l.accepted[0], l.accepted[1:]
 	if len(l.accepted) > 0 {
 		l.wake() // for another Accept
 	}
-	if !l.armed && len(l.accepted) < l.aheadMax {
+	if full {
 		// A closed loop refuses, and Accept returns an error at the next call.
-		_ = l.stack.loop.Post(l.arm)
+		_ = l.stack.loop.Post(l.acceptor.arm)
 	}
-	return fd, true
+	return fd, true, nil
 }
 
 func (l *Listener) closedError(op string) error {
@@ -144,21 +101,17 @@ func (l *Listener) Addr() net.Addr { return l.plain.Addr() }
 
 // Close stops listening. Connections accepted already and not handed out are closed.
 func (l *Listener) Close() error {
-	err := l.closedError("close")
-	l.once.Do(func() { err = l.close() })
-	return err
-}
-
-func (l *Listener) close() error {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return l.closedError("close")
+	}
+	l.closed = true
+	l.mu.Unlock()
 	close(l.done)
-	l.stack.mu.Lock()
-	delete(l.stack.closers, l)
-	l.stack.mu.Unlock()
+	l.stack.leave(l)
 	ended := make(chan struct{})
-	err := l.stack.loop.Post(func() {
-		l.stack.loop.Begin(Handler(func(int32, CQEFlags) { close(ended) })).PrepCancelFD(l.fd)
-	})
-	if err == nil {
+	if err := l.stack.loop.Post(func() { l.acceptor.close(func() { close(ended) }) }); err == nil {
 		<-ended
 	}
 	l.mu.Lock()

@@ -81,6 +81,11 @@ func (e *SQE) PrepRecv(fd int, p []byte, flags uint32) {
 	e.OpFlags = flags
 }
 
+// PrepRecvSelect receives once, into a buffer of the group.
+func (e *SQE) PrepRecvSelect(fd int, group uint16) {
+	e.Opcode, e.FD, e.BufIndex, e.Flags = OpRecv, int32(fd), group, BufferSelect
+}
+
 // PrepRecvMultishot receives into buffers of the group, one completion each, until cancelled, out of buffers, or the end.
 func (e *SQE) PrepRecvMultishot(fd int, group uint16) {
 	e.Opcode, e.FD, e.BufIndex, e.IOPrio, e.Flags = OpRecv, int32(fd), group, recvMultishot, BufferSelect

@@ -69,8 +69,13 @@ func (s *Stack) Loop() *Loop { return s.loop }
 // rearming is a receiver that ran out of buffers.
 type rearming interface{ rearm() }
 
-// starved remembers a receiver that found no free buffer. On the loop's thread.
+// starved remembers a receiver that found no free buffer. If all came back between the kernel's answer and now, nobody would come to
+// wake it, so it tries again at once. On the loop's thread.
 func (s *Stack) starved(c rearming) {
+	if s.buffers.free() {
+		c.rearm()
+		return
+	}
 	if !slices.Contains(s.hungry, c) {
 		s.hungry = append(s.hungry, c)
 	}
@@ -162,15 +167,28 @@ func (s *Stack) Accepting(plain net.Listener) (*Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Listener{stack: s, plain: plain, file: file, fd: int(file.Fd()), aheadMax: s.acceptedMax, arrival: make(chan struct{}, 1), done: make(chan struct{})}
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		return nil, errors.Join(net.ErrClosed, file.Close())
+	l := newListener(s, plain, file)
+	if err := s.join(l); err != nil {
+		return nil, errors.Join(err, file.Close())
 	}
-	s.closers[l] = struct{}{}
-	s.mu.Unlock()
-	return l, s.loop.Post(l.arm)
+	return l, s.loop.Post(l.acceptor.arm)
+}
+
+// join has Close close c; leave takes it back.
+func (s *Stack) join(c io.Closer) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return net.ErrClosed
+	}
+	s.closers[c] = struct{}{}
+	return nil
+}
+
+func (s *Stack) leave(c io.Closer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.closers, c)
 }
 
 // descriptorOf returns a duplicate of a socket's descriptor.
