@@ -171,16 +171,15 @@ func policyOf(c config.Placement) placement.Policy {
 
 // serve runs everything until ctx ends or a part fails, then stops what is left: first the API, so that nothing new comes in.
 func (s *server) serve(ctx context.Context) error {
-	agents, err := net.Listen("tcp", s.config.Server.AgentListen)
+	agents, err := listenAgents(s.config.Server) // a port that cannot be had should end the start, not a leadership
 	if err != nil {
-		return cloud.E(cloud.KindInvalid, "listen for agents (server.agent_listen)", "", err)
+		return err
 	}
 	api, err := listenAPI(s.config.Server)
-	if err != nil {
-		return errors.Join(err, agents.Close())
+	if err := errors.Join(err, agents.Close()); err != nil {
+		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.agents.Serve(ctx, agents) })
 	g.Go(func() error { return s.control.Run(ctx) })
 	g.Go(func() error { return s.identity.Maintain(ctx) })
 	g.Go(func() error { return s.image.Maintain(ctx) })
@@ -190,10 +189,28 @@ func (s *server) serve(ctx context.Context) error {
 		g.Go(func() error { return servePprof(ctx, s.config.Server.PprofListen) })
 	}
 	notify("READY=1")
-	s.log.Info("serving", "api", api.Addr(), "agents", agents.Addr(), "version", version)
+	s.log.Info("serving", "api", api.Addr(), "version", version)
 	err = g.Wait()
 	notify("STOPPING=1")
 	return err
+}
+
+// serveAgents accepts agents while this instance leads.
+func (s *server) serveAgents(ctx context.Context) error {
+	l, err := listenAgents(s.config.Server)
+	if err != nil {
+		return err
+	}
+	s.log.Info("serving agents", "address", l.Addr())
+	return s.agents.Serve(ctx, l)
+}
+
+func listenAgents(c config.Server) (net.Listener, error) {
+	l, err := net.Listen("tcp", c.AgentListen)
+	if err != nil {
+		return nil, cloud.E(cloud.KindInvalid, "listen for agents (server.agent_listen)", "", err)
+	}
+	return l, nil
 }
 
 // headerMax bounds how long a client may take to send its request's header.

@@ -40,6 +40,9 @@ type Options struct {
 	StopGrace      time.Duration // see flows.Options
 	GravesMax      int           // deleted servers that stay visible
 	Logger         *slog.Logger
+	// While, if set, runs during each leadership and ends with it: what only the leader may do, such as holding the hosts' connections, which its runs
+	// need. Its error ends the term.
+	While func(ctx context.Context) error
 	// Wrap surrounds every attempt of every step; for tests that kill the leader at a chosen moment.
 	Wrap func(ctx context.Context, e workflow.Event, next func(context.Context) error) error
 }
@@ -114,11 +117,16 @@ var errDeposed = errors.New("the leadership was lost")
 // lead runs the engine and the loops until the leadership or ctx ends.
 func (c *Control) lead(ctx context.Context, leadership *store.Leadership) error {
 	l := newLeader(c.options, leadership)
-	defer l.stop()
 	if err := l.resume(ctx); err != nil {
+		l.stop()
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { // at once: steps should learn that they are interrupted before their hosts' connections end
+		<-ctx.Done()
+		l.stop()
+		return nil
+	})
 	g.Go(func() error {
 		select {
 		case <-leadership.Lost():
@@ -127,9 +135,13 @@ func (c *Control) lead(ctx context.Context, leadership *store.Leadership) error 
 			return nil
 		}
 	})
-	for name, loop := range map[string]func(context.Context) error{
+	loops := map[string]func(context.Context) error{
 		"intents": l.intents, "steering": l.steering, "pruning": l.pruning, "networks": l.networks, "reconcile": l.reconcile, "recorder": l.recorder.Run,
-	} {
+	}
+	if c.options.While != nil {
+		loops["while leading"] = c.options.While
+	}
+	for name, loop := range loops {
 		g.Go(func() error {
 			if err := loop(ctx); err != nil && ctx.Err() == nil {
 				return fmt.Errorf("%s: %w", name, err)

@@ -1,10 +1,13 @@
 // Package control joins deciding and doing. It has two halves.
 //
-// Sessions runs on every server instance: it writes what the hosts connected to this instance say. The session record is bound to this
+// Sessions writes what the hosts connected to this instance say. The session record is bound to this
 // instance's lease, so a host is "up" exactly while somebody holds its stream; reports and observations carry numbers that only the host
 // increments, and an older one never replaces a newer one.
 //
 //	agent --stream--> Sessions --> Host (first contact), HostSession, HostReport, ServerObservation, MigrationProgress
+//
+// Hosts connect to the leader only (Options.While), because its runs call them: an instance that is not the leader refuses their connections, and
+// they find the leader behind the same name or address.
 //
 // Control runs on every instance too, but acts only while it leads. A leader finishes what its predecessor left, then runs these loops
 // until it is deposed or told to stop:
