@@ -3,6 +3,7 @@ package kvm
 import (
 	"encoding/xml"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -90,6 +91,26 @@ func TestDomainsLibvirtWouldMisreadAreRefused(t *testing.T) {
 		if _, err := d.XML(); !cloud.Is(err, cloud.KindInvalid) {
 			t.Errorf("%s: error %v, want one of kind invalid", name, err)
 		}
+	}
+}
+
+// TestEmulatedGuestsGetMemoryThatQEMUCanMigrate: a block of memory of whole groups of 64 pages loses writes when it migrates under TCG (decision 8).
+func TestEmulatedGuestsGetMemoryThatQEMUCanMigrate(t *testing.T) {
+	for _, ramMiB := range []int64{1, 64, 255, 256, 4096} {
+		d := sampleDomain()
+		d.RAMMiB = ramMiB
+		var bytes int64
+		for _, arg := range d.qemu().Args {
+			fmt.Sscanf(arg.Value, "memory-backend-ram,id=godwit.ram,size=%d", &bytes)
+		}
+		const page, group = 4 << 10, 64 * 4 << 10
+		if bytes%group == 0 || bytes%page != 0 || bytes <= 0 || bytes > ramMiB<<20 {
+			t.Errorf("%d MiB become %d bytes", ramMiB, bytes)
+		}
+	}
+	d := sampleDomain()
+	if d.Emulation = KVM; d.qemu() != nil {
+		t.Error("a KVM guest gets the work-around for TCG")
 	}
 }
 
