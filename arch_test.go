@@ -42,6 +42,8 @@ var bans = []ban{
 	{"internal/openstack", "internal/kvm", nil, "no request waits on a host"},
 	{"internal/openstack", "internal/hostagent", nil, "no request waits on a host"},
 	{"internal/operator", "internal/hostapi", nil, "the edge never reaches hosts"},
+	{"internal/operator", "internal/control", nil, "the edge writes intents; it never drives work"},
+	{"internal/operator", "internal/flows", nil, "the edge writes intents; it never drives work"},
 	{"internal/kvm", anyOfOurs, []string{"internal/cloud", "internal/kvm"}, "kvm is a leaf"},
 	{"internal/disk", anyOfOurs, []string{"internal/cloud", "internal/disk", "internal/metadata", "uring"}, "disk is a leaf"},
 	{"internal/vnet", anyOfOurs, []string{"internal/cloud", "internal/vnet", "internal/metadata"}, "vnet is a leaf"},

@@ -125,10 +125,10 @@ func (f *follower) read(stream *client.Stream) error {
 
 // result is nil for a completed migration. What became of any other has been shown; its code is what is left to say.
 func result(m operator.Migration) error {
-	switch m.Status {
-	case cloud.MigrationCompleted:
+	if m.Status == cloud.MigrationCompleted {
 		return nil
-	case cloud.MigrationCancelled:
+	}
+	if m.Status == cloud.MigrationCancelled {
 		return &exitStatus{exitCodes[cloud.KindCancelled]}
 	}
 	return &exitStatus{exitFailure}

@@ -131,8 +131,6 @@ func TestInterruptEndsWatchingAndNotTheMove(t *testing.T) {
 	c, _ := furnished(t)
 	out := newLockedBuffer()
 	ctx, cancel := context.WithCancel(t.Context())
-	var playing sync.WaitGroup
-	defer playing.Wait()
 	r := c.watched(ctx, out, func() {
 		out.await(t.Context(), "queued")
 		cancel()

@@ -47,7 +47,7 @@ func (c *Client) Watch(ctx context.Context, server string, migration cloud.Migra
 		}
 	}
 	address := c.operator + "events?" + query.Encode()
-	resp, err := c.compute.Request(ctx, http.MethodGet, address, &gophercloud.RequestOpts{
+	resp, err := c.compute.Request(ctx, http.MethodGet, address, &gophercloud.RequestOpts{ //nolint:bodyclose // the Stream closes it
 		OkCodes: []int{http.StatusOK}, KeepResponseBody: true,
 	})
 	if err != nil {

@@ -50,8 +50,8 @@ func (s *Service) listMigrations(w http.ResponseWriter, r *openstack.Request) er
 	v := s.store.View()
 	found := candidates(v, q.Get("server"), q.Get("host"))
 	found = slices.DeleteFunc(found, func(m *cloud.Migration) bool {
-		return !(q.Get("server") == "" || string(m.Server) == q.Get("server")) ||
-			!(q.Get("host") == "" || touches(m, cloud.HostName(q.Get("host")))) || !statusMatches(m.Status, q.Get("status"))
+		return q.Get("server") != "" && string(m.Server) != q.Get("server") ||
+			q.Get("host") != "" && !touches(m, cloud.HostName(q.Get("host"))) || !statusMatches(m.Status, q.Get("status"))
 	})
 	slices.SortFunc(found, func(a, b *cloud.Migration) int { return b.Number - a.Number })
 	found, more, err := openstack.Slice(found, page, func(m *cloud.Migration) string { return string(m.ID) })

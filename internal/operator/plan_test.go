@@ -93,21 +93,21 @@ func TestPlanExpectsWhatTheLastMovesTook(t *testing.T) {
 	}
 }
 
-// moved makes a completed block migration for estimates.
-func moved(server cloud.ServerID, rate int64, elapsed, took time.Duration) *cloud.Migration {
-	return &cloud.Migration{Server: server, Kind: cloud.MigrateBlock, Status: cloud.MigrationCompleted, Created: epoch, Finished: epoch.Add(took),
+// moved makes a completed block migration of server s for estimates.
+func moved(rate int64, elapsed, took time.Duration) *cloud.Migration {
+	return &cloud.Migration{Server: "s", Kind: cloud.MigrateBlock, Status: cloud.MigrationCompleted, Created: epoch, Finished: epoch.Add(took),
 		Totals: &cloud.MigrationStats{MemoryProcessed: rate * int64(elapsed/time.Second), Elapsed: elapsed, Downtime: time.Duration(rate)}}
 }
 
 func TestEstimateIgnoresMovesThatSayNothing(t *testing.T) {
 	s := &cloud.Server{ID: "s", Flavor: cloud.Flavor{RAMMiB: 1}}
-	failed := moved("s", 10, time.Second, time.Second)
+	failed := moved(10, time.Second, time.Second)
 	failed.Status = cloud.MigrationFailed
-	bare := moved("s", 10, time.Second, time.Second)
+	bare := moved(10, time.Second, time.Second)
 	bare.Totals = nil
-	shared := moved("s", 10, time.Second, time.Second)
+	shared := moved(10, time.Second, time.Second)
 	shared.Kind = cloud.MigrateShared
-	instant := moved("s", 10, 0, time.Second)
+	instant := moved(10, 0, time.Second)
 	for name, m := range map[string]*cloud.Migration{"failed": failed, "without totals": bare, "of another kind": shared, "without duration": instant} {
 		if e := estimate(s, cloud.MigrateBlock, []*cloud.Migration{m}); e.Basis != BasisNone || e.Moves != 0 {
 			t.Errorf("a move %s counted: %+v", name, e)
@@ -119,7 +119,7 @@ func TestEstimateIsTheMedianOfABoundedHistory(t *testing.T) {
 	s := &cloud.Server{ID: "s", Flavor: cloud.Flavor{RAMMiB: 1}}
 	var history []*cloud.Migration
 	for _, rate := range []int64{300, 100, 200, 900, 150, 1, 1, 1, 1, 1, 1} { // the last six are too old to count
-		history = append(history, moved("s", rate, time.Second, 2*time.Second))
+		history = append(history, moved(rate, time.Second, 2*time.Second))
 	}
 	e := estimate(s, cloud.MigrateBlock, history)
 	if e.Moves != ownMovesMax || *e.BytesPerSecond != 200 || e.MemoryBytes != 200 || *e.Seconds != 2 || *e.DowntimeSeconds != (200*time.Nanosecond).Seconds() {
