@@ -44,13 +44,18 @@ func TestAServerIsBootedMovedStoppedStartedAndDeleted(t *testing.T) {
 	w.sound()
 	w.until("the steps of the move are on record", func(v store.View) bool {
 		a, ok := store.Lookup(v, tables.Actions, tables.ActionKey("s1", "req-move-m1"))
-		var names []string
+		if !ok {
+			return false
+		}
+		source, target := w.migration(m).Source, w.migration(m).Target
+		var done []string
 		for _, e := range a.Events {
 			if e.Result == "Success" {
-				names = append(names, e.Name)
+				done = append(done, e.Name+" on "+string(e.Host))
 			}
 		}
-		return ok && slices.Contains(names, "migrate_prepare_target") && slices.Contains(names, "migrate_release_source") && len(w.migration(m).Phases) >= 6
+		return slices.Contains(done, "migrate_prepare_target on "+string(target)) && slices.Contains(done, "migrate_release_source on "+string(source)) &&
+			len(w.migration(m).Phases) >= 6
 	})
 }
 

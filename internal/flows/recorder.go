@@ -55,13 +55,15 @@ func (r *Recorder) noteEvent(e workflow.Event) {
 	if err := json.Unmarshal(e.Run.Args, &intent); err != nil || intent.ID == "" || e.Step == finishStep {
 		return
 	}
+	ev := eventOf(e)
+	ev.Host = r.hostOf(intent, e.Step)
 	r.mu.Lock()
 	n := r.notes[intent.ID]
 	if n == nil {
 		n = &note{intent: intent}
 		r.notes[intent.ID] = n
 	}
-	n.events = merge(n.events, eventOf(e))
+	n.events = merge(n.events, ev)
 	if !e.Ended.IsZero() && intent.Migration != "" {
 		n.phases = append(n.phases, phaseOf(e))
 	}
@@ -70,6 +72,22 @@ func (r *Recorder) noteEvent(e workflow.Event) {
 	case r.wake <- struct{}{}:
 	default:
 	}
+}
+
+// hostOf is the host a step works on, as far as it is known when the step begins or ends: a move's target for the steps named so and its
+// source for the others, else the host the server is on.
+func (r *Recorder) hostOf(intent cloud.Intent, step string) cloud.HostName {
+	v := r.records.View()
+	if m, ok := store.Lookup(v, tables.Migrations, intent.Migration); ok {
+		if strings.HasSuffix(step, "-target") {
+			return m.Target
+		}
+		return m.Source
+	}
+	if s, ok := store.Lookup(v, serversTable, intent.Server); ok {
+		return s.Host
+	}
+	return ""
 }
 
 // eventName is "flow_step" in Nova's manner; an undo says so.
@@ -109,6 +127,9 @@ func merge(events []cloud.ActionEvent, ev cloud.ActionEvent) []cloud.ActionEvent
 	for i := range events {
 		if events[i].Name == ev.Name && events[i].Started.Equal(ev.Started) {
 			if !ev.Finished.IsZero() {
+				if ev.Host == "" {
+					ev.Host = events[i].Host // the step removed the record that names it
+				}
 				events[i] = ev
 			}
 			return events
