@@ -143,7 +143,7 @@ func (s *server) makeControl(name string) {
 		},
 		Budget:        control.Budget{Outbound: m.OutboundMax, Inbound: m.InboundMax, Cluster: m.ClusterMax},
 		TimeoutPerGiB: m.TimeoutPerGiB, ForceOnTimeout: m.TimeoutAction == "force_complete",
-		StopGrace: s.config.Server.StopGrace, GravesMax: s.config.Server.GravesMax, Logger: s.log,
+		StopGrace: s.config.Server.StopGrace, GravesMax: s.config.Server.GravesMax, Logger: s.log, While: s.serveAgents,
 	})
 }
 

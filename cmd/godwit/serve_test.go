@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"os"
@@ -127,10 +128,14 @@ func TestAServerStartsServesAndStopsWhole(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := config.Default()
-	c.Server.APIListen, c.Server.AgentListen = l.Addr().String(), "127.0.0.1:0"
+	agents, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Server.APIListen, c.Server.AgentListen = l.Addr().String(), agents.Addr().String()
 	c.Server.DataDir, c.Server.JoinTokenFile = dir, filepath.Join(dir, "token")
 	c.Server.LogLevel, c.Server.ShutdownTimeout = "error", time.Second
-	if err := l.Close(); err != nil { // free the port for the server
+	if err := errors.Join(l.Close(), agents.Close()); err != nil { // free the ports for the server
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
@@ -141,6 +146,9 @@ func TestAServerStartsServesAndStopsWhole(t *testing.T) {
 	url := "http://" + c.Server.APIListen
 	if err := answers(wait, url+"/healthz"); err != nil {
 		t.Fatal(err)
+	}
+	if err := accepts(wait, c.Server.AgentListen); err != nil {
+		t.Errorf("nobody accepts agents: %v", err)
 	}
 	for path, want := range map[string]int{"/": 200, "/compute/v2.1/servers": 401, "/godwit/v1/hosts": 401, "/metrics": 200, "/nothing": 404} {
 		resp, err := http.Get(url + path)
@@ -163,6 +171,23 @@ func TestAServerStartsServesAndStopsWhole(t *testing.T) {
 		}
 	case <-wait.Done():
 		t.Fatal("the server does not stop")
+	}
+}
+
+// accepts waits until somebody listens at the address.
+func accepts(ctx context.Context, address string) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+		if err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return err
+		}
 	}
 }
 
