@@ -53,11 +53,23 @@ func (b *logBuffer) take() string {
 }
 
 func newBench(t *testing.T) *bench {
-	b := &bench{Lab: labtest.Bare(t, 2), t: t, agents: map[string]*agentProc{}, agentLog: &logBuffer{}}
-	b.image = filepath.Join(t.TempDir(), "image")
-	if err := os.WriteFile(b.image, imageData, 0o644); err != nil {
+	t.Helper()
+	image := filepath.Join(t.TempDir(), "image")
+	if err := os.WriteFile(image, imageData, 0o644); err != nil {
 		t.Fatal(err)
 	}
+	return newBenchOf(t, image)
+}
+
+// newBenchOf makes a bench whose guests boot from an image file.
+func newBenchOf(t *testing.T, image string) *bench {
+	t.Helper()
+	b := &bench{Lab: labtest.Bare(t, 2), t: t, image: image, agents: map[string]*agentProc{}, agentLog: &logBuffer{}}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(b.agentLog.take())
+		}
+	})
 	for _, h := range []string{host1, host2} {
 		b.agents[h] = b.startAgent(h)
 	}

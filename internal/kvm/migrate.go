@@ -54,6 +54,8 @@ func (m Move) params() []libvirt.TypedParam {
 	ps := []libvirt.TypedParam{
 		textParam(libvirt.MigrateParamURI, "tcp://"+bracketed(m.TargetAddress)),
 		textParam(libvirt.MigrateParamListenAddress, m.TargetAddress),
+		// Said explicitly, because libvirt 9.0 forgets it for disks when memory goes over parallel connections.
+		textParam(libvirt.MigrateParamTLSDestination, m.TargetAddress),
 	}
 	for _, d := range m.CopyDisks {
 		ps = append(ps, textParam(libvirt.MigrateParamMigrateDisks, d))
