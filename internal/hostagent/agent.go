@@ -170,13 +170,14 @@ func (a *Agent) shut() {
 
 // pump hands libvirt's notices to the loops.
 func (a *Agent) pump() {
-	for {
+	for first := true; ; {
 		batch, err := a.hv.Notices(a.life)
 		if err != nil {
 			return
 		}
 		if batch.Resync {
-			a.resync()
+			a.resync(first)
+			first = false
 		}
 		for id, n := range batch.Domains {
 			a.notify(id, n)
@@ -184,13 +185,16 @@ func (a *Agent) pump() {
 	}
 }
 
-// resync has every server looked at: those in the journal and those libvirt has.
-func (a *Agent) resync() {
+// resync has every server looked at: those in the journal and those libvirt has. Unless it is the first time, libvirtd has been away.
+func (a *Agent) resync(first bool) {
 	a.mu.Lock()
 	a.fixed = nil // libvirt or QEMU may be another version now
 	known := make([]cloud.ServerID, 0, len(a.vms))
-	for id := range a.vms {
+	for id, v := range a.vms {
 		known = append(known, id)
+		if !first {
+			v.distrust()
+		}
 	}
 	a.mu.Unlock()
 	for _, id := range known {

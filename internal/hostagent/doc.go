@@ -40,6 +40,10 @@
 // journal and attaches: it watches the job until it is gone and then judges by what is there, exactly as it judges after a call to libvirt that
 // failed (settle). Three answers are possible, and the third, unknown, is an honest one: both hosts must be asked then.
 //
+// libvirt itself can let a guest run twice: when the target's libvirtd dies after it let the CPUs run and before the source has heard so, the source
+// resumes. So when libvirtd comes back under an agent to which a server was arriving, and the server runs, it is paused until Adopt says that
+// this is the one; Discard removes a paused arrival.
+//
 // If the agent dies between an effect and its record, the repeat of the call finds the effect and records it. Records are written before
 // effects that would be dangerous to forget: the generation before anything, the role incoming before there is a disk that libvirt may
 // fill, the role departing before the migration begins.

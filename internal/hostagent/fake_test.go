@@ -27,6 +27,28 @@ func TestAgentConformsOnFakeHosts(t *testing.T) {
 	inEach(t, func(t *testing.T) world { return newFakeWorld(t) })
 }
 
+func TestAGuestThatLibvirtLetRunTwiceIsStoppedOnTheTarget(t *testing.T) {
+	for name, sourceKeepsIt := range map[string]bool{"the source keeps it": true, "the target gets it": false} {
+		t.Run(name, func(t *testing.T) {
+			w := newFakeWorld(t)
+			s := newServer(t, w)
+			s.boot(host1, true)
+			answers := s.beginSlowMove(t.Name())
+			w.hosts[host1].libvirt.CompleteTwice(s.id)
+			w.hosts[host2].libvirt.StartDaemon()
+			s.awaitOutcome(answers, hostpb.MigrateOutcome_MIGRATE_OUTCOME_FAILED)
+			s.eventually(host2, hostpb.DomainState_DOMAIN_STATE_PAUSED)
+			if sourceKeepsIt {
+				s.stayedHome()
+				return
+			}
+			w.killQEMU(host1, s.id) // the source's copy is gone, say
+			must[*hostpb.ServerState](t, "adopt")(w.agent(host2).Adopt(t.Context(), &hostpb.AdoptRequest{Call: s.call(), Spec: s.spec}))
+			s.expect(host2, hostpb.DomainState_DOMAIN_STATE_RUNNING)
+		})
+	}
+}
+
 // fakeWorld is two fake hosts with real disks and agents in this process.
 type fakeWorld struct {
 	t     *testing.T

@@ -36,6 +36,7 @@ func TestOutcomeIsJudgedByWhatIsThere(t *testing.T) {
 		{"it left although somebody asked for the end", kvm.Shutoff, "migrated", moveRecord{Abort: true}, nil, judgement{outcome: completed}},
 		{"it stands still at the switch", kvm.Paused, "migration", moveRecord{}, lost, judgement{outcome: open}},
 		{"its memory is on two hosts", kvm.Paused, "postcopy", moveRecord{}, lost, judgement{outcome: open}},
+		{"post-copy broke", kvm.Paused, "postcopy failed", moveRecord{}, lost, judgement{outcome: open}},
 		{"we paused it", kvm.Paused, "user", moveRecord{Suspended: true}, lost, judgement{resume: true}},
 		{"its owner had paused it", kvm.Paused, "user", moveRecord{}, lost, judgement{outcome: failed}},
 		{"it crashed on the way", kvm.Crashed, "crashed", moveRecord{}, lost, judgement{outcome: failed}},

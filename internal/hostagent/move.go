@@ -3,6 +3,7 @@ package hostagent
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -235,7 +236,7 @@ func judge(s kvm.State, m moveRecord, callErr error) judgement {
 		return stayed()
 	case kvm.Paused:
 		switch {
-		case s.Reason == kvm.ReasonMigration || s.Reason == kvm.ReasonPostcopy:
+		case s.Reason == kvm.ReasonMigration || strings.HasPrefix(s.Reason, kvm.ReasonPostcopy):
 			return judgement{} // the CPUs may run on the target: only both hosts together can tell
 		case m.Suspended:
 			return judgement{resume: true}
@@ -267,6 +268,9 @@ func (v *vm) concludeMove(e *ending) {
 	close(e.move.done)
 	v.log.Info("migration ended", "migration", e.move.id, "outcome", e.outcome, "reason", e.reason, "took", time.Since(v.rec.Move.Began),
 		"downtime", e.stats.Downtime)
+	if v.rec.Move.stayed() {
+		v.announce() // the target may have told the network that the guest is there
+	}
 	if err := v.save(func(*record) {}); err != nil {
 		v.log.Error("outcome not in the journal", "error", err)
 	}

@@ -48,12 +48,12 @@ func (a *Agent) restoreNetworks(records []record) {
 	}
 }
 
-// guestOf is what a guest may know of itself.
+// guestOf is what a guest may know of itself. The password is for the first boot's config drive alone.
 func guestOf(spec *hostpb.ServerSpec) metadata.Server {
 	guest := metadata.Server{
 		UUID: spec.GetServerId(), Name: spec.GetName(), Hostname: spec.GetHostname(), ProjectID: spec.GetProjectId(),
 		ReservationID: spec.GetReservationId(), AvailabilityZone: spec.GetAvailabilityZone(), FlavorName: spec.GetFlavorName(),
-		ImageID: spec.GetImageId(), KeyName: spec.GetKeyName(), PublicKey: spec.GetPublicKey(), AdminPass: spec.GetAdminPass(),
+		ImageID: spec.GetImageId(), KeyName: spec.GetKeyName(), PublicKey: spec.GetPublicKey(),
 		LaunchIndex: spec.GetLaunchIndex(), Meta: spec.GetMetadata(),
 	}
 	if data := spec.GetUserData(); len(data) > 0 {

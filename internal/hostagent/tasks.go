@@ -37,6 +37,7 @@ func (v *vm) prepare(ctx context.Context, spec *hostpb.ServerSpec, incoming bool
 		return err
 	}
 	v.announced = false
+	v.takeDoubt()
 	if err := v.prepareDisks(ctx, spec, incoming); err != nil {
 		return err
 	}
@@ -60,6 +61,7 @@ func (v *vm) prepareDisks(ctx context.Context, spec *hostpb.ServerSpec, incoming
 		return nil
 	}
 	guest := guestOf(spec)
+	guest.AdminPass = spec.GetAdminPass()
 	return v.a.o.Disk.WriteConfig(v.id, metadata.Files(&guest))
 }
 
@@ -226,17 +228,23 @@ func (v *vm) adopt(ctx context.Context, req *hostpb.AdoptRequest) error {
 	if !v.a.o.Disk.Present(v.id) {
 		return cloud.Errorf(cloud.KindNotFound, "it has no disk on this host")
 	}
-	first := v.rec.Role != RoleResident
-	if err := v.keep(req.GetSpec(), func(r *record) { r.Role = RoleResident }); err != nil {
-		return err
+	arrived := v.rec.Role != RoleResident
+	if len(req.GetConsole()) > 0 && arrived { // a repeat's history would hold what has been printed here
+		if err := v.a.o.Disk.SetPast(v.id, req.GetConsole()); err != nil {
+			return err
+		}
 	}
 	if err := v.a.o.Disk.Claim(v.id); err != nil {
 		return err
 	}
-	if len(req.GetConsole()) > 0 && first { // a repeat's history would hold what has been printed here
-		if err := v.a.o.Disk.SetPast(v.id, req.GetConsole()); err != nil {
+	if err := v.keep(req.GetSpec(), func(r *record) { r.Role = RoleResident }); err != nil {
+		return err
+	}
+	if s.Run == kvm.Paused && v.takeDoubt() {
+		if err := v.a.hv.Resume(ctx, v.id); err != nil {
 			return err
 		}
+		s.Run = kvm.Running
 	}
 	machine := kvm.MachineDefault
 	if desc, err := v.a.hv.Describe(ctx, v.id); err == nil && desc.Machine != "" {
@@ -255,6 +263,15 @@ func (v *vm) adopt(ctx context.Context, req *hostpb.AdoptRequest) error {
 		v.announce()
 	}
 	return nil
+}
+
+// takeDoubt reports whether arrive stopped the server, and forgets it.
+func (v *vm) takeDoubt() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	doubted := v.doubted
+	v.doubted = false
+	return doubted
 }
 
 // discard removes all there is of the server, except CPUs that run unless destroyRunning.

@@ -27,6 +27,7 @@ type vm struct {
 	gate    Gate       // guarded by mu
 	notices kvm.Notice // not yet looked at; guarded by mu
 	ended   *ending    // of the migration that just ended; guarded by mu
+	doubted bool       // libvirtd was away while the server was incoming; guarded by mu
 	rec     record     // what is, or is about to be, in the journal
 	move    *move      // the migration that is leaving, nil when there is none
 
@@ -202,6 +203,13 @@ func (v *vm) forgettable() bool {
 	return (v.rec.Role == RoleNone || v.rec.Role == RoleGone) && v.gate.Idle() && v.notices == 0 && v.ended == nil && len(v.bell) == 0
 }
 
+// distrust notes that libvirtd was away. If the server was arriving, the source's libvirt may have lost its answer and taken the guest back.
+func (v *vm) distrust() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.doubted = v.rec.Role == RoleIncoming
+}
+
 // notify adds notices and wakes the loop.
 func (v *vm) notify(n kvm.Notice) {
 	v.mu.Lock()
@@ -248,13 +256,36 @@ func (v *vm) observe() {
 		v.log.Warn("state unknown", "error", err) // a resync follows libvirtd's return
 		return
 	}
-	if v.rec.Role == RoleIncoming && s.Run == kvm.Running && !v.announced {
-		v.announce()
+	if v.rec.Role == RoleIncoming && s.Run == kvm.Running {
+		s = v.arrive(ctx, s)
 	}
 	if v.rec.Role == RoleDeparting && v.move == nil {
 		v.judgeLate(s)
 	}
 	v.a.o.Outbox.PutObservation(v.a.wireState(v, s))
+}
+
+// arrive takes note of an incoming server whose CPUs run. If libvirtd died meanwhile, the other one may have resumed the guest too, so this one is
+// stopped until Adopt says that it is the one: a pause in a rare case, against two copies in a rarer one.
+func (v *vm) arrive(ctx context.Context, s kvm.State) kvm.State {
+	v.mu.Lock()
+	doubted := v.doubted
+	v.mu.Unlock()
+	if !doubted {
+		if !v.announced {
+			v.announce()
+		}
+		return s
+	}
+	v.log.Warn("arrived while libvirtd was away: stopped until it is adopted")
+	if err := v.a.hv.Suspend(ctx, v.id); err != nil {
+		v.log.Error("not stopped", "error", err)
+		return s
+	}
+	if now, err := v.state(ctx); err == nil {
+		s = now
+	}
+	return s
 }
 
 // judgeLate takes note of how a migration ended whose end could not be told at the time.

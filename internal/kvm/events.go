@@ -16,7 +16,7 @@ type Notice uint16
 
 // The notices.
 const (
-	// Changed: its state may have changed. Set with every other notice but Iterated.
+	// Changed: its state may have changed. Set with every other notice.
 	Changed Notice = 1 << iota
 	// Resumed: its CPUs began to run, by boot, migration or un-pause.
 	Resumed
@@ -30,11 +30,11 @@ const (
 	Rebooted
 	// DiskFailed: a disk returned an error.
 	DiskFailed
-	// Iterated: a migration began another pass over memory.
-	Iterated
+	// PostCopied: its CPUs stopped here because post-copy lets them run on another host, which fetches the rest of the memory from here.
+	PostCopied
 )
 
-var noticeNames = []string{"changed", "resumed", "arrived", "departed", "stopped", "rebooted", "disk-failed", "iterated"}
+var noticeNames = []string{"changed", "resumed", "arrived", "departed", "stopped", "rebooted", "disk-failed", "post-copied"}
 
 // Has reports whether all of want are in n.
 func (n Notice) Has(want Notice) bool { return n&want == want }
@@ -113,7 +113,7 @@ func (s streams) wait() { s.wg.Wait() }
 
 // subscribed are the events a session asks for.
 var subscribed = []libvirt.DomainEventID{
-	libvirt.DomainEventIDLifecycle, libvirt.DomainEventIDReboot, libvirt.DomainEventIDIoErrorReason, libvirt.DomainEventIDMigrationIteration,
+	libvirt.DomainEventIDLifecycle, libvirt.DomainEventIDReboot, libvirt.DomainEventIDIoErrorReason,
 }
 
 // subscribe starts a carrier for each subscribed event. They end when the link does.
@@ -145,8 +145,6 @@ func (c *Conn) carry(event any) {
 	case *libvirt.DomainEventCallbackIOErrorReasonMsg:
 		c.log.Error("disk error", "domain", ev.Msg.Dom.Name, "disk", ev.Msg.DevAlias, "path", ev.Msg.SrcPath, "reason", ev.Msg.Reason)
 		c.note(ev.Msg.Dom, Changed|DiskFailed)
-	case *libvirt.DomainEventCallbackMigrationIterationMsg:
-		c.note(ev.Dom, Iterated)
 	}
 }
 
@@ -167,6 +165,11 @@ func lifecycleNotice(event, detail int32) Notice {
 			return Changed | Resumed | Arrived
 		}
 		return Changed | Resumed
+	case libvirt.DomainEventSuspended:
+		switch libvirt.DomainEventSuspendedDetailType(detail) {
+		case libvirt.DomainEventSuspendedPostcopy, libvirt.DomainEventSuspendedPostcopyFailed:
+			return Changed | PostCopied
+		}
 	case libvirt.DomainEventStopped:
 		if libvirt.DomainEventStoppedDetailType(detail) == libvirt.DomainEventStoppedMigrated {
 			return Changed | Departed

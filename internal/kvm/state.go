@@ -39,6 +39,8 @@ const (
 	ReasonMigrated  = "migrated"  // Running: came from, Shutoff: left for another host
 	ReasonMigration = "migration" // Paused: in the switch-over, or after one whose end libvirtd missed
 	ReasonPostcopy  = "postcopy"  // Paused or Running with memory still on the other side
+	// ReasonPostcopyFailed: Paused or Running with memory on the other side that will never come by itself.
+	ReasonPostcopyFailed = "postcopy failed"
 )
 
 // State is the truth about a domain at the time it was asked.
@@ -59,9 +61,9 @@ func (s State) HasProcess() bool {
 
 var reasons = map[libvirt.DomainState][]string{
 	libvirt.DomainRunning: {"unknown", "booted", ReasonMigrated, "restored", "from snapshot", "unpaused", "migration cancelled",
-		"save cancelled", "wakeup", "crashed", ReasonPostcopy, "postcopy failed"},
+		"save cancelled", "wakeup", "crashed", ReasonPostcopy, ReasonPostcopyFailed},
 	libvirt.DomainPaused: {"unknown", "user", ReasonMigration, "save", "dump", "io error", "watchdog", "from snapshot", "shutting down",
-		"snapshot", "crashed", "starting up", ReasonPostcopy, "postcopy failed", "api error"},
+		"snapshot", "crashed", "starting up", ReasonPostcopy, ReasonPostcopyFailed, "api error"},
 	libvirt.DomainShutoff: {"unknown", "shutdown", "destroyed", "crashed", ReasonMigrated, "saved", "failed", "from snapshot", "daemon"},
 	libvirt.DomainCrashed: {"unknown", "panicked"},
 }
@@ -103,10 +105,10 @@ func runOf(state libvirt.DomainState, reason string, j job) Run {
 		return Running // even while the rest of its memory arrives by post-copy: its CPUs run here
 	case libvirt.DomainPaused:
 		switch {
+		case reason == ReasonPostcopy || reason == ReasonPostcopyFailed:
+			return Paused // its CPUs have run on the target, whatever the job says
 		case j == jobIn:
 			return Incoming
-		case j == jobOut && reason == ReasonPostcopy:
-			return Paused // its CPUs already run on the target
 		case j == jobOut:
 			return Outgoing
 		}

@@ -120,6 +120,23 @@ func (m *migration) completeLocked() {
 	m.source.noteLocked(id, kvm.Changed|kvm.Departed)
 }
 
+// CompleteTwice ends the domain's migration the way libvirt does when the target's libvirtd dies between letting the CPUs run and saying so: the
+// guest runs on the target, and the source, which heard nothing, lets it run on too. The target's libvirtd is left dead.
+func (h *Host) CompleteTwice(id cloud.ServerID) {
+	h.fleet.set(func() {
+		p := procOf(h, id)
+		if p == nil || p.out == nil {
+			panic("kvmtest: no migration to complete")
+		}
+		m := p.out
+		m.target.up = false
+		arrived := m.targetProc()
+		arrived.in, arrived.running, arrived.reason = nil, true, kvm.ReasonMigrated
+		m.target.domains[id].defined = &arrived.domain
+		p.out, m.ended, m.err = nil, true, cloud.Errorf(cloud.KindUnavailable, "fake: connection to the target lost")
+	})
+}
+
 // AbortJob is kvm.Conn.AbortJob.
 func (h *Host) AbortJob(ctx context.Context, id cloud.ServerID) error {
 	return h.onProcess(ctx, id, func(_ *domain, p *proc) error {
