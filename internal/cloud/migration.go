@@ -113,5 +113,6 @@ type MigrationProgress struct {
 	Server    ServerID       `json:"server"`
 	Stats     MigrationStats `json:"stats"`
 	Seq       int64          `json:"seq"`
+	PostCopy  bool           `json:"post_copy,omitempty"` // post-copy has begun: neither host alone has the guest
 	At        time.Time      `json:"at"`
 }

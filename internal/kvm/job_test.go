@@ -140,7 +140,7 @@ func TestMoveAsksLibvirtForWhatItSays(t *testing.T) {
 		t.Errorf("uri %s", m.targetURI())
 	}
 	got := decodeParams(m.params())
-	if got["migrate_uri"] != "tcp://[2001:db8::7]" || got["migrate_disks"] != "vda" || got.integer("bandwidth") != 5 || got.integer("parallel.connections") != 2 {
+	if got["migrate_uri"] != "tcp://[2001:db8::7]" || got["migrate_disks"] != "vda" || got.integer("bandwidth") != 5 || got.integer("bandwidth.postcopy") != 5 || got.integer("parallel.connections") != 2 {
 		t.Errorf("parameters %v", got)
 	}
 	shared := Move{ID: testID, TargetAddress: "192.0.2.1", Shallow: true}

@@ -63,6 +63,9 @@ func (m Move) params() []libvirt.TypedParam {
 	if m.BandwidthMax > 0 {
 		mebiPerSecond := uint64(max(m.BandwidthMax/mebi, 1)) // libvirt's unit; a limit below 1 MiB/s would never converge
 		ps = append(ps, libvirt.TypedParam{Field: libvirt.MigrateParamBandwidth, Value: *libvirt.NewTypedParamValueUllong(mebiPerSecond)})
+		if m.PostCopy { // a limit of its own, on what is sent ahead; pages that the guest waits for come at once
+			ps = append(ps, libvirt.TypedParam{Field: libvirt.MigrateParamBandwidthPostcopy, Value: *libvirt.NewTypedParamValueUllong(mebiPerSecond)})
+		}
 	}
 	if m.Parallel > 1 {
 		ps = append(ps, libvirt.TypedParam{Field: libvirt.MigrateParamParallelConnections, Value: *libvirt.NewTypedParamValueInt(int32(m.Parallel))})
@@ -114,11 +117,4 @@ func (c *Conn) AbortJob(ctx context.Context, id cloud.ServerID) error {
 // has the guest.
 func (c *Conn) StartPostCopy(ctx context.Context, id cloud.ServerID) error {
 	return c.onDomain(ctx, "start post-copy", id, func(l *libvirt.Libvirt, d libvirt.Domain) error { return l.DomainMigrateStartPostCopy(d, 0) })
-}
-
-// SetDowntimeMax changes the longest downtime QEMU may accept, also while a migration runs.
-func (c *Conn) SetDowntimeMax(ctx context.Context, id cloud.ServerID, longest time.Duration) error {
-	return c.onDomain(ctx, "set downtime", id, func(l *libvirt.Libvirt, d libvirt.Domain) error {
-		return l.DomainMigrateSetMaxDowntime(d, uint64(max(longest.Milliseconds(), 1)), 0)
-	})
 }

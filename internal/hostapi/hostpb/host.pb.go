@@ -98,6 +98,56 @@ func (DomainState) EnumDescriptor() ([]byte, []int) {
 	return file_host_proto_rawDescGZIP(), []int{0}
 }
 
+// PostCopy says whether a server's memory is on two hosts: its CPUs run on the target of a live migration and fetch memory from the source.
+type PostCopy int32
+
+const (
+	PostCopy_POST_COPY_NONE   PostCopy = 0
+	PostCopy_POST_COPY_ACTIVE PostCopy = 1 // neither host alone has the guest; it cannot be aborted
+	PostCopy_POST_COPY_BROKEN PostCopy = 2 // it broke off: the guest's memory is whole on neither host, and its newest disk is on the target
+)
+
+// Enum value maps for PostCopy.
+var (
+	PostCopy_name = map[int32]string{
+		0: "POST_COPY_NONE",
+		1: "POST_COPY_ACTIVE",
+		2: "POST_COPY_BROKEN",
+	}
+	PostCopy_value = map[string]int32{
+		"POST_COPY_NONE":   0,
+		"POST_COPY_ACTIVE": 1,
+		"POST_COPY_BROKEN": 2,
+	}
+)
+
+func (x PostCopy) Enum() *PostCopy {
+	p := new(PostCopy)
+	*p = x
+	return p
+}
+
+func (x PostCopy) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PostCopy) Descriptor() protoreflect.EnumDescriptor {
+	return file_host_proto_enumTypes[1].Descriptor()
+}
+
+func (PostCopy) Type() protoreflect.EnumType {
+	return &file_host_proto_enumTypes[1]
+}
+
+func (x PostCopy) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PostCopy.Descriptor instead.
+func (PostCopy) EnumDescriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{1}
+}
+
 type MigrateOutcome int32
 
 const (
@@ -106,6 +156,7 @@ const (
 	MigrateOutcome_MIGRATE_OUTCOME_FAILED      MigrateOutcome = 2 // still runs on the source
 	MigrateOutcome_MIGRATE_OUTCOME_CANCELLED   MigrateOutcome = 3 // by request; still runs on the source
 	MigrateOutcome_MIGRATE_OUTCOME_UNKNOWN     MigrateOutcome = 4 // this host cannot tell: inspect both
+	MigrateOutcome_MIGRATE_OUTCOME_BROKEN      MigrateOutcome = 5 // post-copy broke off as far as this host knows (see PostCopy): never to run on the source again
 )
 
 // Enum value maps for MigrateOutcome.
@@ -116,6 +167,7 @@ var (
 		2: "MIGRATE_OUTCOME_FAILED",
 		3: "MIGRATE_OUTCOME_CANCELLED",
 		4: "MIGRATE_OUTCOME_UNKNOWN",
+		5: "MIGRATE_OUTCOME_BROKEN",
 	}
 	MigrateOutcome_value = map[string]int32{
 		"MIGRATE_OUTCOME_UNSPECIFIED": 0,
@@ -123,6 +175,7 @@ var (
 		"MIGRATE_OUTCOME_FAILED":      2,
 		"MIGRATE_OUTCOME_CANCELLED":   3,
 		"MIGRATE_OUTCOME_UNKNOWN":     4,
+		"MIGRATE_OUTCOME_BROKEN":      5,
 	}
 )
 
@@ -137,11 +190,11 @@ func (x MigrateOutcome) String() string {
 }
 
 func (MigrateOutcome) Descriptor() protoreflect.EnumDescriptor {
-	return file_host_proto_enumTypes[1].Descriptor()
+	return file_host_proto_enumTypes[2].Descriptor()
 }
 
 func (MigrateOutcome) Type() protoreflect.EnumType {
-	return &file_host_proto_enumTypes[1]
+	return &file_host_proto_enumTypes[2]
 }
 
 func (x MigrateOutcome) Number() protoreflect.EnumNumber {
@@ -150,7 +203,7 @@ func (x MigrateOutcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MigrateOutcome.Descriptor instead.
 func (MigrateOutcome) EnumDescriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{1}
+	return file_host_proto_rawDescGZIP(), []int{2}
 }
 
 type Call struct {
@@ -516,6 +569,7 @@ type ServerState struct {
 	Seq              int64                  `protobuf:"varint,7,opt,name=seq,proto3" json:"seq,omitempty"`                                                                                      // of the observation
 	MigrationId      string                 `protobuf:"bytes,8,opt,name=migration_id,json=migrationId,proto3" json:"migration_id,omitempty"`                                                    // last outgoing migration this host performed or performs
 	MigrationOutcome MigrateOutcome         `protobuf:"varint,9,opt,name=migration_outcome,json=migrationOutcome,proto3,enum=godwit.host.v1.MigrateOutcome" json:"migration_outcome,omitempty"` // its outcome
+	PostCopy         PostCopy               `protobuf:"varint,10,opt,name=post_copy,json=postCopy,proto3,enum=godwit.host.v1.PostCopy" json:"post_copy,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -611,6 +665,13 @@ func (x *ServerState) GetMigrationOutcome() MigrateOutcome {
 		return x.MigrationOutcome
 	}
 	return MigrateOutcome_MIGRATE_OUTCOME_UNSPECIFIED
+}
+
+func (x *ServerState) GetPostCopy() PostCopy {
+	if x != nil {
+		return x.PostCopy
+	}
+	return PostCopy_POST_COPY_NONE
 }
 
 // ServerSpec is all that a host must know to run a server.
@@ -2806,6 +2867,7 @@ type MigrationUpdate struct {
 	ServerId      string                 `protobuf:"bytes,2,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
 	Stats         *MigrationStats        `protobuf:"bytes,3,opt,name=stats,proto3" json:"stats,omitempty"`
 	Seq           int64                  `protobuf:"varint,4,opt,name=seq,proto3" json:"seq,omitempty"`
+	PostCopy      bool                   `protobuf:"varint,5,opt,name=post_copy,json=postCopy,proto3" json:"post_copy,omitempty"` // post-copy has begun
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2866,6 +2928,13 @@ func (x *MigrationUpdate) GetSeq() int64 {
 		return x.Seq
 	}
 	return 0
+}
+
+func (x *MigrationUpdate) GetPostCopy() bool {
+	if x != nil {
+		return x.PostCopy
+	}
+	return false
 }
 
 type HostNotice struct {
@@ -3142,7 +3211,7 @@ const file_host_proto_rawDesc = "" +
 	"\x04load\x18\x15 \x03(\x01R\x04load\x12%\n" +
 	"\x0euptime_seconds\x18\x16 \x01(\x03R\ruptimeSeconds\"-\n" +
 	"\x0eInspectRequest\x12\x1b\n" +
-	"\tserver_id\x18\x01 \x01(\tR\bserverId\"\xd4\x02\n" +
+	"\tserver_id\x18\x01 \x01(\tR\bserverId\"\x8b\x03\n" +
 	"\vServerState\x12\x1b\n" +
 	"\tserver_id\x18\x01 \x01(\tR\bserverId\x123\n" +
 	"\x06domain\x18\x02 \x01(\x0e2\x1b.godwit.host.v1.DomainStateR\x06domain\x12\x16\n" +
@@ -3154,7 +3223,9 @@ const file_host_proto_rawDesc = "" +
 	"\x05epoch\x18\x06 \x01(\x03R\x05epoch\x12\x10\n" +
 	"\x03seq\x18\a \x01(\x03R\x03seq\x12!\n" +
 	"\fmigration_id\x18\b \x01(\tR\vmigrationId\x12K\n" +
-	"\x11migration_outcome\x18\t \x01(\x0e2\x1e.godwit.host.v1.MigrateOutcomeR\x10migrationOutcome\"\xd3\x06\n" +
+	"\x11migration_outcome\x18\t \x01(\x0e2\x1e.godwit.host.v1.MigrateOutcomeR\x10migrationOutcome\x125\n" +
+	"\tpost_copy\x18\n" +
+	" \x01(\x0e2\x18.godwit.host.v1.PostCopyR\bpostCopy\"\xd3\x06\n" +
 	"\n" +
 	"ServerSpec\x12\x1b\n" +
 	"\tserver_id\x18\x01 \x01(\tR\bserverId\x12\x12\n" +
@@ -3334,12 +3405,13 @@ const file_host_proto_rawDesc = "" +
 	"\x05event\"M\n" +
 	"\tHeartbeat\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x03R\x03seq\x12.\n" +
-	"\x04sent\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04sent\"\x99\x01\n" +
+	"\x04sent\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04sent\"\xb6\x01\n" +
 	"\x0fMigrationUpdate\x12!\n" +
 	"\fmigration_id\x18\x01 \x01(\tR\vmigrationId\x12\x1b\n" +
 	"\tserver_id\x18\x02 \x01(\tR\bserverId\x124\n" +
 	"\x05stats\x18\x03 \x01(\v2\x1e.godwit.host.v1.MigrationStatsR\x05stats\x12\x10\n" +
-	"\x03seq\x18\x04 \x01(\x03R\x03seq\"\x86\x01\n" +
+	"\x03seq\x18\x04 \x01(\x03R\x03seq\x12\x1b\n" +
+	"\tpost_copy\x18\x05 \x01(\bR\bpostCopy\"\x86\x01\n" +
 	"\n" +
 	"HostNotice\x123\n" +
 	"\awelcome\x18\x01 \x01(\v2\x17.godwit.host.v1.WelcomeH\x00R\awelcome\x129\n" +
@@ -3363,13 +3435,18 @@ const file_host_proto_rawDesc = "" +
 	"\x14DOMAIN_STATE_SHUTOFF\x10\x04\x12\x18\n" +
 	"\x14DOMAIN_STATE_CRASHED\x10\x05\x12\x19\n" +
 	"\x15DOMAIN_STATE_INCOMING\x10\x06\x12\x19\n" +
-	"\x15DOMAIN_STATE_OUTGOING\x10\a*\xa8\x01\n" +
+	"\x15DOMAIN_STATE_OUTGOING\x10\a*J\n" +
+	"\bPostCopy\x12\x12\n" +
+	"\x0ePOST_COPY_NONE\x10\x00\x12\x14\n" +
+	"\x10POST_COPY_ACTIVE\x10\x01\x12\x14\n" +
+	"\x10POST_COPY_BROKEN\x10\x02*\xc4\x01\n" +
 	"\x0eMigrateOutcome\x12\x1f\n" +
 	"\x1bMIGRATE_OUTCOME_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19MIGRATE_OUTCOME_COMPLETED\x10\x01\x12\x1a\n" +
 	"\x16MIGRATE_OUTCOME_FAILED\x10\x02\x12\x1d\n" +
 	"\x19MIGRATE_OUTCOME_CANCELLED\x10\x03\x12\x1b\n" +
-	"\x17MIGRATE_OUTCOME_UNKNOWN\x10\x042\xa5\a\n" +
+	"\x17MIGRATE_OUTCOME_UNKNOWN\x10\x04\x12\x1a\n" +
+	"\x16MIGRATE_OUTCOME_BROKEN\x10\x052\xa5\a\n" +
 	"\x04Host\x12@\n" +
 	"\x05Facts\x12\x1c.godwit.host.v1.FactsRequest\x1a\x19.godwit.host.v1.HostFacts\x12F\n" +
 	"\aInspect\x12\x1e.godwit.host.v1.InspectRequest\x1a\x1b.godwit.host.v1.ServerState\x12G\n" +
@@ -3402,137 +3479,139 @@ func file_host_proto_rawDescGZIP() []byte {
 	return file_host_proto_rawDescData
 }
 
-var file_host_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_host_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_host_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_host_proto_goTypes = []any{
 	(DomainState)(0),              // 0: godwit.host.v1.DomainState
-	(MigrateOutcome)(0),           // 1: godwit.host.v1.MigrateOutcome
-	(*Call)(nil),                  // 2: godwit.host.v1.Call
-	(*FactsRequest)(nil),          // 3: godwit.host.v1.FactsRequest
-	(*HostFacts)(nil),             // 4: godwit.host.v1.HostFacts
-	(*InspectRequest)(nil),        // 5: godwit.host.v1.InspectRequest
-	(*ServerState)(nil),           // 6: godwit.host.v1.ServerState
-	(*ServerSpec)(nil),            // 7: godwit.host.v1.ServerSpec
-	(*RootDisk)(nil),              // 8: godwit.host.v1.RootDisk
-	(*NIC)(nil),                   // 9: godwit.host.v1.NIC
-	(*NICAddress)(nil),            // 10: godwit.host.v1.NICAddress
-	(*StaticRoute)(nil),           // 11: godwit.host.v1.StaticRoute
-	(*SecurityRule)(nil),          // 12: godwit.host.v1.SecurityRule
-	(*PrepareRequest)(nil),        // 13: godwit.host.v1.PrepareRequest
-	(*PrepareReply)(nil),          // 14: godwit.host.v1.PrepareReply
-	(*StartRequest)(nil),          // 15: godwit.host.v1.StartRequest
-	(*StopRequest)(nil),           // 16: godwit.host.v1.StopRequest
-	(*RebootRequest)(nil),         // 17: godwit.host.v1.RebootRequest
-	(*MigrateRequest)(nil),        // 18: godwit.host.v1.MigrateRequest
-	(*MigrateReply)(nil),          // 19: godwit.host.v1.MigrateReply
-	(*MigrationStats)(nil),        // 20: godwit.host.v1.MigrationStats
-	(*SteerRequest)(nil),          // 21: godwit.host.v1.SteerRequest
-	(*SteerReply)(nil),            // 22: godwit.host.v1.SteerReply
-	(*AdoptRequest)(nil),          // 23: godwit.host.v1.AdoptRequest
-	(*DiscardRequest)(nil),        // 24: godwit.host.v1.DiscardRequest
-	(*DiscardReply)(nil),          // 25: godwit.host.v1.DiscardReply
-	(*ConsoleRequest)(nil),        // 26: godwit.host.v1.ConsoleRequest
-	(*ConsoleReply)(nil),          // 27: godwit.host.v1.ConsoleReply
-	(*UpdateRequest)(nil),         // 28: godwit.host.v1.UpdateRequest
-	(*UpdateReply)(nil),           // 29: godwit.host.v1.UpdateReply
-	(*SyncNetworksRequest)(nil),   // 30: godwit.host.v1.SyncNetworksRequest
-	(*TunnelPeer)(nil),            // 31: godwit.host.v1.TunnelPeer
-	(*SyncNetworksReply)(nil),     // 32: godwit.host.v1.SyncNetworksReply
-	(*Bridge)(nil),                // 33: godwit.host.v1.Bridge
-	(*EnrollRequest)(nil),         // 34: godwit.host.v1.EnrollRequest
-	(*EnrollReply)(nil),           // 35: godwit.host.v1.EnrollReply
-	(*HostEvent)(nil),             // 36: godwit.host.v1.HostEvent
-	(*Heartbeat)(nil),             // 37: godwit.host.v1.Heartbeat
-	(*MigrationUpdate)(nil),       // 38: godwit.host.v1.MigrationUpdate
-	(*HostNotice)(nil),            // 39: godwit.host.v1.HostNotice
-	(*Welcome)(nil),               // 40: godwit.host.v1.Welcome
-	(*FetchImageRequest)(nil),     // 41: godwit.host.v1.FetchImageRequest
-	(*ImageChunk)(nil),            // 42: godwit.host.v1.ImageChunk
-	nil,                           // 43: godwit.host.v1.ServerSpec.MetadataEntry
-	(*timestamppb.Timestamp)(nil), // 44: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 45: google.protobuf.Duration
+	(PostCopy)(0),                 // 1: godwit.host.v1.PostCopy
+	(MigrateOutcome)(0),           // 2: godwit.host.v1.MigrateOutcome
+	(*Call)(nil),                  // 3: godwit.host.v1.Call
+	(*FactsRequest)(nil),          // 4: godwit.host.v1.FactsRequest
+	(*HostFacts)(nil),             // 5: godwit.host.v1.HostFacts
+	(*InspectRequest)(nil),        // 6: godwit.host.v1.InspectRequest
+	(*ServerState)(nil),           // 7: godwit.host.v1.ServerState
+	(*ServerSpec)(nil),            // 8: godwit.host.v1.ServerSpec
+	(*RootDisk)(nil),              // 9: godwit.host.v1.RootDisk
+	(*NIC)(nil),                   // 10: godwit.host.v1.NIC
+	(*NICAddress)(nil),            // 11: godwit.host.v1.NICAddress
+	(*StaticRoute)(nil),           // 12: godwit.host.v1.StaticRoute
+	(*SecurityRule)(nil),          // 13: godwit.host.v1.SecurityRule
+	(*PrepareRequest)(nil),        // 14: godwit.host.v1.PrepareRequest
+	(*PrepareReply)(nil),          // 15: godwit.host.v1.PrepareReply
+	(*StartRequest)(nil),          // 16: godwit.host.v1.StartRequest
+	(*StopRequest)(nil),           // 17: godwit.host.v1.StopRequest
+	(*RebootRequest)(nil),         // 18: godwit.host.v1.RebootRequest
+	(*MigrateRequest)(nil),        // 19: godwit.host.v1.MigrateRequest
+	(*MigrateReply)(nil),          // 20: godwit.host.v1.MigrateReply
+	(*MigrationStats)(nil),        // 21: godwit.host.v1.MigrationStats
+	(*SteerRequest)(nil),          // 22: godwit.host.v1.SteerRequest
+	(*SteerReply)(nil),            // 23: godwit.host.v1.SteerReply
+	(*AdoptRequest)(nil),          // 24: godwit.host.v1.AdoptRequest
+	(*DiscardRequest)(nil),        // 25: godwit.host.v1.DiscardRequest
+	(*DiscardReply)(nil),          // 26: godwit.host.v1.DiscardReply
+	(*ConsoleRequest)(nil),        // 27: godwit.host.v1.ConsoleRequest
+	(*ConsoleReply)(nil),          // 28: godwit.host.v1.ConsoleReply
+	(*UpdateRequest)(nil),         // 29: godwit.host.v1.UpdateRequest
+	(*UpdateReply)(nil),           // 30: godwit.host.v1.UpdateReply
+	(*SyncNetworksRequest)(nil),   // 31: godwit.host.v1.SyncNetworksRequest
+	(*TunnelPeer)(nil),            // 32: godwit.host.v1.TunnelPeer
+	(*SyncNetworksReply)(nil),     // 33: godwit.host.v1.SyncNetworksReply
+	(*Bridge)(nil),                // 34: godwit.host.v1.Bridge
+	(*EnrollRequest)(nil),         // 35: godwit.host.v1.EnrollRequest
+	(*EnrollReply)(nil),           // 36: godwit.host.v1.EnrollReply
+	(*HostEvent)(nil),             // 37: godwit.host.v1.HostEvent
+	(*Heartbeat)(nil),             // 38: godwit.host.v1.Heartbeat
+	(*MigrationUpdate)(nil),       // 39: godwit.host.v1.MigrationUpdate
+	(*HostNotice)(nil),            // 40: godwit.host.v1.HostNotice
+	(*Welcome)(nil),               // 41: godwit.host.v1.Welcome
+	(*FetchImageRequest)(nil),     // 42: godwit.host.v1.FetchImageRequest
+	(*ImageChunk)(nil),            // 43: godwit.host.v1.ImageChunk
+	nil,                           // 44: godwit.host.v1.ServerSpec.MetadataEntry
+	(*timestamppb.Timestamp)(nil), // 45: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 46: google.protobuf.Duration
 }
 var file_host_proto_depIdxs = []int32{
 	0,  // 0: godwit.host.v1.ServerState.domain:type_name -> godwit.host.v1.DomainState
-	1,  // 1: godwit.host.v1.ServerState.migration_outcome:type_name -> godwit.host.v1.MigrateOutcome
-	8,  // 2: godwit.host.v1.ServerSpec.root:type_name -> godwit.host.v1.RootDisk
-	9,  // 3: godwit.host.v1.ServerSpec.nics:type_name -> godwit.host.v1.NIC
-	43, // 4: godwit.host.v1.ServerSpec.metadata:type_name -> godwit.host.v1.ServerSpec.MetadataEntry
-	44, // 5: godwit.host.v1.ServerSpec.created:type_name -> google.protobuf.Timestamp
-	10, // 6: godwit.host.v1.NIC.addresses:type_name -> godwit.host.v1.NICAddress
-	12, // 7: godwit.host.v1.NIC.rules:type_name -> godwit.host.v1.SecurityRule
-	11, // 8: godwit.host.v1.NICAddress.routes:type_name -> godwit.host.v1.StaticRoute
-	2,  // 9: godwit.host.v1.PrepareRequest.call:type_name -> godwit.host.v1.Call
-	7,  // 10: godwit.host.v1.PrepareRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	2,  // 11: godwit.host.v1.StartRequest.call:type_name -> godwit.host.v1.Call
-	7,  // 12: godwit.host.v1.StartRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	2,  // 13: godwit.host.v1.StopRequest.call:type_name -> godwit.host.v1.Call
-	45, // 14: godwit.host.v1.StopRequest.grace:type_name -> google.protobuf.Duration
-	2,  // 15: godwit.host.v1.RebootRequest.call:type_name -> godwit.host.v1.Call
-	7,  // 16: godwit.host.v1.RebootRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	45, // 17: godwit.host.v1.RebootRequest.grace:type_name -> google.protobuf.Duration
-	2,  // 18: godwit.host.v1.MigrateRequest.call:type_name -> godwit.host.v1.Call
-	45, // 19: godwit.host.v1.MigrateRequest.downtime_max:type_name -> google.protobuf.Duration
-	1,  // 20: godwit.host.v1.MigrateReply.outcome:type_name -> godwit.host.v1.MigrateOutcome
-	20, // 21: godwit.host.v1.MigrateReply.stats:type_name -> godwit.host.v1.MigrationStats
-	45, // 22: godwit.host.v1.MigrationStats.downtime:type_name -> google.protobuf.Duration
-	45, // 23: godwit.host.v1.MigrationStats.setup:type_name -> google.protobuf.Duration
-	45, // 24: godwit.host.v1.MigrationStats.elapsed:type_name -> google.protobuf.Duration
-	2,  // 25: godwit.host.v1.SteerRequest.call:type_name -> godwit.host.v1.Call
-	2,  // 26: godwit.host.v1.AdoptRequest.call:type_name -> godwit.host.v1.Call
-	7,  // 27: godwit.host.v1.AdoptRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	2,  // 28: godwit.host.v1.DiscardRequest.call:type_name -> godwit.host.v1.Call
-	2,  // 29: godwit.host.v1.UpdateRequest.call:type_name -> godwit.host.v1.Call
-	7,  // 30: godwit.host.v1.UpdateRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	31, // 31: godwit.host.v1.SyncNetworksRequest.peers:type_name -> godwit.host.v1.TunnelPeer
-	9,  // 32: godwit.host.v1.SyncNetworksRequest.foreign_ports:type_name -> godwit.host.v1.NIC
-	33, // 33: godwit.host.v1.SyncNetworksReply.bridges:type_name -> godwit.host.v1.Bridge
-	4,  // 34: godwit.host.v1.HostEvent.facts:type_name -> godwit.host.v1.HostFacts
-	6,  // 35: godwit.host.v1.HostEvent.observation:type_name -> godwit.host.v1.ServerState
-	38, // 36: godwit.host.v1.HostEvent.progress:type_name -> godwit.host.v1.MigrationUpdate
-	37, // 37: godwit.host.v1.HostEvent.heartbeat:type_name -> godwit.host.v1.Heartbeat
-	44, // 38: godwit.host.v1.Heartbeat.sent:type_name -> google.protobuf.Timestamp
-	20, // 39: godwit.host.v1.MigrationUpdate.stats:type_name -> godwit.host.v1.MigrationStats
-	40, // 40: godwit.host.v1.HostNotice.welcome:type_name -> godwit.host.v1.Welcome
-	37, // 41: godwit.host.v1.HostNotice.heartbeat:type_name -> godwit.host.v1.Heartbeat
-	45, // 42: godwit.host.v1.Welcome.session_ttl:type_name -> google.protobuf.Duration
-	3,  // 43: godwit.host.v1.Host.Facts:input_type -> godwit.host.v1.FactsRequest
-	5,  // 44: godwit.host.v1.Host.Inspect:input_type -> godwit.host.v1.InspectRequest
-	13, // 45: godwit.host.v1.Host.Prepare:input_type -> godwit.host.v1.PrepareRequest
-	15, // 46: godwit.host.v1.Host.Start:input_type -> godwit.host.v1.StartRequest
-	16, // 47: godwit.host.v1.Host.Stop:input_type -> godwit.host.v1.StopRequest
-	17, // 48: godwit.host.v1.Host.Reboot:input_type -> godwit.host.v1.RebootRequest
-	18, // 49: godwit.host.v1.Host.Migrate:input_type -> godwit.host.v1.MigrateRequest
-	21, // 50: godwit.host.v1.Host.Steer:input_type -> godwit.host.v1.SteerRequest
-	23, // 51: godwit.host.v1.Host.Adopt:input_type -> godwit.host.v1.AdoptRequest
-	24, // 52: godwit.host.v1.Host.Discard:input_type -> godwit.host.v1.DiscardRequest
-	26, // 53: godwit.host.v1.Host.Console:input_type -> godwit.host.v1.ConsoleRequest
-	28, // 54: godwit.host.v1.Host.Update:input_type -> godwit.host.v1.UpdateRequest
-	30, // 55: godwit.host.v1.Host.SyncNetworks:input_type -> godwit.host.v1.SyncNetworksRequest
-	34, // 56: godwit.host.v1.Control.Enroll:input_type -> godwit.host.v1.EnrollRequest
-	36, // 57: godwit.host.v1.Control.Session:input_type -> godwit.host.v1.HostEvent
-	41, // 58: godwit.host.v1.Control.FetchImage:input_type -> godwit.host.v1.FetchImageRequest
-	4,  // 59: godwit.host.v1.Host.Facts:output_type -> godwit.host.v1.HostFacts
-	6,  // 60: godwit.host.v1.Host.Inspect:output_type -> godwit.host.v1.ServerState
-	14, // 61: godwit.host.v1.Host.Prepare:output_type -> godwit.host.v1.PrepareReply
-	6,  // 62: godwit.host.v1.Host.Start:output_type -> godwit.host.v1.ServerState
-	6,  // 63: godwit.host.v1.Host.Stop:output_type -> godwit.host.v1.ServerState
-	6,  // 64: godwit.host.v1.Host.Reboot:output_type -> godwit.host.v1.ServerState
-	19, // 65: godwit.host.v1.Host.Migrate:output_type -> godwit.host.v1.MigrateReply
-	22, // 66: godwit.host.v1.Host.Steer:output_type -> godwit.host.v1.SteerReply
-	6,  // 67: godwit.host.v1.Host.Adopt:output_type -> godwit.host.v1.ServerState
-	25, // 68: godwit.host.v1.Host.Discard:output_type -> godwit.host.v1.DiscardReply
-	27, // 69: godwit.host.v1.Host.Console:output_type -> godwit.host.v1.ConsoleReply
-	29, // 70: godwit.host.v1.Host.Update:output_type -> godwit.host.v1.UpdateReply
-	32, // 71: godwit.host.v1.Host.SyncNetworks:output_type -> godwit.host.v1.SyncNetworksReply
-	35, // 72: godwit.host.v1.Control.Enroll:output_type -> godwit.host.v1.EnrollReply
-	39, // 73: godwit.host.v1.Control.Session:output_type -> godwit.host.v1.HostNotice
-	42, // 74: godwit.host.v1.Control.FetchImage:output_type -> godwit.host.v1.ImageChunk
-	59, // [59:75] is the sub-list for method output_type
-	43, // [43:59] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	2,  // 1: godwit.host.v1.ServerState.migration_outcome:type_name -> godwit.host.v1.MigrateOutcome
+	1,  // 2: godwit.host.v1.ServerState.post_copy:type_name -> godwit.host.v1.PostCopy
+	9,  // 3: godwit.host.v1.ServerSpec.root:type_name -> godwit.host.v1.RootDisk
+	10, // 4: godwit.host.v1.ServerSpec.nics:type_name -> godwit.host.v1.NIC
+	44, // 5: godwit.host.v1.ServerSpec.metadata:type_name -> godwit.host.v1.ServerSpec.MetadataEntry
+	45, // 6: godwit.host.v1.ServerSpec.created:type_name -> google.protobuf.Timestamp
+	11, // 7: godwit.host.v1.NIC.addresses:type_name -> godwit.host.v1.NICAddress
+	13, // 8: godwit.host.v1.NIC.rules:type_name -> godwit.host.v1.SecurityRule
+	12, // 9: godwit.host.v1.NICAddress.routes:type_name -> godwit.host.v1.StaticRoute
+	3,  // 10: godwit.host.v1.PrepareRequest.call:type_name -> godwit.host.v1.Call
+	8,  // 11: godwit.host.v1.PrepareRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	3,  // 12: godwit.host.v1.StartRequest.call:type_name -> godwit.host.v1.Call
+	8,  // 13: godwit.host.v1.StartRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	3,  // 14: godwit.host.v1.StopRequest.call:type_name -> godwit.host.v1.Call
+	46, // 15: godwit.host.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	3,  // 16: godwit.host.v1.RebootRequest.call:type_name -> godwit.host.v1.Call
+	8,  // 17: godwit.host.v1.RebootRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	46, // 18: godwit.host.v1.RebootRequest.grace:type_name -> google.protobuf.Duration
+	3,  // 19: godwit.host.v1.MigrateRequest.call:type_name -> godwit.host.v1.Call
+	46, // 20: godwit.host.v1.MigrateRequest.downtime_max:type_name -> google.protobuf.Duration
+	2,  // 21: godwit.host.v1.MigrateReply.outcome:type_name -> godwit.host.v1.MigrateOutcome
+	21, // 22: godwit.host.v1.MigrateReply.stats:type_name -> godwit.host.v1.MigrationStats
+	46, // 23: godwit.host.v1.MigrationStats.downtime:type_name -> google.protobuf.Duration
+	46, // 24: godwit.host.v1.MigrationStats.setup:type_name -> google.protobuf.Duration
+	46, // 25: godwit.host.v1.MigrationStats.elapsed:type_name -> google.protobuf.Duration
+	3,  // 26: godwit.host.v1.SteerRequest.call:type_name -> godwit.host.v1.Call
+	3,  // 27: godwit.host.v1.AdoptRequest.call:type_name -> godwit.host.v1.Call
+	8,  // 28: godwit.host.v1.AdoptRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	3,  // 29: godwit.host.v1.DiscardRequest.call:type_name -> godwit.host.v1.Call
+	3,  // 30: godwit.host.v1.UpdateRequest.call:type_name -> godwit.host.v1.Call
+	8,  // 31: godwit.host.v1.UpdateRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	32, // 32: godwit.host.v1.SyncNetworksRequest.peers:type_name -> godwit.host.v1.TunnelPeer
+	10, // 33: godwit.host.v1.SyncNetworksRequest.foreign_ports:type_name -> godwit.host.v1.NIC
+	34, // 34: godwit.host.v1.SyncNetworksReply.bridges:type_name -> godwit.host.v1.Bridge
+	5,  // 35: godwit.host.v1.HostEvent.facts:type_name -> godwit.host.v1.HostFacts
+	7,  // 36: godwit.host.v1.HostEvent.observation:type_name -> godwit.host.v1.ServerState
+	39, // 37: godwit.host.v1.HostEvent.progress:type_name -> godwit.host.v1.MigrationUpdate
+	38, // 38: godwit.host.v1.HostEvent.heartbeat:type_name -> godwit.host.v1.Heartbeat
+	45, // 39: godwit.host.v1.Heartbeat.sent:type_name -> google.protobuf.Timestamp
+	21, // 40: godwit.host.v1.MigrationUpdate.stats:type_name -> godwit.host.v1.MigrationStats
+	41, // 41: godwit.host.v1.HostNotice.welcome:type_name -> godwit.host.v1.Welcome
+	38, // 42: godwit.host.v1.HostNotice.heartbeat:type_name -> godwit.host.v1.Heartbeat
+	46, // 43: godwit.host.v1.Welcome.session_ttl:type_name -> google.protobuf.Duration
+	4,  // 44: godwit.host.v1.Host.Facts:input_type -> godwit.host.v1.FactsRequest
+	6,  // 45: godwit.host.v1.Host.Inspect:input_type -> godwit.host.v1.InspectRequest
+	14, // 46: godwit.host.v1.Host.Prepare:input_type -> godwit.host.v1.PrepareRequest
+	16, // 47: godwit.host.v1.Host.Start:input_type -> godwit.host.v1.StartRequest
+	17, // 48: godwit.host.v1.Host.Stop:input_type -> godwit.host.v1.StopRequest
+	18, // 49: godwit.host.v1.Host.Reboot:input_type -> godwit.host.v1.RebootRequest
+	19, // 50: godwit.host.v1.Host.Migrate:input_type -> godwit.host.v1.MigrateRequest
+	22, // 51: godwit.host.v1.Host.Steer:input_type -> godwit.host.v1.SteerRequest
+	24, // 52: godwit.host.v1.Host.Adopt:input_type -> godwit.host.v1.AdoptRequest
+	25, // 53: godwit.host.v1.Host.Discard:input_type -> godwit.host.v1.DiscardRequest
+	27, // 54: godwit.host.v1.Host.Console:input_type -> godwit.host.v1.ConsoleRequest
+	29, // 55: godwit.host.v1.Host.Update:input_type -> godwit.host.v1.UpdateRequest
+	31, // 56: godwit.host.v1.Host.SyncNetworks:input_type -> godwit.host.v1.SyncNetworksRequest
+	35, // 57: godwit.host.v1.Control.Enroll:input_type -> godwit.host.v1.EnrollRequest
+	37, // 58: godwit.host.v1.Control.Session:input_type -> godwit.host.v1.HostEvent
+	42, // 59: godwit.host.v1.Control.FetchImage:input_type -> godwit.host.v1.FetchImageRequest
+	5,  // 60: godwit.host.v1.Host.Facts:output_type -> godwit.host.v1.HostFacts
+	7,  // 61: godwit.host.v1.Host.Inspect:output_type -> godwit.host.v1.ServerState
+	15, // 62: godwit.host.v1.Host.Prepare:output_type -> godwit.host.v1.PrepareReply
+	7,  // 63: godwit.host.v1.Host.Start:output_type -> godwit.host.v1.ServerState
+	7,  // 64: godwit.host.v1.Host.Stop:output_type -> godwit.host.v1.ServerState
+	7,  // 65: godwit.host.v1.Host.Reboot:output_type -> godwit.host.v1.ServerState
+	20, // 66: godwit.host.v1.Host.Migrate:output_type -> godwit.host.v1.MigrateReply
+	23, // 67: godwit.host.v1.Host.Steer:output_type -> godwit.host.v1.SteerReply
+	7,  // 68: godwit.host.v1.Host.Adopt:output_type -> godwit.host.v1.ServerState
+	26, // 69: godwit.host.v1.Host.Discard:output_type -> godwit.host.v1.DiscardReply
+	28, // 70: godwit.host.v1.Host.Console:output_type -> godwit.host.v1.ConsoleReply
+	30, // 71: godwit.host.v1.Host.Update:output_type -> godwit.host.v1.UpdateReply
+	33, // 72: godwit.host.v1.Host.SyncNetworks:output_type -> godwit.host.v1.SyncNetworksReply
+	36, // 73: godwit.host.v1.Control.Enroll:output_type -> godwit.host.v1.EnrollReply
+	40, // 74: godwit.host.v1.Control.Session:output_type -> godwit.host.v1.HostNotice
+	43, // 75: godwit.host.v1.Control.FetchImage:output_type -> godwit.host.v1.ImageChunk
+	60, // [60:76] is the sub-list for method output_type
+	44, // [44:60] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_host_proto_init() }
@@ -3555,7 +3634,7 @@ func file_host_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_host_proto_rawDesc), len(file_host_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      3,
 			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   2,
