@@ -58,8 +58,11 @@ demo: deps build ## the walk-through: three hosts, stock clients, live block mig
 bench: deps build ## measure against the named peers and rewrite docs/benchmarks.md
 	$(GO) run ./test/bench -godwit $(BIN) -o docs/benchmarks.md
 
-drill: deps build ## longer fault drills on the lab
-	GODWIT_DRILL=1 $(GO) test -timeout 60m -count=1 -run Drill ./test/...
+# How often the kill matrix is repeated; each round lands its blows at other instants.
+DRILLS ?= 5
+
+drill: deps build ## longer fault drills: the kill matrix on the real lab, DRILLS times over
+	$(GO) test -timeout 120m -count=$(DRILLS) -run 'Kill|Power' ./test/e2e
 
 hooks: ## install the git hooks of .githooks
 	git config core.hooksPath .githooks

@@ -36,3 +36,9 @@ func (r Resources) Add(o Resources) Resources {
 func (f Flavor) Resources() Resources {
 	return Resources{VCPUs: f.VCPUs, RAMMiB: f.RAMMiB, DiskGiB: f.RootGiB + f.EphemeralGiB + (f.SwapMiB+1023)/1024}
 }
+
+// SpecCPUModel is the flavor extra spec that asks for a CPU model by libvirt's name. Placement gives such a server only hosts that offer it.
+const SpecCPUModel = "godwit:cpu_model"
+
+// CPUModel returns the CPU model the flavor asks for; empty: the one that every host gives.
+func (f Flavor) CPUModel() string { return f.ExtraSpecs[SpecCPUModel] }

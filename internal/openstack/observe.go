@@ -85,7 +85,8 @@ func recovered(err *error) {
 
 // log records an error that is ours with its text, which the client did not see.
 func (rt *Routes) log(r *Request, err error, code int) {
-	if code < http.StatusInternalServerError || errors.Is(err, context.Canceled) {
+	// 501 is an answer, not a failure: the client asked for what nobody offers.
+	if code < http.StatusInternalServerError || code == http.StatusNotImplemented || errors.Is(err, context.Canceled) {
 		return
 	}
 	attrs := []any{"request", r.ID, "method", r.Method, "path", r.URL.Path, "error", err}

@@ -44,7 +44,7 @@ func ForServer(s *cloud.Server) Request {
 	return Request{
 		Server: s.ID, Project: s.Project, Purpose: PurposeBoot, Resources: s.Flavor.Resources(), Zone: s.Zone,
 		ForcedHost: s.ForcedHost, Group: s.Group, ExtraSpecs: s.Flavor.ExtraSpecs,
-		Arch: s.ImageProperties["hw_architecture"],
+		CPUModel: s.Flavor.CPUModel(), Arch: s.ImageProperties["hw_architecture"],
 	}
 }
 

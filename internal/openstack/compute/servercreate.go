@@ -195,6 +195,9 @@ func (c *call) planFlavorAndImage(plan *bootPlan, asked *createRequest) error {
 	if err := c.fits(flavor, image); err != nil {
 		return err
 	}
+	if err := offered(flavor, image); err != nil {
+		return err
+	}
 	s := &plan.template
 	s.Flavor, s.Image, s.ImageFormat, s.ImageProperties = *flavor, image.ID, image.DiskFormat, image.Properties
 	s.ImageBytes, s.ImageVirtualBytes, s.ImageHash = image.SizeBytes, image.VirtualBytes, image.Hash
