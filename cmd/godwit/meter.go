@@ -22,11 +22,13 @@ type meter struct {
 	width    func() int       // of the terminal, 0 when unknown
 	now      func() time.Time // the clock
 	name     string           // of the server
+	ramBytes int64            // of the server
 
 	began  time.Time
 	status cloud.MigrationStatus
 	plain  time.Time // when figures were last written to what is no terminal
 	drawn  bool      // a line is on the terminal and not ended
+	before *cloud.MigrationProgress
 }
 
 func newMeter(w io.Writer, asJSON bool, name string) *meter {
@@ -98,16 +100,20 @@ const plainPeriod = time.Second
 
 // progress shows the latest figures.
 func (m *meter) progress(p cloud.MigrationProgress) {
-	switch {
-	case m.json:
+	if m.json {
 		m.line(watched{Event: operator.EventProgress, Progress: &p})
+		return
+	}
+	stats := completedBy(m.before, p, m.ramBytes)
+	m.before = &p
+	switch {
 	case m.terminal:
 		// The last column stays free: a full line makes some terminals go on to the next.
-		fmt.Fprintf(m.w, "\r\x1b[K%s", progressLine(m.status, p.Stats, max(0, m.width()-1)))
+		fmt.Fprintf(m.w, "\r\x1b[K%s", progressLine(m.status, stats, max(0, m.width()-1)))
 		m.drawn = true
 	case m.now().Sub(m.plain) >= plainPeriod:
 		m.plain = m.now()
-		m.stamped(progressLine(m.status, p.Stats, 0))
+		m.stamped(progressLine(m.status, stats, 0))
 	}
 }
 

@@ -46,6 +46,34 @@ func progressLine(status cloud.MigrationStatus, s cloud.MigrationStats, width in
 	return head + "  [" + strings.Repeat("#", filled) + strings.Repeat(".", cells-filled) + "] " + tail
 }
 
+// completedBy fills in what hosts leave out: memory is not counted before the disk is copied, but ramBytes will have to be; and rates that are not
+// reported follow from what was processed since the figures before (nil for the first).
+func completedBy(before *cloud.MigrationProgress, now cloud.MigrationProgress, ramBytes int64) cloud.MigrationStats {
+	s := now.Stats
+	if s.MemoryTotal == 0 && s.DiskTotal > 0 {
+		s.MemoryTotal, s.MemoryRemaining = ramBytes, ramBytes
+	}
+	if before == nil || before.Migration != now.Migration {
+		return s
+	}
+	span := now.At.Sub(before.At)
+	if s.MemoryBytesPerSecond == 0 {
+		s.MemoryBytesPerSecond = rate(s.MemoryProcessed-before.Stats.MemoryProcessed, span)
+	}
+	if s.DiskBytesPerSecond == 0 {
+		s.DiskBytesPerSecond = rate(s.DiskProcessed-before.Stats.DiskProcessed, span)
+	}
+	return s
+}
+
+// rate returns bytes per second, 0 when that makes no sense.
+func rate(bytes int64, span time.Duration) int64 {
+	if bytes <= 0 || span <= 0 {
+		return 0
+	}
+	return int64(float64(bytes) / span.Seconds())
+}
+
 // figures are all that can be said, in the order they are shown.
 func figures(s cloud.MigrationStats) []part {
 	out := []part{{"RAM " + bytesText(s.MemoryRemaining) + " left", 1}}

@@ -81,3 +81,24 @@ func TestSizesHaveThreeDigits(t *testing.T) {
 		}
 	}
 }
+
+func TestFiguresThatHostsLeaveOutAreFilledIn(t *testing.T) {
+	before := cloud.MigrationProgress{Migration: "m", At: epoch, Stats: cloud.MigrationStats{DiskTotal: 100, DiskProcessed: 10}}
+	now := before
+	now.At, now.Stats.DiskProcessed = epoch.Add(2*time.Second), 50
+	s := completedBy(&before, now, 256)
+	if s.MemoryTotal != 256 || s.MemoryRemaining != 256 || s.DiskBytesPerSecond != 20 || s.MemoryBytesPerSecond != 0 {
+		t.Errorf("while the disk is copied: %+v", s)
+	}
+	now.Stats.MemoryTotal, now.Stats.MemoryBytesPerSecond, now.Stats.DiskBytesPerSecond = 300, 7, 9
+	if s := completedBy(&before, now, 256); s != now.Stats {
+		t.Errorf("what is reported stands: %+v", s)
+	}
+	for name, b := range map[string]*cloud.MigrationProgress{"none": nil, "another migration's": {Migration: "other", At: epoch}, "the same": &now} {
+		silent := now
+		silent.Stats.DiskBytesPerSecond = 0
+		if s := completedBy(b, silent, 256); s.DiskBytesPerSecond != 0 {
+			t.Errorf("with figures before: %s: %+v", name, s)
+		}
+	}
+}

@@ -38,6 +38,7 @@ type follower struct {
 // follow opens the stream before it asks for the move, so that nothing of it is missed, and reads on to the migration's end.
 func (m *move) follow(ctx context.Context, c *client.Client, s client.Server) error {
 	f := &follower{client: c, server: s, show: newMeter(m.w, m.access.out.json(), s.Name), notes: m.notes, pause: reconnectPeriod}
+	f.show.ramBytes = int64(s.Flavor.RAM) << 20
 	stream, err := c.Watch(ctx, s.ID, "")
 	if err != nil {
 		return err

@@ -57,8 +57,9 @@ func estimate(s *cloud.Server, kind cloud.MigrationKind, history []*cloud.Migrat
 		e.Basis, e.AtMost = BasisServer, false
 		e.MemoryBytes = median(own, func(m *cloud.Migration) int64 { return m.Totals.MemoryProcessed })
 		e.DiskBytes = median(own, func(m *cloud.Migration) int64 { return m.Totals.DiskProcessed })
-		dirty := own[0].Totals.DirtyBytesPerSecond
-		e.DirtyBytesPerSecond = &dirty
+		if dirty := own[0].Totals.DirtyBytesPerSecond; dirty > 0 { // not every QEMU reports it at the end
+			e.DirtyBytesPerSecond = &dirty
+		}
 	case len(others) > 0:
 		e.Basis, base = BasisCloud, others
 	default:
