@@ -23,14 +23,15 @@ type HostReport struct {
 	Generation       int64      `json:"generation"`
 	Seq              int64      `json:"seq"`
 	AgentVersion     string     `json:"agent_version"`
-	LibvirtVersion   string     `json:"libvirt_version"` // "9.0.0"
-	QEMUVersion      string     `json:"qemu_version"`    // "7.2.0"
-	Hypervisor       string     `json:"hypervisor"`      // "QEMU" (emulated) or "KVM", by proof: see Virtualization
-	Virtualization   string     `json:"virtualization"`  // "kvm" when a probe guest ran under KVM, else "tcg"
-	Arch             string     `json:"arch"`            // "x86_64"
-	CPUModels        []string   `json:"cpu_models"`      // models this host can give a guest, by libvirt's names
-	CPUInfo          string     `json:"cpu_info"`        // JSON text as Nova's hypervisors show
-	VCPUs            int        `json:"vcpus"`           // physical threads
+	LibvirtVersion   string     `json:"libvirt_version"`     // "9.0.0"
+	QEMUVersion      string     `json:"qemu_version"`        // "7.2.0"
+	Hypervisor       string     `json:"hypervisor"`          // "QEMU" (emulated) or "KVM", by proof: see Virtualization
+	Virtualization   string     `json:"virtualization"`      // "kvm" when a probe guest ran under KVM, else "tcg"
+	Arch             string     `json:"arch"`                // "x86_64"
+	CPUModels        []string   `json:"cpu_models"`          // models this host can give a guest, by libvirt's names
+	CPUModel         string     `json:"cpu_model,omitempty"` // what a guest gets here that asks for none
+	CPUInfo          string     `json:"cpu_info"`            // JSON text as Nova's hypervisors show
+	VCPUs            int        `json:"vcpus"`               // physical threads
 	RAMMiB           int        `json:"ram_mib"`
 	RAMFreeMiB       int        `json:"ram_free_mib"`
 	DiskGiB          int        `json:"disk_gib"` // size of the file system that holds server disks

@@ -83,6 +83,7 @@ type Server struct {
 	ImageVirtualBytes int64             `json:"image_virtual_bytes"`
 	ImageHash         string            `json:"image_hash"` // sha512 of the image's data
 	ImageProperties   map[string]string `json:"image_properties,omitempty"`
+	CPUModel          string            `json:"cpu_model,omitempty"` // what the guest sees since it was first placed; a move keeps it
 	KeyName           string            `json:"key_name,omitempty"`
 	PublicKey         string            `json:"public_key,omitempty"`
 	Metadata          map[string]string `json:"metadata"`

@@ -172,7 +172,7 @@ func reportOf(name cloud.HostName, f *hostpb.HostFacts, now time.Time) cloud.Hos
 	r := cloud.HostReport{
 		Host: name, Generation: f.GetGeneration(), Seq: f.GetSeq(), AgentVersion: f.GetAgentVersion(), LibvirtVersion: f.GetLibvirtVersion(),
 		QEMUVersion: f.GetQemuVersion(), Hypervisor: f.GetHypervisor(), Virtualization: f.GetVirtualization(), Arch: f.GetArch(),
-		CPUModels: f.GetCpuModels(), CPUInfo: f.GetCpuInfo(), VCPUs: int(f.GetVcpus()), RAMMiB: int(f.GetRamMib()), RAMFreeMiB: int(f.GetRamFreeMib()),
+		CPUModels: f.GetCpuModels(), CPUModel: f.GetCpuModel(), CPUInfo: f.GetCpuInfo(), VCPUs: int(f.GetVcpus()), RAMMiB: int(f.GetRamMib()), RAMFreeMiB: int(f.GetRamFreeMib()),
 		DiskGiB: int(f.GetDiskGib()), DiskFreeGiB: int(f.GetDiskFreeGib()), SharedDiskID: f.GetSharedDiskId(), MigrationAddress: f.GetMigrationAddress(),
 		TunnelAddress: f.GetTunnelAddress(), Running: int(f.GetRunning()), UptimeSeconds: f.GetUptimeSeconds(), At: now,
 	}

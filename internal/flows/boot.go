@@ -1,6 +1,7 @@
 package flows
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -57,6 +58,8 @@ func (f *Flows) chooseHost(ctx context.Context, r *run) error {
 		}
 		generation = bump(&current)
 		current.Host, current.Updated = host, now()
+		// From here on the guest has this model, wherever it moves; hosts may differ in what they give when nobody asks.
+		current.CPUModel = cmp.Or(s.Flavor.CPUModel(), f.report(host).CPUModel)
 		if current.Task != cloud.TaskDeleting {
 			current.Task = cloud.TaskSpawning
 		}
@@ -185,10 +188,15 @@ func (f *Flows) anotherHost(r *run, o workflow.Outcome) (again cloud.Intent, ok 
 	if host == "" || len(r.Args.Tried)+1 >= bootHostsMax || cloud.Is(o.Err, cloud.KindCancelled) || cloud.Is(o.Err, cloud.KindInvalid) {
 		return again, false
 	}
-	again = r.Args
-	again.Tried = append(slices.Clone(again.Tried), host)
-	again.ID = cloud.IntentID(fmt.Sprintf("%s-%d", strings.TrimSuffix(string(again.ID), fmt.Sprintf("-%d", len(again.Tried))), len(again.Tried)+1))
-	return again, true
+	return nextTry(r.Args, host), true
+}
+
+// nextTry is the intent that goes on with the request on another host than failed. Its id is the first one's with the number of the try.
+func nextTry(i cloud.Intent, failed cloud.HostName) cloud.Intent {
+	first := strings.TrimSuffix(string(i.ID), fmt.Sprintf("-%d", len(i.Tried)+1))
+	i.Tried = append(slices.Clone(i.Tried), failed)
+	i.ID = cloud.IntentID(fmt.Sprintf("%s-%d", first, len(i.Tried)+1))
+	return i
 }
 
 // triedHost returns the host that this run chose and, by now, has left; none when the server must be on one host or when the run chose none.

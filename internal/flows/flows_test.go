@@ -1,13 +1,16 @@
 package flows
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/hostapi/hostapitest"
 	"github.com/godwit-cloud/godwit/internal/hostapi/hostpb"
+	"github.com/godwit-cloud/godwit/internal/placement"
 	"github.com/godwit-cloud/godwit/internal/store"
 	"github.com/godwit-cloud/godwit/internal/store/tables"
 	"github.com/godwit-cloud/godwit/internal/workflow"
@@ -173,6 +176,44 @@ func TestMigrateKeepsTheEnginesPromises(t *testing.T) {
 	})
 }
 
+func TestAMigrationWhoseTargetCannotGetReadyFindsAnother(t *testing.T) {
+	w := moving(t)
+	w.addHost("c", 3)
+	first := ""
+	w.fleet.Inject(hostapitest.Fault{Call: "Prepare", Err: cloud.Errorf(cloud.KindExhausted, "no space")})
+	w.run(w.flows.Migrate())
+	again := store.All(w.store, tables.Intents)
+	if len(again) != 1 || again[0].ID != "i1-2" || len(again[0].Tried) != 1 {
+		t.Fatalf("next intent: %+v", again)
+	}
+	if m := w.migration(); m.Status != cloud.MigrationPreparing || m.Target != "" || m.Intent != "i1-2" || w.now().Task != cloud.TaskMigrating {
+		t.Fatalf("between the tries: %+v, task %q", m, w.now().Task)
+	}
+	first, w.intent = string(again[0].Tried[0]), *again[0]
+	w.run(w.flows.Migrate())
+	c, m := w.settled(), w.migration()
+	c.livesOn(w, m.Target)
+	c.must(m.Status == cloud.MigrationCompleted && string(m.Target) != first, "migration is %s to %s", m.Status, m.Target)
+	if err := c.err(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAMigrationToANamedHostTriesNoOther(t *testing.T) {
+	w := moving(t)
+	w.addHost("c", 3)
+	w.write(func(tx *store.Tx) error {
+		m, err := store.Get(tx, tables.Migrations, "m1")
+		m.AskedTarget = hostB
+		return errors.Join(err, store.Put(tx, tables.Migrations, "m1", m))
+	})
+	w.fleet.Inject(hostapitest.Fault{Call: "Prepare", Err: cloud.Errorf(cloud.KindExhausted, "no space")})
+	w.run(w.flows.Migrate())
+	if err := stayed(w, cloud.MigrationError); err != nil {
+		t.Error(err)
+	}
+}
+
 func script(outcome hostpb.MigrateOutcome, text string) func(*hostpb.MigrateRequest) hostapitest.Migration {
 	return func(*hostpb.MigrateRequest) hostapitest.Migration {
 		return hostapitest.Migration{Outcome: outcome, Error: text}
@@ -277,6 +318,43 @@ func TestAHostWithoutRoomIsNotChosenAndTheUserLearnsWhy(t *testing.T) {
 	}
 	if err := w.settled().err(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestAGuestKeepsItsCPUModelAndGoesOnlyWhereItIsOffered(t *testing.T) {
+	w := newWorld(t, cloud.IntentBoot)
+	w.write(func(tx *store.Tx) error {
+		for _, h := range []cloud.HostName{hostA, hostB} {
+			r, err := store.Get(tx, tables.HostReports, h)
+			if err != nil {
+				return err
+			}
+			// Only a offers what it gives by default: a guest booted there cannot go to b.
+			r.CPUModels, r.CPUModel = []string{"qemu64"}, "qemu64"
+			if h == hostA {
+				r.CPUModels, r.CPUModel = []string{"qemu64", "EPYC"}, "EPYC"
+			}
+			if err := store.Put(tx, tables.HostReports, h, r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	w.server.ForcedHost = hostA
+	w.saveServer()
+	if out := w.run(w.flows.Boot()); out.Phase != workflow.Done {
+		t.Fatalf("boot ended %s", out.Phase)
+	}
+	s := w.now()
+	spec, err := Spec(w.store.View(), &s)
+	if err != nil || s.CPUModel != "EPYC" || spec.GetCpuModel() != "EPYC" {
+		t.Fatalf("the server has model %q, its host is told %q: %v", s.CPUModel, spec.GetCpuModel(), err)
+	}
+	snap := tables.Snapshot(w.store.View(), time.Now())
+	for _, v := range placement.Rank(placement.DefaultPolicy(), &snap, placement.ForMigration(&s, &cloud.Migration{Source: hostA})) {
+		if v.Fits || v.Host == hostB && !slices.ContainsFunc(v.Reasons, func(r string) bool { return strings.Contains(r, "needs EPYC") }) {
+			t.Errorf("host %s: fits %v, %v", v.Host, v.Fits, v.Reasons)
+		}
 	}
 }
 

@@ -125,7 +125,7 @@ func (a *Agent) chooseEmulation(ctx context.Context) (kvm.Emulation, error) {
 	case "tcg":
 		return kvm.TCG, nil
 	case "", "auto":
-		e, reason, err := kvm.Probe(ctx, kvm.DefaultEmulator)
+		e, reason, err := kvm.Probe(ctx, kvm.DefaultEmulator, filepath.Join(a.o.DataDir, "probe"))
 		a.log.Info("emulation proved", "emulation", e, "reason", reason)
 		return e, err
 	}

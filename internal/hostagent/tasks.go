@@ -139,7 +139,7 @@ func (v *vm) domain(ctx context.Context, spec *hostpb.ServerSpec, machine string
 	engine := v.a.o.Disk.Engine()
 	d := kvm.Domain{
 		ID: v.id, Emulation: v.a.emulation, VCPUs: int(spec.GetVcpus()), RAMMiB: spec.GetRamMib(),
-		CPUModel: or(spec.GetCpuModel(), v.a.o.CPUModel), Machine: or(spec.GetMachine(), machine), ConsoleLog: files.Console,
+		CPUModel: or(spec.GetCpuModel(), v.a.o.CPUModel), Machine: machine, ConsoleLog: files.Console,
 		Disks: []kvm.Disk{{Path: files.Root, Format: disk.FormatQCOW2, Cache: engine.Cache, IO: engine.IO}},
 		Meta: kvm.Meta{Name: spec.GetName(), Project: spec.GetProjectId(), User: spec.GetUserId(), Flavor: spec.GetFlavorName(),
 			Image: spec.GetImageId(), Generation: v.rec.Generation},

@@ -249,7 +249,7 @@ func TestLibvirtRestartIsSurvivedAndToldAsResync(t *testing.T) {
 }
 
 func TestProbeAgreesWithARealGuest(t *testing.T) {
-	e, reason, err := kvm.Probe(t.Context(), kvm.DefaultEmulator)
+	e, reason, err := kvm.Probe(t.Context(), kvm.DefaultEmulator, filepath.Join(t.TempDir(), "probe"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,10 +35,13 @@ const (
 const DefaultEmulator = "/usr/bin/qemu-system-x86_64"
 
 // Probe proves which emulation works on this host by running a tiny guest under each with the given QEMU program. The reason says in
-// words why it is not KVM. It fails only when not even TCG works.
-func Probe(ctx context.Context, emulator string) (e Emulation, reason string, err error) {
-	dir, err := os.MkdirTemp("", "godwit-probe-")
-	if err != nil {
+// words why it is not KVM. It fails only when not even TCG works. The guest's disk is written to dir, which is emptied before and removed
+// after; a probe that was killed leaves it for the next one.
+func Probe(ctx context.Context, emulator, dir string) (e Emulation, reason string, err error) {
+	if err := os.RemoveAll(dir); err != nil {
+		return "", "", fmt.Errorf("probe: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", "", fmt.Errorf("probe: %w", err)
 	}
 	defer os.RemoveAll(dir)
@@ -64,7 +67,7 @@ func probeRun(ctx context.Context, emulator, accel, image string, bound time.Dur
 	var output strings.Builder
 	cmd := exec.CommandContext(ctx, emulator, "-machine", "pc", "-accel", accel, "-cpu", CPUDefault, "-m", "16", "-nodefaults", "-no-user-config",
 		"-display", "none", "-no-reboot", "-device", "isa-debug-exit,iobase=0xf4,iosize=4",
-		"-drive", "file="+strings.ReplaceAll(image, ",", ",,")+",format=raw,if=ide,snapshot=on")
+		"-drive", "file="+strings.ReplaceAll(image, ",", ",,")+",format=raw,if=ide,snapshot=off")
 	cmd.Stdout, cmd.Stderr = &output, &output
 	began := time.Now()
 	err := cmd.Run()

@@ -259,6 +259,14 @@ func TestRequestsFollowTheServerAndItsMigration(t *testing.T) {
 	if move.ForcedHost != "dst" || move.SourceHost != "src" || move.Kind != cloud.MigrateBlock || move.Purpose != placement.PurposeMigrate {
 		t.Errorf("migration request %+v", move)
 	}
+	s.Flavor.ExtraSpecs = map[string]string{cloud.SpecCPUModel: "EPYC"}
+	if boot := placement.ForServer(s); boot.CPUModel != "EPYC" {
+		t.Errorf("a boot asks for model %q, the flavor for EPYC", boot.CPUModel)
+	}
+	s.CPUModel = "Nehalem" // what it was given when it was booted; the flavor may say something else since
+	if move := placement.ForMigration(s, &cloud.Migration{}); move.CPUModel != "Nehalem" {
+		t.Errorf("a move asks for model %q, the guest has Nehalem", move.CPUModel)
+	}
 }
 
 func fleet(n int) *cloud.Snapshot {

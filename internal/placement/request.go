@@ -51,6 +51,7 @@ func ForServer(s *cloud.Server) Request {
 // ForMigration returns the request that finds s a target for m. The host forced at creation does not bind a later move; m.AskedTarget does.
 func ForMigration(s *cloud.Server, m *cloud.Migration) Request {
 	r := ForServer(s)
+	r.CPUModel = s.CPUModel // what it was booted with, asked for or not
 	r.Purpose, r.SourceHost, r.ForcedHost, r.Kind = PurposeMigrate, s.Host, m.AskedTarget, m.Asked
 	return r
 }

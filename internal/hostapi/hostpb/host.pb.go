@@ -326,6 +326,7 @@ type HostFacts struct {
 	Running          int64                  `protobuf:"varint,20,opt,name=running,proto3" json:"running,omitempty"`
 	Load             []float64              `protobuf:"fixed64,21,rep,packed,name=load,proto3" json:"load,omitempty"` // 1, 5, 15 minutes
 	UptimeSeconds    int64                  `protobuf:"varint,22,opt,name=uptime_seconds,json=uptimeSeconds,proto3" json:"uptime_seconds,omitempty"`
+	CpuModel         string                 `protobuf:"bytes,23,opt,name=cpu_model,json=cpuModel,proto3" json:"cpu_model,omitempty"` // what a guest gets here that asks for none
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -514,6 +515,13 @@ func (x *HostFacts) GetUptimeSeconds() int64 {
 	return 0
 }
 
+func (x *HostFacts) GetCpuModel() string {
+	if x != nil {
+		return x.CpuModel
+	}
+	return ""
+}
+
 type InspectRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ServerId      string                 `protobuf:"bytes,1,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
@@ -684,8 +692,7 @@ type ServerSpec struct {
 	UserId           string                 `protobuf:"bytes,5,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
 	Vcpus            int64                  `protobuf:"varint,6,opt,name=vcpus,proto3" json:"vcpus,omitempty"`
 	RamMib           int64                  `protobuf:"varint,7,opt,name=ram_mib,json=ramMib,proto3" json:"ram_mib,omitempty"`
-	CpuModel         string                 `protobuf:"bytes,8,opt,name=cpu_model,json=cpuModel,proto3" json:"cpu_model,omitempty"` // empty: the host's default model that every host can give
-	Machine          string                 `protobuf:"bytes,9,opt,name=machine,proto3" json:"machine,omitempty"`                   // empty: "pc" of a versioned type that every host has
+	CpuModel         string                 `protobuf:"bytes,8,opt,name=cpu_model,json=cpuModel,proto3" json:"cpu_model,omitempty"` // empty: the host's own default
 	Root             *RootDisk              `protobuf:"bytes,10,opt,name=root,proto3" json:"root,omitempty"`
 	Nics             []*NIC                 `protobuf:"bytes,11,rep,name=nics,proto3" json:"nics,omitempty"`
 	ConfigDrive      bool                   `protobuf:"varint,12,opt,name=config_drive,json=configDrive,proto3" json:"config_drive,omitempty"`
@@ -786,13 +793,6 @@ func (x *ServerSpec) GetRamMib() int64 {
 func (x *ServerSpec) GetCpuModel() string {
 	if x != nil {
 		return x.CpuModel
-	}
-	return ""
-}
-
-func (x *ServerSpec) GetMachine() string {
-	if x != nil {
-		return x.Machine
 	}
 	return ""
 }
@@ -3179,7 +3179,7 @@ const file_host_proto_rawDesc = "" +
 	"generation\x18\x02 \x01(\x03R\n" +
 	"generation\x12\x15\n" +
 	"\x06run_id\x18\x03 \x01(\tR\x05runId\"\x0e\n" +
-	"\fFactsRequest\"\xb7\x05\n" +
+	"\fFactsRequest\"\xd4\x05\n" +
 	"\tHostFacts\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1e\n" +
 	"\n" +
@@ -3209,7 +3209,8 @@ const file_host_proto_rawDesc = "" +
 	"\x0etunnel_address\x18\x13 \x01(\tR\rtunnelAddress\x12\x18\n" +
 	"\arunning\x18\x14 \x01(\x03R\arunning\x12\x12\n" +
 	"\x04load\x18\x15 \x03(\x01R\x04load\x12%\n" +
-	"\x0euptime_seconds\x18\x16 \x01(\x03R\ruptimeSeconds\"-\n" +
+	"\x0euptime_seconds\x18\x16 \x01(\x03R\ruptimeSeconds\x12\x1b\n" +
+	"\tcpu_model\x18\x17 \x01(\tR\bcpuModel\"-\n" +
 	"\x0eInspectRequest\x12\x1b\n" +
 	"\tserver_id\x18\x01 \x01(\tR\bserverId\"\x8b\x03\n" +
 	"\vServerState\x12\x1b\n" +
@@ -3225,7 +3226,7 @@ const file_host_proto_rawDesc = "" +
 	"\fmigration_id\x18\b \x01(\tR\vmigrationId\x12K\n" +
 	"\x11migration_outcome\x18\t \x01(\x0e2\x1e.godwit.host.v1.MigrateOutcomeR\x10migrationOutcome\x125\n" +
 	"\tpost_copy\x18\n" +
-	" \x01(\x0e2\x18.godwit.host.v1.PostCopyR\bpostCopy\"\xd3\x06\n" +
+	" \x01(\x0e2\x18.godwit.host.v1.PostCopyR\bpostCopy\"\xbf\x06\n" +
 	"\n" +
 	"ServerSpec\x12\x1b\n" +
 	"\tserver_id\x18\x01 \x01(\tR\bserverId\x12\x12\n" +
@@ -3236,8 +3237,7 @@ const file_host_proto_rawDesc = "" +
 	"\auser_id\x18\x05 \x01(\tR\x06userId\x12\x14\n" +
 	"\x05vcpus\x18\x06 \x01(\x03R\x05vcpus\x12\x17\n" +
 	"\aram_mib\x18\a \x01(\x03R\x06ramMib\x12\x1b\n" +
-	"\tcpu_model\x18\b \x01(\tR\bcpuModel\x12\x18\n" +
-	"\amachine\x18\t \x01(\tR\amachine\x12,\n" +
+	"\tcpu_model\x18\b \x01(\tR\bcpuModel\x12,\n" +
 	"\x04root\x18\n" +
 	" \x01(\v2\x18.godwit.host.v1.RootDiskR\x04root\x12'\n" +
 	"\x04nics\x18\v \x03(\v2\x13.godwit.host.v1.NICR\x04nics\x12!\n" +
@@ -3258,7 +3258,8 @@ const file_host_proto_rawDesc = "" +
 	"\flaunch_index\x18\x17 \x01(\x03R\vlaunchIndex\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa2\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\t\x10\n" +
+	"\"\xa2\x01\n" +
 	"\bRootDisk\x12\x19\n" +
 	"\bimage_id\x18\x01 \x01(\tR\aimageId\x12!\n" +
 	"\fimage_format\x18\x02 \x01(\tR\vimageFormat\x12\x1f\n" +
