@@ -28,7 +28,7 @@ type Intent struct {
 	Server    ServerID    `json:"server"`
 	Migration MigrationID `json:"migration,omitempty"` // migrate
 	Hard      bool        `json:"hard,omitempty"`      // reboot
-	Tried     []HostName  `json:"tried,omitempty"`     // boot: hosts that failed this server; placement leaves them out
+	Tried     []HostName  `json:"tried,omitempty"`     // boot, migrate: hosts that failed this request; placement leaves them out
 	RequestID string      `json:"request_id"`          // "req-<uuid>" of the API call; the instance action's key
 	Project   ProjectID   `json:"project"`
 	User      UserID      `json:"user"`

@@ -93,7 +93,9 @@ func (f *Flows) chooseTarget(ctx context.Context, r *run) error {
 	if m.Force && m.AskedTarget != "" {
 		land = f.landForced
 	}
-	_, err = land(ctx, r, landing{request: placement.ForMigration(&s, &m), migration: m.ID, commit: func(tx *store.Tx, host cloud.HostName) error {
+	request := placement.ForMigration(&s, &m)
+	request.Exclude = r.Args.Tried
+	_, err = land(ctx, r, landing{request: request, migration: m.ID, commit: func(tx *store.Tx, host cloud.HostName) error {
 		current, err := store.Get(tx, serversTable, s.ID)
 		if err != nil {
 			return err
@@ -220,6 +222,7 @@ const (
 // follow calls Migrate until the outcome is known.
 func (f *Flows) follow(ctx context.Context, r *run, m *cloud.Migration, request *hostpb.MigrateRequest) error {
 	var lostSince time.Time // zero while the source answers
+	doubt := ""             // the last reason for doubt that was logged
 	for pause := askAgainMin; ; pause = min(2*pause, askAgainMax) {
 		reply, err := f.migrateOnce(ctx, m.Source, request)
 		if ctx.Err() != nil {
@@ -236,7 +239,10 @@ func (f *Flows) follow(ctx context.Context, r *run, m *cloud.Migration, request 
 			}
 			err = cloud.Errorf(cloud.KindUnavailable, "host %s cannot tell: %s", m.Source, reply.GetError())
 		}
-		logger(r).Warn("migration in doubt, asking both hosts", "source", m.Source, "target", m.Target, "error", err)
+		if doubt != err.Error() { // a host that is away is asked many times and says the same
+			doubt = err.Error()
+			logger(r).Warn("migration in doubt, asking both hosts", "source", m.Source, "target", m.Target, "error", err)
+		}
 		source := f.look(ctx, m.Source, m.Server)
 		if source != nil {
 			lostSince = time.Time{}
@@ -384,6 +390,9 @@ func (f *Flows) migrateFinished(ctx context.Context, r *run, o workflow.Outcome)
 		if err := store.Delete(tx, tables.Progress, m.ID); err != nil {
 			return err
 		}
+		if s != nil && elsewhere(r, &m, o) {
+			return tryElsewhere(tx, r)
+		}
 		if err := endMigration(tx, r, o); err != nil || s == nil {
 			return err
 		}
@@ -398,6 +407,29 @@ func (f *Flows) migrateFinished(ctx context.Context, r *run, o workflow.Outcome)
 		}
 		return settle(tx, s, m.Target)
 	})
+}
+
+// targetsMax is how many targets a migration tries when placement may choose, as many hosts as a boot does.
+const targetsMax = bootHostsMax
+
+// elsewhere reports whether the migration goes on with another target: one that placement chose could not get ready, and nothing was copied yet.
+func elsewhere(r *run, m *cloud.Migration, o workflow.Outcome) bool {
+	return o.Phase == workflow.Failed && o.Step == "prepare-target" && m.Target != "" && m.AskedTarget == "" && !m.AbortAsked &&
+		len(r.Args.Tried)+1 < targetsMax && !cloud.Is(o.Err, cloud.KindCancelled) && !cloud.Is(o.Err, cloud.KindInvalid)
+}
+
+// tryElsewhere writes the intent that looks for another target. The migration and the server's task stay as they are, but for the target.
+func tryElsewhere(tx *store.Tx, r *run) error {
+	var again cloud.Intent
+	err := changeMigration(tx, r, func(m *cloud.Migration) error {
+		again = nextTry(r.Args, m.Target)
+		m.Target, m.TargetAddress, m.Kind, m.Intent = "", "", "", again.ID
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return store.Put(tx, tables.Intents, again.ID, again)
 }
 
 // endMigration gives a migration that was not completed its final status.

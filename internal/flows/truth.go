@@ -14,7 +14,11 @@ import (
 //	source           target           conclusion
 //	outcome completed   any           completed: the source's libvirt has confirmed it
 //	migrating (outgoing) any          going on: call Migrate again, which attaches to the job
-//	lives, no job    not running      failed: libvirt on the source has taken the guest back
+//	runs, no job     not running      failed: libvirt on the source has taken the guest back
+//	paused, no job   runs             completed: the source's libvirt lost its peer after the cut-over and left the decision to us
+//	paused, no job   not running      failed, and the guest is resumed on the source
+//	paused, no job   unreachable, or  unknown: the guest may run there, or be about to
+//	                 paused
 //	gone             runs             completed
 //	unreachable      runs             completed: a guest that runs on the target can no longer run on the source
 //	gone             gone             failed: the guest died on the way; there is nothing to keep on the target
@@ -57,9 +61,17 @@ func judge(source, target sighting, migration cloud.MigrationID, lost, lostMax t
 	switch {
 	case is(source, hostpb.DomainState_DOMAIN_STATE_OUTGOING):
 		return goingOn
-	case is(source, hostpb.DomainState_DOMAIN_STATE_RUNNING, hostpb.DomainState_DOMAIN_STATE_PAUSED):
+	case is(source, hostpb.DomainState_DOMAIN_STATE_RUNNING):
 		if targetRuns {
 			return unknown // two copies cannot run: one of the two is about to say something else
+		}
+		return failed
+	case is(source, hostpb.DomainState_DOMAIN_STATE_PAUSED):
+		switch {
+		case targetRuns:
+			return completed
+		case target == nil, is(target, hostpb.DomainState_DOMAIN_STATE_PAUSED):
+			return unknown
 		}
 		return failed
 	case targetRuns, is(target, hostpb.DomainState_DOMAIN_STATE_PAUSED):

@@ -54,6 +54,21 @@ type world struct {
 	flows  *Flows
 	server cloud.Server
 	intent cloud.Intent
+	lease  *store.Lease // of the hosts' sessions
+}
+
+// addHost makes a host of the fleet known, up and empty.
+func (w *world) addHost(h cloud.HostName, number int) {
+	w.t.Helper()
+	facts := w.fleet.Host(h).CurrentFacts()
+	w.write(func(tx *store.Tx) error {
+		return errors.Join(
+			store.Put(tx, tables.Hosts, h, cloud.Host{Name: h, ID: "id" + string(h), ServiceID: "s" + string(h), Number: number}),
+			store.PutLease(tx, tables.HostSessions, h, cloud.HostSession{Host: h}, w.lease),
+			store.Put(tx, tables.HostReports, h, cloud.HostReport{Host: h, Generation: 1, Seq: 1, VCPUs: 16, RAMMiB: 65536, DiskGiB: 1000, Arch: "x86_64",
+				Virtualization: "tcg", MigrationAddress: facts.GetMigrationAddress()}),
+		)
+	})
 }
 
 const (
@@ -75,6 +90,7 @@ func wipeAll(tx *store.Tx) error {
 		wipe(tx, tables.Servers, func(v *cloud.Server) cloud.ServerID { return v.ID }),
 		wipe(tx, tables.Graves, func(v *cloud.Server) cloud.ServerID { return v.ID }),
 		wipe(tx, tables.Usages, func(v *cloud.Usage) cloud.HostName { return v.Host }),
+		wipe(tx, tables.Hosts, func(v *cloud.Host) cloud.HostName { return v.Name }),
 		wipe(tx, tables.HostReports, func(v *cloud.HostReport) cloud.HostName { return v.Host }),
 		wipe(tx, tables.Migrations, func(v *cloud.Migration) cloud.MigrationID { return v.ID }),
 		wipe(tx, tables.Intents, func(v *cloud.Intent) cloud.IntentID { return v.ID }),
@@ -91,7 +107,7 @@ func wipeAll(tx *store.Tx) error {
 // newWorld makes hosts a and b, a network, and a server in the state that the edge leaves when it writes an intent of this kind.
 func newWorld(t *testing.T, kind cloud.IntentKind) *world {
 	t.Helper()
-	w := &world{t: t, store: theStore, fleet: hostapitest.NewFleet(hostA, hostB)}
+	w := &world{t: t, store: theStore, fleet: hostapitest.NewFleet(hostA, hostB, "c")} // c is unknown to the cloud until addHost
 	w.flows = New(Options{Records: theStore, Hosts: fleetHosts{w.fleet}, Policy: placement.DefaultPolicy(), Doubt: 50 * time.Millisecond})
 	w.server = cloud.Server{
 		ID: serverID, Project: "p", Name: "vm", Flavor: cloud.Flavor{Name: "small", VCPUs: 1, RAMMiB: 512, RootGiB: 1}, Image: "img", ImageFormat: "qcow2",
@@ -103,20 +119,11 @@ func newWorld(t *testing.T, kind cloud.IntentKind) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.lease = lease
 	t.Cleanup(func() { _ = lease.Release(context.Background()) })
+	w.addHost(hostA, 1)
+	w.addHost(hostB, 2)
 	w.write(func(tx *store.Tx) error {
-		for i, h := range []cloud.HostName{hostA, hostB} {
-			facts := w.fleet.Host(h).CurrentFacts()
-			err := errors.Join(
-				store.Put(tx, tables.Hosts, h, cloud.Host{Name: h, ID: "id" + string(h), ServiceID: "s" + string(h), Number: i + 1}),
-				store.PutLease(tx, tables.HostSessions, h, cloud.HostSession{Host: h}, lease),
-				store.Put(tx, tables.HostReports, h, cloud.HostReport{Host: h, Generation: 1, Seq: 1, VCPUs: 16, RAMMiB: 65536, DiskGiB: 1000, Arch: "x86_64",
-					Virtualization: "tcg", MigrationAddress: facts.GetMigrationAddress()}),
-			)
-			if err != nil {
-				return err
-			}
-		}
 		return errors.Join(
 			store.Put(tx, tables.Networks, "net", cloud.Network{ID: "net", Name: "net", VNI: 1, MTU: 1450, AdminUp: true}),
 			store.Put(tx, tables.Subnets, "sub", cloud.Subnet{ID: "sub", Network: "net", CIDR: "10.0.0.0/24"}),
