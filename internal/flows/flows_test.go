@@ -234,6 +234,21 @@ func TestAMigrationThatFailsLeavesTheServerWhereItWas(t *testing.T) {
 	}
 }
 
+func TestAGuestLeftStandingOnTheSourceIsWoken(t *testing.T) {
+	w := moving(t)
+	w.fleet.Host(hostA).SetDomain(serverID, hostpb.DomainState_DOMAIN_STATE_PAUSED, "migration")
+	w.fleet.Inject(hostapitest.Fault{Call: "Migrate", Err: cloud.Errorf(cloud.KindUnavailable, "libvirtd went away at the cut-over")})
+	if rec := w.run(w.flows.Migrate()); rec.Phase != workflow.Failed {
+		t.Fatalf("run is %s", rec.Phase)
+	}
+	if err := stayed(w, cloud.MigrationFailed); err != nil {
+		t.Error(err)
+	}
+	if on := w.fleet.Running(serverID); !slices.Equal(on, []cloud.HostName{hostA}) {
+		t.Errorf("runs on %v", on)
+	}
+}
+
 func TestAnAbortedMigrationIsCancelled(t *testing.T) {
 	w := moving(t)
 	w.fleet.ScriptMigrations(script(hostpb.MigrateOutcome_MIGRATE_OUTCOME_CANCELLED, ""))

@@ -257,6 +257,10 @@ func (f *Flows) follow(ctx context.Context, r *run, m *cloud.Migration, request 
 		case completed:
 			return nil
 		case failed:
+			if err := f.wake(ctx, r, source); err != nil {
+				logger(r).Warn("the guest stands still on the source, asking again", "source", m.Source, "error", err)
+				break // without an end: the next look decides again
+			}
 			return workflow.Abort(fmt.Errorf("the server did not get to host %s: %w", m.Target, err))
 		case goingOn:
 			pause = askAgainMin
@@ -265,6 +269,20 @@ func (f *Flows) follow(ctx context.Context, r *run, m *cloud.Migration, request 
 			return err
 		}
 	}
+}
+
+// wake lets a guest run on that a failed migration left standing on the source. libvirt resumes it itself, unless it lost its peer, or its own
+// life, at the cut-over.
+func (f *Flows) wake(ctx context.Context, r *run, source sighting) error {
+	if !is(source, hostpb.DomainState_DOMAIN_STATE_PAUSED) {
+		return nil
+	}
+	host, call, spec, err := f.onHost(r, func(s cloud.Server) cloud.HostName { return s.Host })
+	if err != nil {
+		return err
+	}
+	_, err = host.Start(ctx, &hostpb.StartRequest{Call: call, Spec: spec})
+	return err
 }
 
 // migrateOnce calls Migrate on the source, waiting a moment for a source that is not connected.

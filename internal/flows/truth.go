@@ -18,7 +18,8 @@ import (
 //	paused, no job   runs             completed: the source's libvirt lost its peer after the cut-over and left the decision to us
 //	paused, no job   not running      failed, and the guest is resumed on the source
 //	paused, no job   unreachable, or  unknown: the guest may run there, or be about to
-//	                 paused
+//	                 paused, or
+//	                 receiving
 //	gone             runs             completed
 //	unreachable      runs             completed: a guest that runs on the target can no longer run on the source
 //	gone             gone             failed: the guest died on the way; there is nothing to keep on the target
@@ -70,8 +71,8 @@ func judge(source, target sighting, migration cloud.MigrationID, lost, lostMax t
 		switch {
 		case targetRuns:
 			return completed
-		case target == nil, is(target, hostpb.DomainState_DOMAIN_STATE_PAUSED):
-			return unknown
+		case target == nil, is(target, hostpb.DomainState_DOMAIN_STATE_PAUSED, hostpb.DomainState_DOMAIN_STATE_INCOMING):
+			return unknown // a target that lost its source drops what it received, soon
 		}
 		return failed
 	case targetRuns, is(target, hostpb.DomainState_DOMAIN_STATE_PAUSED):
