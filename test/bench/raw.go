@@ -34,6 +34,7 @@ var (
 	macElement  = regexp.MustCompile(`<mac address='[^']*'/>`)
 	tapElement  = regexp.MustCompile(`(?m)^\s*<target dev='gwt[^']*'/>\n`)
 	metadata    = regexp.MustCompile(`(?s)<metadata>.*?</metadata>`)
+	sysInfo     = regexp.MustCompile(`(?s)<sysinfo .*?</sysinfo>|<smbios mode='sysinfo'/>`) // names the server by its UUID
 	sources     = regexp.MustCompile(`(<source (?:file|path)=')([^']*)(')`)
 )
 
@@ -95,7 +96,7 @@ func rootDisk(described string) (string, error) {
 }
 
 func (g *rawGuest) define(ctx context.Context, described, disk string) error {
-	x := metadata.ReplaceAllString(described, "")
+	x := sysInfo.ReplaceAllString(metadata.ReplaceAllString(described, ""), "")
 	x = uuidElement.ReplaceAllString(x, "<uuid>"+g.uuid+"</uuid>")
 	x = nameElement.ReplaceAllString(x, "<name>raw-bench</name>")
 	x = macElement.ReplaceAllString(x, "<mac address='52:54:00:00:be:ef'/>")

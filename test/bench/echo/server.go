@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+
+	"github.com/godwit-cloud/godwit/uring"
+)
+
+// serve runs one echo server until its input ends. It prints its address and its process id.
+func serve(kind string, single bool) error {
+	var l net.Listener
+	var closer io.Closer
+	switch kind {
+	case "net":
+		plain, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		l, closer = plain, plain
+		go accept(plain)
+	case "conn", "shared":
+		stack, err := uring.NewStack(uring.StackOptions{Ring: uring.Options{Shared: kind == "shared"}})
+		if err != nil {
+			return err
+		}
+		ring, err := stack.Listen(context.Background(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		l, closer = ring, stack
+		go accept(ring)
+	case "loop":
+		stack, err := uring.NewStack(uring.StackOptions{Ring: uring.Options{Entries: 1024}})
+		if err != nil {
+			return err
+		}
+		plain, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		if _, err := stack.Serve(plain, echoes{}, uring.ServerOptions{SingleReceives: single}); err != nil {
+			return err
+		}
+		l, closer = plain, stack
+	default:
+		return fmt.Errorf("no server is called %q", kind)
+	}
+	fmt.Printf("%s/%d\n", l.Addr(), os.Getpid())
+	untilInputEnds()
+	return closer.Close()
+}
+
+// bufferBytes is what the goroutine servers read with, and what the ring's receive buffers hold.
+const bufferBytes = 16 << 10
+
+func accept(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			if !errors.Is(err, net.ErrClosed) {
+				fmt.Fprintln(os.Stderr, "accept:", err)
+			}
+			return
+		}
+		go func() {
+			defer c.Close()
+			p := make([]byte, bufferBytes)
+			for {
+				n, err := c.Read(p)
+				if err != nil {
+					return
+				}
+				if _, err := c.Write(p[:n]); err != nil {
+					return
+				}
+			}
+		}()
+	}
+}
+
+// echoes is the service of the loop server.
+type echoes struct{}
+
+func (echoes) Accept(l *uring.Link) uring.Session { return echo{l} }
+
+type echo struct{ link *uring.Link }
+
+func (e echo) Received(p []byte) int {
+	_, _ = e.link.Write(p) // never fails
+	return len(p)
+}
+
+func (e echo) Filled([]byte) {}
+func (e echo) Ended()        { e.link.Close() }
+func (e echo) Closed(error)  {}
