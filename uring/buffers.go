@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"unsafe"
 
@@ -11,16 +12,18 @@ import (
 )
 
 // Buffers is a ring of provided buffers: the kernel takes one when data has arrived, not when the receive was asked for, so thousands of
-// idle connections need no memory. It belongs to a loop; Take and Return run on the loop's thread only.
+// idle connections need no memory. Take runs on the loop's thread; Return may be called by anyone, since it only writes to shared memory.
 type Buffers struct {
-	loop   *Loop
-	group  uint16
-	size   int
-	ring   []buf  // shared with the kernel; a mapping of its own, since the kernel wants it page-aligned
-	mem    []byte // the mapping of ring
-	data   []byte // all buffers, one after another
+	loop  *Loop
+	group uint16
+	size  int
+	ring  []buf  // shared with the kernel; a mapping of its own, since the kernel wants it page-aligned
+	mem   []byte // the mapping of ring
+	data  []byte // all buffers, one after another
+	mask  uint16
+
+	mu     sync.Mutex // guards what follows, and the ring
 	tail   uint16
-	mask   uint16
 	taken  int // buffers that are with the program
 	closed bool
 }
@@ -43,18 +46,10 @@ func (l *Loop) NewBuffers(group uint16, count, size int) (*Buffers, error) {
 	if err := l.register(registerPbufRing, unsafe.Pointer(&reg), 1, &reg); err != nil {
 		return nil, errors.Join(fmt.Errorf("loop: buffers: %w", err), unix.Munmap(mem))
 	}
-	filled := make(chan struct{})
-	err = l.Post(func() {
-		for i := range count {
-			b.add(uint16(i))
-		}
-		b.publish()
-		close(filled)
-	})
-	if err != nil {
-		return nil, err
+	for i := range count {
+		b.add(uint16(i))
 	}
-	<-filled
+	b.publish()
 	return b, nil
 }
 
@@ -64,13 +59,17 @@ func (b *Buffers) Group() uint16 { return b.group }
 // Take returns the n bytes of a completion that has CQEBuffer set. They stay valid until Return of the same buffer.
 func (b *Buffers) Take(flags CQEFlags, n int) (id uint16, data []byte) {
 	id = flags.BufferID()
+	b.mu.Lock()
 	b.taken++
+	b.mu.Unlock()
 	at := int(id) * b.size
 	return id, b.data[at : at+n : at+b.size]
 }
 
 // Return gives a buffer back to the kernel.
 func (b *Buffers) Return(id uint16) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if b.closed {
 		return
 	}
@@ -80,7 +79,11 @@ func (b *Buffers) Return(id uint16) {
 }
 
 // free reports whether the kernel has buffers, as far as the completions seen so far tell.
-func (b *Buffers) free() bool { return b.taken < len(b.ring) }
+func (b *Buffers) free() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.taken < len(b.ring)
+}
 
 func (b *Buffers) add(id uint16) {
 	e := &b.ring[b.tail&b.mask]
@@ -100,20 +103,15 @@ func (b *Buffers) publish() {
 
 // Close takes the group from the kernel. Receives that use it must have ended.
 func (b *Buffers) Close() error {
-	result := make(chan error, 1)
-	err := b.loop.Post(func() {
-		reg := bufReg{BGID: b.group}
-		_, err := b.loop.ring.kernel.register(b.loop.ring.fd, unregisterPbufRing, unsafe.Pointer(&reg), 1)
-		b.closed = true
-		result <- err
-	})
-	switch {
-	case err == nil:
-		err = <-result
-	case errors.Is(err, ErrClosed):
+	reg := &bufReg{BGID: b.group}
+	err := b.loop.register(unregisterPbufRing, unsafe.Pointer(reg), 1, reg)
+	if errors.Is(err, ErrClosed) {
 		<-b.loop.ended // the ring is gone, and the group with it
 		err = nil
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
 	runtime.KeepAlive(b.data)
 	return errors.Join(err, unix.Munmap(b.mem))
 }

@@ -171,12 +171,20 @@ func (c *Conn) Read(p []byte) (int, error) {
 	}
 }
 
-// take copies from the received buffers and gives the emptied ones back. When there is nothing to take it returns the channel that ends
-// the wait at the deadline.
-func (c *Conn) take(p []byte) (int, <-chan struct{}, error) {
+// take copies from the received buffers and gives the emptied ones back. When there is nothing to take it returns the channel that ends the
+// wait at the deadline.
+func (c *Conn) take(p []byte) (n int, passed <-chan struct{}, err error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	passed := c.read.passed
+	var emptied [readAheadMax]uint16
+	gone := emptied[:0]
+	defer func() {
+		armed := c.armed && !c.stopping
+		c.mu.Unlock()
+		if len(gone) > 0 {
+			c.giveBack(gone, armed)
+		}
+	}()
+	passed = c.read.passed
 	if c.closed {
 		return 0, nil, net.ErrClosed
 	}
@@ -185,19 +193,15 @@ func (c *Conn) take(p []byte) (int, <-chan struct{}, error) {
 		return 0, nil, os.ErrDeadlineExceeded
 	default:
 	}
-	n, emptied := 0, []uint16(nil)
 	for n < len(p) && len(c.chunks) > 0 {
 		head := &c.chunks[0]
 		k := copy(p[n:], head.data[head.off:])
 		n, head.off = n+k, head.off+k
 		if head.off == len(head.data) {
-			emptied = append(emptied, head.id)
+			gone = append(gone, head.id)
 			c.chunks = c.chunks[1:]
 			c.held--
 		}
-	}
-	if len(emptied) > 0 {
-		c.giveBack(emptied)
 	}
 	if len(c.chunks) > 0 || c.eof != nil {
 		c.wake() // there is something for another reader too
@@ -208,13 +212,18 @@ func (c *Conn) take(p []byte) (int, <-chan struct{}, error) {
 	return n, passed, nil
 }
 
-// giveBack returns buffers to the kernel and starts the receive again if it was stopped.
-func (c *Conn) giveBack(ids []uint16) {
-	// A closed loop has taken the buffers with it, so its refusal loses nothing.
-	_ = c.stack.loop.Post(func() {
-		c.stack.giveBack(ids...)
-		c.rearm()
-	})
+// giveBack returns buffers to the kernel and starts the receive again if it was stopped. A closed loop has taken the buffers with it, so
+// its refusal loses nothing.
+func (c *Conn) giveBack(ids []uint16, armed bool) {
+	for _, id := range ids {
+		c.stack.buffers.Return(id)
+	}
+	if !armed {
+		_ = c.stack.loop.Post(c.rearm)
+	}
+	if c.stack.starving.Load() {
+		_ = c.stack.loop.Post(c.stack.feed)
+	}
 }
 
 // Write sends p whole.

@@ -57,9 +57,13 @@ func (l *Listener) wake() {
 // Accept waits for a connection.
 func (l *Listener) Accept() (net.Conn, error) {
 	for {
-		fd, ok, err := l.take()
+		fd, ok, full, err := l.take()
 		if err != nil {
 			return nil, err
+		}
+		if full {
+			// A closed loop refuses, and Accept returns an error at the next call.
+			_ = l.stack.loop.Post(l.acceptor.arm)
 		}
 		if ok {
 			return l.stack.adopt(fd, remoteAddr(fd))
@@ -71,25 +75,22 @@ func (l *Listener) Accept() (net.Conn, error) {
 	}
 }
 
-func (l *Listener) take() (fd int, ok bool, err error) {
+// take returns the next connection, and whether accepting had paused because there were too many.
+func (l *Listener) take() (fd int, ok, full bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		return 0, false, l.closedError("accept")
+		return 0, false, false, l.closedError("accept")
 	}
 	if len(l.accepted) == 0 {
-		return 0, false, nil
+		return 0, false, false, nil
 	}
-	full := len(l.accepted) >= l.aheadMax
+	full = len(l.accepted) >= l.aheadMax
 	fd, l.accepted = l.accepted[0], l.accepted[1:]
 	if len(l.accepted) > 0 {
 		l.wake() // for another Accept
 	}
-	if full {
-		// A closed loop refuses, and Accept returns an error at the next call.
-		_ = l.stack.loop.Post(l.acceptor.arm)
-	}
-	return fd, true, nil
+	return fd, true, full, nil
 }
 
 func (l *Listener) closedError(op string) error {

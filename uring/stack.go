@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,7 +22,8 @@ type Stack struct {
 	buffers     *Buffers
 	acceptedMax int
 
-	hungry []rearming // the loop's: who found no free buffer, in order
+	hungry   []rearming  // the loop's: who found no free buffer, in order
+	starving atomic.Bool // hungry is not empty
 
 	mu      sync.Mutex // guards what follows
 	conns   map[*Conn]struct{}
@@ -72,12 +74,12 @@ type rearming interface{ rearm() }
 // starved remembers a receiver that found no free buffer. If all came back between the kernel's answer and now, nobody would come to
 // wake it, so it tries again at once. On the loop's thread.
 func (s *Stack) starved(c rearming) {
-	if s.buffers.free() {
-		c.rearm()
-		return
-	}
 	if !slices.Contains(s.hungry, c) {
 		s.hungry = append(s.hungry, c)
+	}
+	s.starving.Store(true)
+	if s.buffers.free() { // after the store: who returns a buffer looks at starving after that
+		s.feed()
 	}
 }
 
@@ -86,11 +88,16 @@ func (s *Stack) giveBack(ids ...uint16) {
 	for _, id := range ids {
 		s.buffers.Return(id)
 	}
-	if len(s.hungry) == 0 {
-		return
+	if s.starving.Load() {
+		s.feed()
 	}
+}
+
+// feed lets those who found no buffer try again. On the loop's thread.
+func (s *Stack) feed() {
 	waiting := s.hungry
 	s.hungry = nil
+	s.starving.Store(false)
 	for _, c := range waiting {
 		c.rearm()
 	}

@@ -2,7 +2,6 @@
 //
 //	net    Go's package net, a goroutine for each connection
 //	conn   the same code on uring's net.Conn
-//	shared the same, on a loop without a thread of its own
 //	loop   a session on the ring's own thread
 //
 // Server and client run as processes of their own, pinned to one core each. The contenders take turns (A B C C B A), so that what else
@@ -25,7 +24,7 @@ import (
 	"time"
 )
 
-var kinds = []string{"net", "conn", "shared", "loop"}
+var kinds = []string{"net", "conn", "loop"}
 
 func main() {
 	serveKind := flag.String("serve", "", "run one server: net, conn or loop")

@@ -23,8 +23,8 @@ func serve(kind string, single bool) error {
 		}
 		l, closer = plain, plain
 		go accept(plain)
-	case "conn", "shared":
-		stack, err := uring.NewStack(uring.StackOptions{Ring: uring.Options{Shared: kind == "shared"}})
+	case "conn":
+		stack, err := uring.NewStack(uring.StackOptions{})
 		if err != nil {
 			return err
 		}
