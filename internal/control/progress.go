@@ -22,6 +22,6 @@ func putProgress(tx *store.Tx, id cloud.MigrationID, u *hostpb.MigrationUpdate, 
 		return err
 	}
 	return store.Put(tx, tables.Progress, id, cloud.MigrationProgress{
-		Migration: id, Server: m.Server, Stats: flows.Stats(u.GetStats()), Seq: u.GetSeq(), At: now,
+		Migration: id, Server: m.Server, Stats: flows.Stats(u.GetStats()), Seq: u.GetSeq(), PostCopy: u.GetPostCopy(), At: now,
 	})
 }

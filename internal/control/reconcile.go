@@ -101,11 +101,9 @@ func hostCases(v store.View, busy map[cloud.ServerID]bool) []reconcile.HostCase 
 func (r *reconciler) act(ctx context.Context, actions []reconcile.Action, now time.Time) error {
 	var errs []error
 	for _, a := range actions {
-		if a.Kind == reconcile.Alarm {
-			r.alarm(a, now)
-			continue
+		if a.Kind != reconcile.Alarm {
+			r.log.Info("reconciling", "action", a.String())
 		}
-		r.log.Info("reconciling", "action", a.String())
 		err := r.carryOut(ctx, a, now)
 		if cloud.Is(err, cloud.KindStale) && ctx.Err() == nil && !errors.Is(err, store.ErrDeposed) {
 			continue
@@ -127,6 +125,9 @@ func (r *reconciler) alarm(a reconcile.Action, now time.Time) {
 
 func (r *reconciler) carryOut(ctx context.Context, a reconcile.Action, now time.Time) error {
 	switch a.Kind {
+	case reconcile.Alarm:
+		r.alarm(a, now)
+		return nil
 	case reconcile.SetState:
 		return r.write(ctx, func(tx *store.Tx) error {
 			s, err := store.Get(tx, tables.Servers, a.Server)

@@ -45,6 +45,7 @@ type session struct {
 	told     map[cloud.ServerID]bool            // servers observed in this session, until the first heartbeat
 	complete bool                               // the first heartbeat has come: everything was told
 	progress map[cloud.MigrationID]time.Time    // last written
+	split    map[cloud.MigrationID]bool         // that post-copy has begun was written
 	last     map[cloud.ServerID]lastObservation // what was written last, to write changes only
 }
 
@@ -130,7 +131,7 @@ func (s *Sessions) HostUp(ctx context.Context, name cloud.HostName, facts *hostp
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.hosts[name] = &session{since: now, lease: lease, seen: now, told: map[cloud.ServerID]bool{}, progress: map[cloud.MigrationID]time.Time{},
+	s.hosts[name] = &session{since: now, lease: lease, seen: now, told: map[cloud.ServerID]bool{}, progress: map[cloud.MigrationID]time.Time{}, split: map[cloud.MigrationID]bool{},
 		last: map[cloud.ServerID]lastObservation{}}
 	return nil
 }
@@ -316,13 +317,17 @@ func (s *Sessions) observed(ctx context.Context, name cloud.HostName, on *sessio
 func (s *Sessions) progressed(ctx context.Context, on *session, u *hostpb.MigrationUpdate) error {
 	id := cloud.MigrationID(u.GetMigrationId())
 	now := time.Now().UTC()
-	if now.Sub(on.progress[id]) < progressEvery {
+	if now.Sub(on.progress[id]) < progressEvery && (!u.GetPostCopy() || on.split[id]) {
 		return nil
 	}
 	for other, at := range on.progress { // forget the finished: a running one is written every second
 		if now.Sub(at) > time.Minute {
 			delete(on.progress, other)
+			delete(on.split, other)
 		}
+	}
+	if u.GetPostCopy() {
+		on.split[id] = true
 	}
 	first := on.progress[id].IsZero() // of this session: an agent that started again counts from one again
 	on.progress[id] = now

@@ -26,7 +26,7 @@ type order struct {
 func (l *leader) steering(ctx context.Context) error {
 	given := map[order]bool{}                    // orders the source has taken
 	running := map[cloud.MigrationID]time.Time{} // since when this leader has seen them run
-	watch := l.Store.Watch(ctx, tables.Migrations)
+	watch := l.Store.Watch(ctx, tables.Migrations, tables.Progress)
 	return l.loop(ctx, "steering migrations", steeringPeriod, watch, func(ctx context.Context) error { return l.steer(ctx, given, running) })
 }
 
@@ -40,8 +40,11 @@ func (l *leader) steer(ctx context.Context, given map[order]bool, running map[cl
 			continue
 		}
 		live[m.ID] = true
-		if m.Status == cloud.MigrationRunning || m.Status == cloud.MigrationPostCopy {
-			errs = append(errs, l.limit(ctx, v, m, running))
+		if p, ok := store.Lookup(v, tables.Progress, m.ID); ok && p.PostCopy && m.Status == cloud.MigrationRunning {
+			errs = append(errs, l.noteSplit(ctx, m.ID))
+		}
+		if m.Status == cloud.MigrationRunning {
+			errs = append(errs, l.limit(ctx, v, m, running)) // post-copy can be neither aborted nor hastened
 		}
 		errs = append(errs, l.obey(ctx, v, m, given))
 	}
@@ -56,6 +59,19 @@ func (l *leader) steer(ctx context.Context, given map[order]bool, running map[cl
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// noteSplit writes that the source has begun post-copy.
+func (l *leader) noteSplit(ctx context.Context, id cloud.MigrationID) error {
+	_, err := l.records.UpdateVisible(ctx, func(tx *store.Tx) error {
+		m, err := store.Get(tx, tables.Migrations, id)
+		if err != nil || m.Status != cloud.MigrationRunning {
+			return err
+		}
+		m.Status, m.Updated = cloud.MigrationPostCopy, time.Now().UTC()
+		return store.Put(tx, tables.Migrations, id, m)
+	})
+	return err
 }
 
 // obey passes on what was asked of m.

@@ -249,6 +249,30 @@ func TestAGuestLeftStandingOnTheSourceIsWoken(t *testing.T) {
 	}
 }
 
+func TestAGuestLostInPostCopyBelongsToTheTargetAndIsRevivedThere(t *testing.T) {
+	w := moving(t)
+	w.fleet.ScriptMigrations(script(hostpb.MigrateOutcome_MIGRATE_OUTCOME_BROKEN, "connection lost"))
+	if rec := w.run(w.flows.Migrate()); rec.Phase != workflow.Done {
+		t.Fatalf("run is %s: %+v", rec.Phase, rec.Cause)
+	}
+	c, s, m := w.settled(), w.now(), w.migration()
+	c.must(s.VMState == cloud.VMError && s.Task == cloud.TaskNone && s.Host == hostB && s.Fault != nil, "server is %s/%q on %s, fault %v", s.VMState, s.Task, s.Host, s.Fault)
+	c.must(m.Status == cloud.MigrationFailed && strings.Contains(m.Error, "post-copy broke off"), "migration is %s: %s", m.Status, m.Error)
+	c.must(slices.Equal(w.claims(), []cloud.HostName{hostB}), "claims on %v", w.claims())
+	c.must(len(w.fleet.Leftovers(serverID)) == 1, "hosts keep %v", w.fleet.Leftovers(serverID))
+	if err := c.err(); err != nil {
+		t.Fatal(err)
+	}
+	w.intent = cloud.Intent{ID: "i2", Kind: cloud.IntentReboot, Hard: true, Server: serverID, RequestID: "req-1"}
+	w.write(func(tx *store.Tx) error { return store.Put(tx, tables.Intents, w.intent.ID, w.intent) })
+	w.run(w.flows.Reboot())
+	c = w.settled()
+	c.livesOn(w, hostB)
+	if err := c.err(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAnAbortedMigrationIsCancelled(t *testing.T) {
 	w := moving(t)
 	w.fleet.ScriptMigrations(script(hostpb.MigrateOutcome_MIGRATE_OUTCOME_CANCELLED, ""))

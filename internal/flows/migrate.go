@@ -3,6 +3,7 @@ package flows
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -256,6 +257,8 @@ func (f *Flows) follow(ctx context.Context, r *run, m *cloud.Migration, request 
 		switch judge(source, f.look(ctx, m.Target, m.Server), m.ID, lost, f.Doubt) {
 		case completed:
 			return nil
+		case broken:
+			return r.Set(stateBroken, fmt.Sprintf("post-copy broke off and the guest's memory is lost: %v", err))
 		case failed:
 			if err := f.wake(ctx, r, source); err != nil {
 				logger(r).Warn("the guest stands still on the source, asking again", "source", m.Source, "error", err)
@@ -264,6 +267,7 @@ func (f *Flows) follow(ctx context.Context, r *run, m *cloud.Migration, request 
 			return workflow.Abort(fmt.Errorf("the server did not get to host %s: %w", m.Target, err))
 		case goingOn:
 			pause = askAgainMin
+		case unknown: // ask again
 		}
 		if err := sleep(ctx, pause); err != nil {
 			return err
@@ -308,6 +312,10 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// stateBroken is the name under which a run remembers why a guest was lost in post-copy. The run goes on as if it had arrived: its newest disk is on
+// the target, where a hard reboot begins anew from it, and what is left on the source must never run.
+const stateBroken = "broken"
+
 // stateTotals is the name under which a run remembers QEMU's final figures.
 const stateTotals = "totals"
 
@@ -317,24 +325,33 @@ func (f *Flows) switchHost(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
+	lost := ""
+	if _, err := r.Get(stateBroken, &lost); err != nil {
+		return err
+	}
 	return f.update(ctx, r, func(tx *store.Tx, s *cloud.Server) error {
 		m, err := store.Get(tx, tables.Migrations, r.Args.Migration)
 		if err != nil {
 			return err
 		}
-		if m.Status == cloud.MigrationCompleted {
+		if m.Status.Final() {
 			return nil // by an earlier attempt; whatever has been asked of the server since is not ours to touch
 		}
 		s.Host, s.Progress = m.Target, 100
-		if err := become(s, s.VMState); err != nil {
+		state, status := s.VMState, cloud.MigrationCompleted
+		if lost != "" {
+			state, status, s.Power = cloud.VMError, cloud.MigrationFailed, cloud.PowerCrashed
+			s.Fault = &cloud.Fault{Code: http.StatusInternalServerError, Message: lost + ". A hard reboot starts the server from its disk.", Created: now()}
+		}
+		if err := become(s, state); err != nil {
 			return err
 		}
 		if err := bindPorts(tx, s, m.Target, portActive); err != nil {
 			return err
 		}
 		return changeMigration(tx, r, func(m *cloud.Migration) error {
-			m.Totals, m.Finished = totals, now()
-			return advance(m, cloud.MigrationCompleted)
+			m.Totals, m.Finished, m.Error = totals, now(), lost
+			return advance(m, status)
 		})
 	})
 }

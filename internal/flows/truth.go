@@ -26,6 +26,14 @@ import (
 //	unreachable for long, not running failed: if the source still migrates, losing its target makes it take the guest back
 //	anything else                     unknown: ask again
 //
+// With post-copy the guest's CPUs run on the target while part of its memory is still on the source. Hosts say so (PostCopy), and that comes first:
+//
+//	in post-copy, either              going on
+//	broken           runs, not broken completed: the target had all it needed
+//	broken           unreachable      unknown
+//	broken           otherwise        broken: the guest is lost, its newest disk is on the target
+//	any              broken           broken
+//
 // "failed" leads to the target being discarded. That is safe even if the conclusion came a moment too early: the target's agent refuses to discard
 // a server whose CPUs run.
 type conclusion int
@@ -35,6 +43,7 @@ const (
 	goingOn
 	completed
 	failed
+	broken
 )
 
 // DoubtDefault is how long a source may be unreachable before a target on which the guest does not run is given up. Longer than an agent's or a
@@ -47,6 +56,20 @@ type sighting = *hostpb.ServerState
 // judge is the table above. lost is for how long the source has not answered.
 func judge(source, target sighting, migration cloud.MigrationID, lost, lostMax time.Duration) conclusion {
 	targetRuns := is(target, hostpb.DomainState_DOMAIN_STATE_RUNNING)
+	switch {
+	case target.GetPostCopy() == hostpb.PostCopy_POST_COPY_BROKEN:
+		return broken
+	case source.GetPostCopy() == hostpb.PostCopy_POST_COPY_ACTIVE, target.GetPostCopy() == hostpb.PostCopy_POST_COPY_ACTIVE:
+		return goingOn
+	case source.GetPostCopy() != hostpb.PostCopy_POST_COPY_BROKEN:
+		// not in post-copy
+	case target == nil:
+		return unknown
+	case targetRuns:
+		return completed
+	default:
+		return broken
+	}
 	if source == nil {
 		switch {
 		case targetRuns:

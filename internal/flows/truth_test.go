@@ -20,6 +20,17 @@ func TestOnlyWhatBothHostsSayDecidesAMigrationInDoubt(t *testing.T) {
 		told     = &hostpb.ServerState{Domain: hostpb.DomainState_DOMAIN_STATE_ABSENT, MigrationId: "m", MigrationOutcome: hostpb.MigrateOutcome_MIGRATE_OUTCOME_COMPLETED}
 		other    = &hostpb.ServerState{Domain: hostpb.DomainState_DOMAIN_STATE_RUNNING, MigrationId: "older", MigrationOutcome: hostpb.MigrateOutcome_MIGRATE_OUTCOME_COMPLETED}
 	)
+	split := func(d hostpb.DomainState, p hostpb.PostCopy) sighting {
+		return &hostpb.ServerState{Domain: d, PostCopy: p}
+	}
+	var (
+		active     = hostpb.PostCopy_POST_COPY_ACTIVE
+		lostHalf   = hostpb.PostCopy_POST_COPY_BROKEN
+		sourceHalf = split(hostpb.DomainState_DOMAIN_STATE_PAUSED, active)
+		targetHalf = split(hostpb.DomainState_DOMAIN_STATE_RUNNING, active)
+		brokenHere = split(hostpb.DomainState_DOMAIN_STATE_PAUSED, lostHalf)
+		stuckThere = split(hostpb.DomainState_DOMAIN_STATE_RUNNING, lostHalf)
+	)
 	tests := []struct {
 		name           string
 		source, target sighting
@@ -48,6 +59,14 @@ func TestOnlyWhatBothHostsSayDecidesAMigrationInDoubt(t *testing.T) {
 		{"source unreachable for long, target paused at the switch", nobody, paused, time.Minute, unknown},
 		{"source gone, target unreachable", absent, nobody, 0, unknown},
 		{"nobody answers", nobody, nobody, time.Hour, unknown},
+		{"in post-copy", sourceHalf, targetHalf, 0, goingOn},
+		{"in post-copy, source unreachable for long", nobody, targetHalf, time.Hour, goingOn},
+		{"in post-copy, target unreachable", sourceHalf, nobody, 0, goingOn},
+		{"post-copy broken, target died", brokenHere, shutoff, 0, broken},
+		{"post-copy broken, target unreachable", brokenHere, nobody, time.Hour, unknown},
+		{"source thinks it broke, target has everything", brokenHere, runs, 0, completed},
+		{"post-copy broken, source died", nobody, stuckThere, 0, broken},
+		{"post-copy broken on both", brokenHere, stuckThere, 0, broken},
 		{"guest died", shutoff, absent, 0, failed},
 	}
 	for _, tt := range tests {

@@ -48,10 +48,11 @@ type slot struct {
 	adopted    bool
 	console    []byte
 	job        *job // last outgoing migration
+	broken     bool // a post-copy migration from or to here broke off: it runs nowhere until it is started anew
 }
 
 func (s *slot) runs() bool {
-	return s.domain == running || s.domain == paused || s.domain == outgoing
+	return !s.broken && (s.domain == running || s.domain == paused || s.domain == outgoing)
 }
 
 func (s *slot) present() bool { return s.domain != absent || s.disks }
@@ -172,6 +173,9 @@ func (h *FakeHost) state(s *slot) *hostpb.ServerState {
 	if s.job != nil {
 		out.MigrationId, out.MigrationOutcome = s.job.id, s.job.outcome()
 	}
+	if s.broken {
+		out.PostCopy = hostpb.PostCopy_POST_COPY_BROKEN
+	}
 	return out
 }
 
@@ -281,7 +285,7 @@ func (h *FakeHost) Start(ctx context.Context, req *hostpb.StartRequest) (*hostpb
 }
 
 func (h *FakeHost) start(s *slot, spec *hostpb.ServerSpec) {
-	s.spec, s.adopted = proto.CloneOf(spec), true
+	s.spec, s.adopted, s.broken = proto.CloneOf(spec), true, false
 	s.console = fmt.Appendf(s.console, "booted on %s\n", h.name)
 	h.set(s, running, "booted")
 }
@@ -339,7 +343,7 @@ func (h *FakeHost) Adopt(ctx context.Context, req *hostpb.AdoptRequest) (*hostpb
 		if err := h.checkSpec("Adopt", s, req.GetSpec()); err != nil {
 			return nil, err
 		}
-		if !s.runs() {
+		if !s.runs() && !s.broken {
 			h.fleet.violate("%s: adopted server %s, which is %s", h.name, s.id, s.describe())
 			return nil, conflict("server %s does not run on this host", s.id)
 		}

@@ -177,6 +177,12 @@ func (j *job) settle() {
 		return
 	}
 	j.finish(outcome, text)
+	if outcome == hostpb.MigrateOutcome_MIGRATE_OUTCOME_BROKEN { // as when the target's QEMU dies during post-copy
+		s.broken, t.broken = true, true
+		j.source.set(s, paused, "post-copy failed")
+		j.target.set(t, shutoff, "crashed")
+		return
+	}
 	if s.domain == outgoing {
 		j.source.set(s, running, "migration failed")
 	}
