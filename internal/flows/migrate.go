@@ -237,6 +237,8 @@ func (f *Flows) follow(ctx context.Context, r *run, m *cloud.Migration, request 
 				return workflow.Abort(cloud.Errorf(cloud.KindCancelled, "the migration was aborted on request"))
 			case hostpb.MigrateOutcome_MIGRATE_OUTCOME_FAILED:
 				return workflow.Abort(cloud.Errorf(cloud.KindInternal, "host %s: %s", m.Source, reply.GetError()))
+			case hostpb.MigrateOutcome_MIGRATE_OUTCOME_UNSPECIFIED, hostpb.MigrateOutcome_MIGRATE_OUTCOME_UNKNOWN, hostpb.MigrateOutcome_MIGRATE_OUTCOME_BROKEN:
+				// one host's word is not enough
 			}
 			err = cloud.Errorf(cloud.KindUnavailable, "host %s cannot tell: %s", m.Source, reply.GetError())
 		}
