@@ -34,6 +34,13 @@
 //   - Discard never ends running CPUs, unless the server is being deleted. What is left of a failed migration on a target (a half-received domain) is
 //     not running and is removed.
 //
+// # Post-copy
+//
+// When post-copy begins, the guest's CPUs run on the target and its memory is on both hosts. libvirt's event says so; the source notes it (Split)
+// before anything else and reports it at once, because from then on an abort is refused and a failure is no return: whatever ends the copy, the
+// source's half must never run. If it breaks off, the outcome is "broken": the guest's memory is whole nowhere, and its newest disk is on the target, which
+// adopts it so that a hard reboot can begin from there.
+//
 // # Crashes
 //
 // The agent may be killed at any time. Migrations are libvirtd's, peer to peer, and go on. A new agent finds the role departing in the

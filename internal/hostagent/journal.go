@@ -51,6 +51,8 @@ type moveRecord struct {
 	Abort     bool              `json:"abort"`     // asked for
 	Suspended bool              `json:"suspended"` // we paused the guest to let the copy finish
 	Departed  bool              `json:"departed"`  // libvirt said that it left: proof, whatever else is lost
+	Switching bool              `json:"switching"` // we asked for post-copy
+	Split     bool              `json:"split"`     // post-copy began: its CPUs ran on the target, which fetches its memory from here
 	// Outcome: 0 until known; unknown means that this host cannot tell.
 	Outcome hostpb.MigrateOutcome `json:"outcome"`
 	Error   string                `json:"error,omitempty"`
@@ -68,11 +70,19 @@ func (m *moveRecord) stayed() bool {
 	return m != nil && (m.Outcome == hostpb.MigrateOutcome_MIGRATE_OUTCOME_FAILED || m.Outcome == hostpb.MigrateOutcome_MIGRATE_OUTCOME_CANCELLED)
 }
 
+// broke reports whether the migration is known to have broken off in post-copy.
+func (m *moveRecord) broke() bool {
+	return m != nil && m.Outcome == hostpb.MigrateOutcome_MIGRATE_OUTCOME_BROKEN
+}
+
+// decided reports whether this host will say nothing else about the migration.
+func (m *moveRecord) decided() bool { return m.left() || m.stayed() || m.broke() }
+
 // end writes down how the migration ended, and what that makes of the server here.
 func (r *record) end(outcome hostpb.MigrateOutcome, reason string) {
 	r.Move.Outcome, r.Move.Error = outcome, reason
 	switch {
-	case r.Move.left():
+	case r.Move.left(), r.Move.broke(): // broken: what is left here must never run
 		r.Role = RoleDeparted
 	case r.Move.stayed():
 		r.Role = RoleResident

@@ -14,6 +14,7 @@ func TestOutcomeIsJudgedByWhatIsThere(t *testing.T) {
 		completed = hostpb.MigrateOutcome_MIGRATE_OUTCOME_COMPLETED
 		failed    = hostpb.MigrateOutcome_MIGRATE_OUTCOME_FAILED
 		cancelled = hostpb.MigrateOutcome_MIGRATE_OUTCOME_CANCELLED
+		broken    = hostpb.MigrateOutcome_MIGRATE_OUTCOME_BROKEN
 	)
 	lost := errors.New("connection lost")
 	for _, c := range []struct {
@@ -35,15 +36,19 @@ func TestOutcomeIsJudgedByWhatIsThere(t *testing.T) {
 		{"it stayed because somebody asked", kvm.Running, "migration cancelled", moveRecord{Abort: true}, lost, judgement{outcome: cancelled}},
 		{"it left although somebody asked for the end", kvm.Shutoff, "migrated", moveRecord{Abort: true}, nil, judgement{outcome: completed}},
 		{"it stands still at the switch", kvm.Paused, "migration", moveRecord{}, lost, judgement{outcome: open}},
-		{"its memory is on two hosts", kvm.Paused, "postcopy", moveRecord{}, lost, judgement{outcome: open}},
-		{"post-copy broke", kvm.Paused, "postcopy failed", moveRecord{}, lost, judgement{outcome: open}},
+		{"its memory is on two hosts", kvm.Paused, "postcopy", moveRecord{Split: true}, lost, judgement{goingOn: true}},
+		{"post-copy broke", kvm.Paused, "postcopy failed", moveRecord{}, lost, judgement{outcome: broken}},
+		{"its half here died", kvm.Crashed, "crashed", moveRecord{Switching: true, Split: true}, lost, judgement{outcome: broken}},
+		{"it died when post-copy was to begin", kvm.Crashed, "crashed", moveRecord{Switching: true}, lost, judgement{outcome: open}},
+		{"post-copy went well", kvm.Shutoff, "migrated", moveRecord{Switching: true, Split: true}, nil, judgement{outcome: completed}},
+		{"it ran on the target and is paused here for a reason nobody knows", kvm.Paused, "user", moveRecord{Split: true}, lost, judgement{outcome: open}},
 		{"we paused it", kvm.Paused, "user", moveRecord{Suspended: true}, lost, judgement{resume: true}},
 		{"its owner had paused it", kvm.Paused, "user", moveRecord{}, lost, judgement{outcome: failed}},
 		{"it crashed on the way", kvm.Crashed, "crashed", moveRecord{}, lost, judgement{outcome: failed}},
 		{"it shut down on the way", kvm.Shutoff, "shutdown", moveRecord{}, lost, judgement{outcome: failed}},
 	} {
 		got := judge(kvm.State{Run: c.run, Reason: c.why}, c.move, c.err)
-		if got.outcome == failed || got.outcome == cancelled {
+		if got.outcome == failed || got.outcome == cancelled || got.outcome == broken {
 			if got.reason == "" {
 				t.Errorf("%s: no reason", c.claim)
 			}

@@ -17,16 +17,7 @@ import (
 
 // TestBusyLinuxGuestsOnRealHosts is about guests with memory to copy, which the ticker has not.
 func TestBusyLinuxGuestsOnRealHosts(t *testing.T) {
-	image, err := guest.ImageWithOrders(t.Context(), "godwit.tick=50ms godwit.log=200ms godwit.dirty=100MiB")
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, err := os.ReadFile(image)
-	if err != nil {
-		t.Fatal(err)
-	}
-	sum := sha512.Sum512(data)
-	b := newBenchOf(t, image)
+	b := newLinuxBench(t)
 	for _, c := range []struct {
 		claim string
 		run   func(*testing.T, *server, *realWorld)
@@ -39,12 +30,33 @@ func TestBusyLinuxGuestsOnRealHosts(t *testing.T) {
 	} {
 		t.Run(c.claim, func(t *testing.T) {
 			w := &realWorld{bench: b, t: t}
-			s := newServer(t, w)
-			s.spec.RamMib, s.spec.Nics = 160, nil
-			s.spec.Root = &hostpb.RootDisk{ImageId: "linux", ImageFormat: "qcow2", ImageBytes: int64(len(data)), ImageSha512: hex.EncodeToString(sum[:]), Bytes: 1 << 30}
-			c.run(t, s, w)
+			c.run(t, linuxServer(t, w), w)
 		})
 	}
+}
+
+// newLinuxBench makes a bench whose guests boot Linux and dirty their memory.
+func newLinuxBench(t *testing.T) *bench {
+	t.Helper()
+	image, err := guest.ImageWithOrders(t.Context(), "godwit.tick=50ms godwit.log=200ms godwit.dirty=100MiB")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newBenchOf(t, image)
+}
+
+// linuxServer is a server that boots the bench's image.
+func linuxServer(t *testing.T, w *realWorld) *server {
+	t.Helper()
+	data, err := os.ReadFile(w.image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha512.Sum512(data)
+	s := newServer(t, w)
+	s.spec.RamMib, s.spec.Nics = 160, nil
+	s.spec.Root = &hostpb.RootDisk{ImageId: "linux", ImageFormat: "qcow2", ImageBytes: int64(len(data)), ImageSha512: hex.EncodeToString(sum[:]), Bytes: 1 << 30}
+	return s
 }
 
 // busyBytesPerSecond is a bandwidth that copies the guest's memory in some seconds but not what it dirties meanwhile.

@@ -3,7 +3,6 @@ package hostagent
 import (
 	"context"
 	"errors"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -33,6 +32,21 @@ type move struct {
 	reply *hostpb.MigrateReply // set before done is closed
 }
 
+// split reports whether the guest's memory is on two hosts, or was when post-copy broke off.
+func split(s kvm.State) bool { return postCopyOf(s) != hostpb.PostCopy_POST_COPY_NONE }
+
+// postCopyOf says how far post-copy from or to this host is.
+func postCopyOf(s kvm.State) hostpb.PostCopy {
+	switch {
+	case s.Run != kvm.Paused && s.Run != kvm.Running:
+	case s.Reason == kvm.ReasonPostcopy:
+		return hostpb.PostCopy_POST_COPY_ACTIVE
+	case s.Reason == kvm.ReasonPostcopyFailed:
+		return hostpb.PostCopy_POST_COPY_BROKEN
+	}
+	return hostpb.PostCopy_POST_COPY_NONE
+}
+
 // ending is how a migration ended, from its goroutine to the loop.
 type ending struct {
 	move    *move
@@ -52,7 +66,7 @@ func (v *vm) startMove(ctx context.Context, req *hostpb.MigrateRequest) (*move, 
 		return v.move, nil // the gate has seen that it is the same one
 	}
 	if last := v.rec.Move; last != nil && last.ID == id {
-		if last.left() || last.stayed() {
+		if last.decided() {
 			m := &move{id: id, done: make(chan struct{}), reply: last.replyOf()}
 			close(m.done)
 			return m, nil
@@ -116,7 +130,7 @@ func (v *vm) beginMove(perform func(ctx context.Context) error) *move {
 func (v *vm) carry(ctx context.Context, m *move, perform func(ctx context.Context) error) {
 	watching, stopWatching := context.WithCancel(ctx)
 	watched := make(chan cloud.MigrationStats, 1)
-	go func() { watched <- v.watch(watching, m.id) }()
+	go func() { watched <- v.watch(watching) }()
 	err := perform(ctx)
 	e := &ending{move: m}
 	e.outcome, e.reason = v.settle(ctx, err)
@@ -127,7 +141,7 @@ func (v *vm) carry(ctx context.Context, m *move, perform func(ctx context.Contex
 	}
 	if stats, ok := v.finalStats(ctx); ok {
 		e.stats = stats
-		v.a.putProgress(v.id, m.id, stats)
+		v.putProgress(stats)
 	}
 	v.mu.Lock()
 	v.ended = e
@@ -136,7 +150,7 @@ func (v *vm) carry(ctx context.Context, m *move, perform func(ctx context.Contex
 }
 
 // watch reports progress until ctx ends and returns the last figures.
-func (v *vm) watch(ctx context.Context, id cloud.MigrationID) cloud.MigrationStats {
+func (v *vm) watch(ctx context.Context) cloud.MigrationStats {
 	var last cloud.MigrationStats
 	tick := time.NewTicker(progressPeriod)
 	defer tick.Stop()
@@ -146,13 +160,33 @@ func (v *vm) watch(ctx context.Context, id cloud.MigrationID) cloud.MigrationSta
 			return last
 		case <-tick.C:
 		}
-		job, err := v.a.hv.Job(ctx, v.id)
-		if err != nil || !job.Active || !job.Outgoing {
-			continue // not begun, just over, or libvirtd is away
+		if stats, ok := v.figures(ctx); ok {
+			last = stats
+			v.putProgress(last)
 		}
-		last = job.Stats
-		v.a.putProgress(v.id, id, last)
 	}
+}
+
+// figures are those of the migration in progress; ok is false when it has not begun, is just over, or libvirtd is away.
+func (v *vm) figures(ctx context.Context) (stats cloud.MigrationStats, ok bool) {
+	job, err := v.a.hv.Job(ctx, v.id)
+	return job.Stats, err == nil && job.Active && job.Outgoing
+}
+
+// postCopied takes note that the guest's CPUs went to the target while memory is still here. From now on there is no way back: not by an abort, and not
+// by a failure. It runs in the loop.
+func (v *vm) postCopied() {
+	if v.move == nil || v.rec.Move.Split {
+		return
+	}
+	v.log.Info("post-copy has begun", "migration", v.move.id)
+	if err := v.save(func(r *record) { r.Move.Split = true }); err != nil {
+		v.log.Error("post-copy not in the journal", "error", err)
+	}
+	ctx, cancel := context.WithTimeout(v.a.life, lookMax)
+	defer cancel()
+	stats, _ := v.figures(ctx)
+	v.putProgress(stats) // at once: until the server knows, it accepts aborts
 }
 
 // finalStats are QEMU's own figures of the migration that just ended.
@@ -229,6 +263,13 @@ func judge(s kvm.State, m moveRecord, callErr error) judgement {
 		return judgement{outcome: hostpb.MigrateOutcome_MIGRATE_OUTCOME_FAILED, reason: text}
 	}
 	completed := judgement{outcome: hostpb.MigrateOutcome_MIGRATE_OUTCOME_COMPLETED}
+	broken := func() judgement {
+		text := "post-copy broke off: the domain is " + s.Run.String() + " (" + s.Reason + ") on the source"
+		if callErr != nil && !errors.Is(callErr, errAttached) {
+			text += ": " + callErr.Error()
+		}
+		return judgement{outcome: hostpb.MigrateOutcome_MIGRATE_OUTCOME_BROKEN, reason: text}
+	}
 	switch s.Run {
 	case kvm.Outgoing:
 		return judgement{goingOn: true}
@@ -236,7 +277,11 @@ func judge(s kvm.State, m moveRecord, callErr error) judgement {
 		return stayed()
 	case kvm.Paused:
 		switch {
-		case s.Reason == kvm.ReasonMigration || strings.HasPrefix(s.Reason, kvm.ReasonPostcopy):
+		case s.Reason == kvm.ReasonPostcopy:
+			return judgement{goingOn: true}
+		case s.Reason == kvm.ReasonPostcopyFailed:
+			return broken()
+		case s.Reason == kvm.ReasonMigration || m.Split:
 			return judgement{} // the CPUs may run on the target: only both hosts together can tell
 		case m.Suspended:
 			return judgement{resume: true}
@@ -246,6 +291,10 @@ func judge(s kvm.State, m moveRecord, callErr error) judgement {
 		switch {
 		case callErr == nil, m.Departed, s.Reason == kvm.ReasonMigrated:
 			return completed
+		case m.Split:
+			return broken()
+		case m.Switching:
+			return judgement{} // post-copy may have begun, and the event that says so be on its way
 		case s.Run == kvm.Crashed, s.Reason == "shutdown", s.Reason == "destroyed":
 			j := stayed() // it ended here, by itself or by its user, while it was being copied
 			j.reason = "the guest ended during the migration (" + s.Reason + "): " + j.reason
@@ -284,12 +333,19 @@ func (v *vm) steer(ctx context.Context, req *hostpb.SteerRequest) error {
 	ctx, cancel := context.WithTimeout(ctx, steerMax)
 	defer cancel()
 	switch {
+	case v.rec.Move.Split && req.GetAbort():
+		return cloud.Errorf(cloud.KindConflict, "it is in post-copy: neither host alone has the guest")
+	case v.rec.Move.Split:
+		return nil // it is being completed
 	case req.GetAbort():
 		if err := v.save(func(r *record) { r.Move.Abort = true }); err != nil {
 			return err
 		}
 		return v.a.hv.AbortJob(ctx, v.id)
 	case req.GetForceComplete() && v.rec.Move.PostCopy:
+		if err := v.save(func(r *record) { r.Move.Switching = true }); err != nil {
+			return err
+		}
 		return v.a.hv.StartPostCopy(ctx, v.id)
 	case req.GetForceComplete():
 		// A paused guest dirties nothing, so the copy ends; libvirt lets it run on the target. If the copy fails, settle lets it run here.
@@ -301,11 +357,12 @@ func (v *vm) steer(ctx context.Context, req *hostpb.SteerRequest) error {
 	return cloud.Errorf(cloud.KindInvalid, "neither abort nor force_complete")
 }
 
-// putProgress reports figures. The number grows across restarts of the agent too.
-func (a *Agent) putProgress(id cloud.ServerID, migration cloud.MigrationID, stats cloud.MigrationStats) {
+// putProgress reports figures of the migration. The number grows across restarts of the agent too.
+func (v *vm) putProgress(stats cloud.MigrationStats) {
 	const seqBits = 32 // of each epoch
-	a.o.Outbox.PutProgress(&hostpb.MigrationUpdate{
-		MigrationId: string(migration), ServerId: string(id), Stats: wireStats(stats), Seq: a.epoch<<seqBits + a.seq.Add(1),
+	r, _ := v.snapshot()
+	v.a.o.Outbox.PutProgress(&hostpb.MigrationUpdate{
+		MigrationId: string(r.Move.ID), ServerId: string(v.id), Stats: wireStats(stats), Seq: v.a.epoch<<seqBits + v.a.seq.Add(1), PostCopy: r.Move.Split,
 	})
 }
 

@@ -324,6 +324,9 @@ func (v *vm) mayDiscard(s kvm.State) error {
 	case kvm.Running, kvm.Outgoing:
 		return cloud.Errorf(cloud.KindConflict, "its CPUs run on this host (%s)", s.Run)
 	case kvm.Paused:
+		if postCopyOf(s) == hostpb.PostCopy_POST_COPY_ACTIVE {
+			return cloud.Errorf(cloud.KindConflict, "the host it moved to still fetches its memory from here")
+		}
 		if v.rec.Role == RoleResident {
 			return cloud.Errorf(cloud.KindConflict, "it is paused (%s) on the host it lives on", s.Reason)
 		}

@@ -237,6 +237,9 @@ func (v *vm) digest() kvm.Notice {
 	if n.Has(kvm.Departed) && v.move != nil {
 		v.note(func(r *record) { r.Move.Departed = true })
 	}
+	if n.Has(kvm.PostCopied) {
+		v.postCopied()
+	}
 	if ended != nil {
 		v.concludeMove(ended)
 	}
@@ -259,6 +262,9 @@ func (v *vm) observe() {
 	if v.rec.Role == RoleIncoming && s.Run == kvm.Running {
 		s = v.arrive(ctx, s)
 	}
+	if s.Run == kvm.Paused && split(s) {
+		v.postCopied() // the event was missed
+	}
 	if v.rec.Role == RoleDeparting && v.move == nil {
 		v.judgeLate(s)
 	}
@@ -271,7 +277,7 @@ func (v *vm) arrive(ctx context.Context, s kvm.State) kvm.State {
 	v.mu.Lock()
 	doubted := v.doubted
 	v.mu.Unlock()
-	if !doubted {
+	if !doubted || split(s) { // once post-copy has begun, no source can resume
 		if !v.announced {
 			v.announce()
 		}
@@ -345,7 +351,7 @@ func (a *Agent) wireState(v *vm, s kvm.State) *hostpb.ServerState {
 	r, _ := v.snapshot()
 	out := &hostpb.ServerState{
 		ServerId: string(v.id), Domain: wireDomain[s.Run], Reason: s.Reason, Generation: r.Generation, DisksPresent: a.o.Disk.Present(v.id),
-		Epoch: a.epoch, Seq: a.seq.Add(1),
+		Epoch: a.epoch, Seq: a.seq.Add(1), PostCopy: postCopyOf(s),
 	}
 	if r.Move != nil {
 		out.MigrationId, out.MigrationOutcome = string(r.Move.ID), r.Move.Outcome

@@ -61,6 +61,7 @@ type proc struct {
 type migration struct {
 	move           kvm.Move
 	source, target *Host
+	split          bool // post-copy has begun
 	ended          bool
 	err            error
 }
@@ -198,9 +199,9 @@ func (h *Host) stateLocked(id cloud.ServerID) kvm.State {
 		if d.reason == "crashed" {
 			s.Run = kvm.Crashed
 		}
-	case d.proc.in != nil:
+	case d.proc.in != nil && !d.proc.in.split:
 		s.Run, s.Reason = kvm.Incoming, kvm.ReasonMigration
-	case d.proc.out != nil:
+	case d.proc.out != nil && !d.proc.out.split:
 		s.Run, s.Reason = kvm.Outgoing, d.proc.reason
 	case d.proc.running:
 		s.Run, s.Reason = kvm.Running, d.proc.reason
@@ -313,6 +314,9 @@ func (h *Host) Resume(ctx context.Context, id cloud.ServerID) error {
 	return h.onProcess(ctx, id, func(_ *domain, p *proc) error {
 		if p.in != nil {
 			return cloud.Errorf(cloud.KindConflict, "fake: domain %s is being received", id)
+		}
+		if p.reason == kvm.ReasonPostcopy || p.reason == kvm.ReasonPostcopyFailed {
+			return cloud.Errorf(cloud.KindConflict, "fake: domain %s is in post-copy", id)
 		}
 		p.running, p.reason = true, "unpaused"
 		h.noteLocked(id, kvm.Changed|kvm.Resumed)

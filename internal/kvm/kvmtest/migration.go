@@ -96,11 +96,28 @@ func (m *migration) bothThere() bool {
 // failLocked takes the guest back. The half-received domain goes with the connection, unless the target's libvirtd is away: then when that returns.
 func (m *migration) failLocked(err error) {
 	m.ended, m.err = true, err
+	if m.split {
+		m.breakLocked()
+		return
+	}
 	if p := m.sourceProc(); p != nil && p.out == m {
 		p.out = nil
 	}
 	if p := m.targetProc(); p != nil && p.in == m && m.target.up {
 		m.target.endLocked(m.move.ID, m.target.domains[m.move.ID], "failed", kvm.Changed|kvm.Stopped)
+	}
+	m.source.fleet.touchLocked()
+}
+
+// breakLocked leaves both halves of a guest where they are.
+func (m *migration) breakLocked() {
+	if p := m.sourceProc(); p != nil && p.out == m {
+		p.out, p.reason = nil, kvm.ReasonPostcopyFailed
+		m.source.noteLocked(m.move.ID, kvm.Changed|kvm.PostCopied)
+	}
+	if p := m.targetProc(); p != nil && p.in == m {
+		p.in, p.reason = nil, kvm.ReasonPostcopyFailed
+		m.target.noteLocked(m.move.ID, kvm.Changed|kvm.Resumed)
 	}
 	m.source.fleet.touchLocked()
 }
@@ -143,18 +160,29 @@ func (h *Host) AbortJob(ctx context.Context, id cloud.ServerID) error {
 		if p.out == nil {
 			return cloud.Errorf(cloud.KindConflict, "fake: no job is active")
 		}
+		if p.out.split {
+			return cloud.Errorf(cloud.KindConflict, "fake: cannot abort migration in post-copy mode")
+		}
 		p.out.failLocked(cloud.Errorf(cloud.KindCancelled, "fake: operation aborted: migration out: canceled by client"))
 		return nil
 	})
 }
 
-// StartPostCopy completes the migration.
+// StartPostCopy is kvm.Conn.StartPostCopy; the migration then completes, when it is not held.
 func (h *Host) StartPostCopy(ctx context.Context, id cloud.ServerID) error {
 	return h.onProcess(ctx, id, func(_ *domain, p *proc) error {
 		if p.out == nil || !p.out.move.PostCopy {
 			return cloud.Errorf(cloud.KindConflict, "fake: post-copy can only be started while outgoing migration with it is in progress")
 		}
-		p.out.completeLocked()
+		m := p.out
+		m.split, p.running, p.reason = true, false, kvm.ReasonPostcopy
+		arrived := m.targetProc()
+		arrived.running, arrived.reason = true, kvm.ReasonPostcopy
+		h.noteLocked(id, kvm.Changed|kvm.PostCopied)
+		m.target.noteLocked(id, kvm.Changed|kvm.Resumed|kvm.Arrived)
+		if !h.fleet.held {
+			m.completeLocked()
+		}
 		return nil
 	})
 }
