@@ -206,6 +206,43 @@ func TestForceCompleteIsPassedOnToTheSource(t *testing.T) {
 	w.sound()
 }
 
+func TestPostCopyIsShownAndThenNobodyAsksForAnAbort(t *testing.T) {
+	w := newWorld(t, "h1", "h2")
+	w.control(func(o *Options) { o.Moves.PostCopy, o.TimeoutPerGiB = true, time.Millisecond; o.ForceOnTimeout = true })
+	w.boot("s1", 512)
+	w.idle()
+	from := w.running("s1")
+	gate := make(chan struct{})
+	w.fleet.ScriptMigrations(gated(gate))
+	m := w.migrate("s1", 1)
+	// The time limit forces it. The source's figures of the same second say that this has begun post-copy.
+	w.until("post-copy on the source", func(store.View) bool {
+		return w.fleet.Host(from).State("s1").GetPostCopy() == hostpb.PostCopy_POST_COPY_ACTIVE
+	})
+	for seq := range int64(2) {
+		w.boxes[from].PutProgress(&hostpb.MigrationUpdate{MigrationId: string(m), ServerId: "s1", Seq: seq + 1, PostCopy: seq > 0,
+			Stats: &hostpb.MigrationStats{MemoryRemaining: 1 << 20}})
+	}
+	w.until("the migration shows post-copy", func(store.View) bool { return w.migration(m).Status == cloud.MigrationPostCopy })
+	w.set(m, func(m *cloud.Migration) { m.AbortAsked = true }) // as an abort that was accepted just before
+	w.until("the abort was seen", func(v store.View) bool { return w.migration(m).AbortAsked })
+	close(gate)
+	w.idle()
+	if w.running("s1") == from || w.migration(m).Status != cloud.MigrationCompleted {
+		t.Errorf("server on %s, migration %s", w.server("s1").Host, w.migration(m).Status)
+	}
+	steered := 0
+	for _, call := range w.fleet.Calls() {
+		if strings.Contains(call, " Steer ") {
+			steered++
+		}
+	}
+	if steered != 1 {
+		t.Errorf("the source was steered %d times: %q", steered, w.fleet.Calls())
+	}
+	w.sound()
+}
+
 func TestAMigrationThatTakesTooLongIsAborted(t *testing.T) {
 	w := newWorld(t, "h1", "h2")
 	w.control(func(o *Options) { o.TimeoutPerGiB = time.Millisecond })

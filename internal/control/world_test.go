@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
+	"github.com/godwit-cloud/godwit/internal/hostapi"
 	"github.com/godwit-cloud/godwit/internal/hostapi/hostapitest"
 	"github.com/godwit-cloud/godwit/internal/hostapi/hostpb"
 	"github.com/godwit-cloud/godwit/internal/placement"
@@ -27,12 +28,13 @@ type world struct {
 	store *store.Store
 	fleet *hostapitest.Fleet
 	wire  *hostapitest.Wire
+	boxes map[cloud.HostName]*hostapi.Outbox
 	log   *slog.Logger
 }
 
 func newWorld(t *testing.T, hosts ...cloud.HostName) *world {
 	t.Helper()
-	w := &world{t: t, fleet: hostapitest.NewFleet(hosts...), log: slog.New(slog.NewTextHandler(t.Output(), nil))}
+	w := &world{t: t, fleet: hostapitest.NewFleet(hosts...), boxes: map[cloud.HostName]*hostapi.Outbox{}, log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	var err error
 	w.store, err = store.Open(context.Background(), store.Options{DataDir: t.TempDir(), Tables: tables.All(), Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -41,7 +43,8 @@ func newWorld(t *testing.T, hosts ...cloud.HostName) *world {
 	t.Cleanup(func() { w.store.Close() })
 	w.wire = hostapitest.StartWire(t, hostapitest.WireOptions{Sessions: NewSessions(w.store, "test", w.log)})
 	for _, h := range hosts {
-		w.wire.StartFake(t, w.fleet.Host(h))
+		agent, _ := w.wire.StartFake(t, w.fleet.Host(h))
+		w.boxes[h] = agent.Outbox()
 	}
 	w.until("every host is up", func(v store.View) bool {
 		return store.Count(v, tables.HostSessions) == len(hosts) && len(w.wire.Server.Pool().Hosts()) == len(hosts)

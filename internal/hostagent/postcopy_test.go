@@ -153,6 +153,7 @@ func sourceDiesInPostCopy(t *testing.T, s *server) {
 	answers := s.beginPostCopy()
 	s.w.killQEMU(host1, s.id)
 	s.awaitOutcome(answers, hostpb.MigrateOutcome_MIGRATE_OUTCOME_BROKEN)
+	s.expectPostCopy(host1, hostpb.DomainState_DOMAIN_STATE_CRASHED, postCopyBroken)
 	s.w.reported(host2, "broken post-copy", func(e *hostpb.HostEvent) bool { return e.GetObservation().GetPostCopy() == postCopyBroken })
 	s.expectPostCopy(host2, hostpb.DomainState_DOMAIN_STATE_RUNNING, postCopyBroken)
 	s.revive()

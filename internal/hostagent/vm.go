@@ -355,6 +355,9 @@ func (a *Agent) wireState(v *vm, s kvm.State) *hostpb.ServerState {
 	}
 	if r.Move != nil {
 		out.MigrationId, out.MigrationOutcome = string(r.Move.ID), r.Move.Outcome
+		if r.Role == RoleDeparted && r.Move.broke() {
+			out.PostCopy = hostpb.PostCopy_POST_COPY_BROKEN // also when its half here died
+		}
 	}
 	return out
 }

@@ -48,11 +48,13 @@ type slot struct {
 	adopted    bool
 	console    []byte
 	job        *job // last outgoing migration
+	split      bool // post-copy from or to here goes on
 	broken     bool // a post-copy migration from or to here broke off: it runs nowhere until it is started anew
 }
 
+// runs reports whether the server's CPUs are this host's. In post-copy they are the target's; the source's half is paused.
 func (s *slot) runs() bool {
-	return !s.broken && (s.domain == running || s.domain == paused || s.domain == outgoing)
+	return !s.broken && !(s.split && s.domain == paused) && (s.domain == running || s.domain == paused || s.domain == outgoing)
 }
 
 func (s *slot) present() bool { return s.domain != absent || s.disks }
@@ -173,8 +175,11 @@ func (h *FakeHost) state(s *slot) *hostpb.ServerState {
 	if s.job != nil {
 		out.MigrationId, out.MigrationOutcome = s.job.id, s.job.outcome()
 	}
-	if s.broken {
+	switch {
+	case s.broken:
 		out.PostCopy = hostpb.PostCopy_POST_COPY_BROKEN
+	case s.split:
+		out.PostCopy = hostpb.PostCopy_POST_COPY_ACTIVE
 	}
 	return out
 }
@@ -362,7 +367,7 @@ func (h *FakeHost) Discard(ctx context.Context, req *hostpb.DiscardRequest) (*ho
 		if err != nil {
 			return nil, err
 		}
-		if s.runs() && !req.GetDestroyRunning() {
+		if (s.runs() || s.split) && !req.GetDestroyRunning() {
 			return nil, conflict("server %s runs on host %s", s.id, h.name)
 		}
 		if s.domain == incoming {

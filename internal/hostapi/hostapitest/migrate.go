@@ -24,6 +24,7 @@ type job struct {
 	result         *hostpb.MigrateReply // nil while in progress
 	orphan         bool                 // the agent died during it and cannot tell the outcome
 	cut            bool                 // a host lost power
+	postCopy       bool                 // allowed: a force begins it
 }
 
 func (j *job) over() bool { return j.result != nil }
@@ -94,7 +95,7 @@ func (h *FakeHost) job(s *slot, req *hostpb.MigrateRequest) (*job, error) {
 	}
 	j := &job{
 		id: req.GetMigrationId(), server: s.id, source: h, target: h.fleet.hosts[cloud.HostName(req.GetTargetHost())],
-		abort: make(chan struct{}), force: make(chan struct{}), done: make(chan struct{}),
+		abort: make(chan struct{}), force: make(chan struct{}), done: make(chan struct{}), postCopy: req.GetPostCopy(),
 	}
 	if h.fleet.migrations != nil {
 		j.script = h.fleet.migrations(req)
@@ -145,6 +146,14 @@ func (j *job) run() {
 	case <-timer:
 	case <-j.script.Gate:
 	case <-j.force:
+		if j.postCopy {
+			j.beginPostCopy()
+			select {
+			case <-timer:
+			case <-j.script.Gate:
+			case <-j.done:
+			}
+		}
 	case <-j.abort:
 	case <-j.done:
 	}
@@ -152,6 +161,20 @@ func (j *job) run() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	j.settle()
+}
+
+// beginPostCopy lets the target's CPUs run; what is left of the script is the rest of the copy.
+func (j *job) beginPostCopy() {
+	f := j.source.fleet
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s, t := j.source.slot(j.server), j.target.slot(j.server)
+	if j.over() || s.domain != outgoing || t.domain != incoming {
+		return
+	}
+	s.split, t.split = true, true
+	j.source.set(s, paused, "postcopy")
+	j.target.set(t, running, "postcopy")
 }
 
 // settle decides the outcome and moves the copy, all at once. Caller holds the fleet's lock.
@@ -164,7 +187,12 @@ func (j *job) settle() {
 	if outcome == hostpb.MigrateOutcome_MIGRATE_OUTCOME_UNSPECIFIED {
 		outcome = hostpb.MigrateOutcome_MIGRATE_OUTCOME_COMPLETED
 	}
+	split := s.split && t.split
+	s.split, t.split = false, false
 	switch {
+	case split && (j.cut || s.domain != paused || t.domain != running):
+		outcome, text = hostpb.MigrateOutcome_MIGRATE_OUTCOME_BROKEN, "lost the connection between the hosts"
+	case split:
 	case j.cut || s.domain != outgoing || t.domain != incoming:
 		outcome, text = hostpb.MigrateOutcome_MIGRATE_OUTCOME_FAILED, "lost the connection between the hosts"
 	case j.aborted:
@@ -206,7 +234,7 @@ func (h *FakeHost) cutIncoming(id string) {
 	}
 }
 
-// Steer implements hostpb.HostServer.
+// Steer implements hostpb.HostServer. A force ends the copy, or begins post-copy, which lasts for the rest of the script.
 func (h *FakeHost) Steer(ctx context.Context, req *hostpb.SteerRequest) (*hostpb.SteerReply, error) {
 	return serve(ctx, h, "Steer", req, func(req *hostpb.SteerRequest) (*hostpb.SteerReply, error) {
 		s, err := h.accept("Steer", req.GetCall())
@@ -219,6 +247,9 @@ func (h *FakeHost) Steer(ctx context.Context, req *hostpb.SteerRequest) (*hostpb
 		}
 		if j.over() {
 			return nil, conflict("migration %s is over", j.id)
+		}
+		if req.GetAbort() && s.split {
+			return nil, conflict("migration %s is in post-copy", j.id)
 		}
 		if req.GetAbort() && !j.aborted {
 			j.aborted = true
