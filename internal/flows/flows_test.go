@@ -220,6 +220,21 @@ func script(outcome hostpb.MigrateOutcome, text string) func(*hostpb.MigrateRequ
 	}
 }
 
+func TestTheSettingsOfMovesReachTheSource(t *testing.T) {
+	w := moving(t)
+	w.flows.Moves = Moves{DowntimeMax: 123 * time.Millisecond, BandwidthBytes: 7 << 20, AutoConverge: true, PostCopy: true, ParallelConnections: 3}
+	var got *hostpb.MigrateRequest
+	w.fleet.ScriptMigrations(func(r *hostpb.MigrateRequest) hostapitest.Migration {
+		got = r
+		return hostapitest.Migration{}
+	})
+	w.run(w.flows.Migrate())
+	if got.GetDowntimeMax().AsDuration() != 123*time.Millisecond || got.GetBandwidthBytesPerSecond() != 7<<20 || !got.GetAutoConverge() || !got.GetPostCopy() ||
+		got.GetParallelConnections() != 3 || !got.GetCopyDisks() {
+		t.Errorf("request %v", got)
+	}
+}
+
 func TestAMigrationThatFailsLeavesTheServerWhereItWas(t *testing.T) {
 	w := moving(t)
 	w.fleet.ScriptMigrations(script(hostpb.MigrateOutcome_MIGRATE_OUTCOME_FAILED, "no route"))

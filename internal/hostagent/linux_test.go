@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha512"
 	"encoding/hex"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -11,6 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/hostapi/hostpb"
 	"github.com/godwit-cloud/godwit/test/guest"
 )
@@ -24,6 +28,7 @@ func TestBusyLinuxGuestsOnRealHosts(t *testing.T) {
 	}{
 		{"an idle agent is small", idleAgent},
 		{"a guest moves over parallel connections", parallelConnections},
+		{"QEMU does what a move's settings say", settingsReachQEMU},
 		{"a guest that outruns the copy is forced over by a pause", forcedByPause},
 		{"a guest that outruns the copy is forced over by post-copy", forcedByPostCopy},
 		{"a target that loses power costs nothing", targetLosesPower}, // last: it does not come back
@@ -65,9 +70,14 @@ const busyBytesPerSecond = 20 << 20
 // endlessMove begins a migration that does not converge by itself.
 func (s *server) endlessMove(change func(*hostpb.MigrateRequest)) <-chan answer {
 	s.t.Helper()
+	return s.endlessMoveAs(s.t.Name(), change)
+}
+
+func (s *server) endlessMoveAs(migration string, change func(*hostpb.MigrateRequest)) <-chan answer {
+	s.t.Helper()
 	s.generation++
 	s.prepareTarget()
-	req := s.moveRequest(s.t.Name())
+	req := s.moveRequest(migration)
 	req.BandwidthBytesPerSecond = busyBytesPerSecond
 	change(req)
 	answers := make(chan answer, 1)
@@ -77,7 +87,7 @@ func (s *server) endlessMove(change func(*hostpb.MigrateRequest)) <-chan answer 
 		answers <- answer{reply, err}
 	}()
 	s.w.reported(host1, "second pass over memory", func(e *hostpb.HostEvent) bool {
-		return e.GetProgress().GetMigrationId() == s.t.Name() && e.GetProgress().GetStats().GetMemoryIterations() > 1
+		return e.GetProgress().GetMigrationId() == migration && e.GetProgress().GetStats().GetMemoryIterations() > 1
 	})
 	return answers
 }
@@ -98,6 +108,69 @@ func (s *server) force() {
 			s.t.Fatalf("force: %v", err)
 		}
 	}
+}
+
+// qmp asks a domain's QEMU, past libvirt.
+func (w *realWorld) qmp(host string, id cloud.ServerID, command string, reply any) {
+	w.t.Helper()
+	out, err := w.Output(w.t.Context(), host, "virsh", "qemu-monitor-command", string(id), `{"execute":"`+command+`"}`)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := json.Unmarshal([]byte(out), &struct{ Return any }{reply}); err != nil {
+		w.t.Fatalf("%s: %v in %s", command, err, out)
+	}
+}
+
+func settingsReachQEMU(t *testing.T, s *server, w *realWorld) {
+	const downtimeMillis, channels = 77, 3
+	s.boot(host1, false)
+	for _, c := range []struct {
+		claim  string
+		change func(*hostpb.MigrateRequest)
+		want   map[string]bool // capabilities
+	}{
+		{"post-copy and auto-converge", func(r *hostpb.MigrateRequest) { r.PostCopy, r.AutoConverge = true, true },
+			map[string]bool{"postcopy-ram": true, "auto-converge": true, "multifd": false}},
+		{"parallel", func(r *hostpb.MigrateRequest) { r.ParallelConnections = channels },
+			map[string]bool{"postcopy-ram": false, "auto-converge": false, "multifd": true}},
+	} {
+		answers := s.endlessMoveAs(t.Name()+c.claim, func(r *hostpb.MigrateRequest) {
+			c.change(r)
+			r.DowntimeMax = durationpb.New(downtimeMillis * time.Millisecond)
+		})
+		var limits struct {
+			Downtime  int   `json:"downtime-limit"`
+			Bandwidth int64 `json:"max-bandwidth"`
+			PostCopy  int64 `json:"max-postcopy-bandwidth"`
+			Channels  int   `json:"multifd-channels"`
+		}
+		w.qmp(host1, s.id, "query-migrate-parameters", &limits)
+		if limits.Downtime != downtimeMillis || limits.Bandwidth != busyBytesPerSecond {
+			t.Errorf("%s: %+v", c.claim, limits)
+		}
+		if c.want["postcopy-ram"] && limits.PostCopy != busyBytesPerSecond || c.want["multifd"] && limits.Channels != channels {
+			t.Errorf("%s: %+v", c.claim, limits)
+		}
+		var capabilities []struct {
+			Capability string
+			State      bool
+		}
+		w.qmp(host1, s.id, "query-migrate-capabilities", &capabilities)
+		for _, have := range capabilities {
+			if want, known := c.want[have.Capability]; known && have.State != want {
+				t.Errorf("%s: %s is %v", c.claim, have.Capability, have.State)
+			}
+			delete(c.want, have.Capability)
+		}
+		if len(c.want) > 0 {
+			t.Errorf("%s: QEMU does not know %v", c.claim, c.want)
+		}
+		must[*hostpb.SteerReply](t, "abort")(w.agent(host1).Steer(t.Context(), &hostpb.SteerRequest{Call: s.call(), MigrationId: t.Name() + c.claim, Abort: true}))
+		s.awaitOutcome(answers, hostpb.MigrateOutcome_MIGRATE_OUTCOME_CANCELLED)
+		s.stayedHome()
+	}
+	s.remove(host1)
 }
 
 func forcedByPause(t *testing.T, s *server, _ *realWorld) {
