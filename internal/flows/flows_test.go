@@ -273,6 +273,8 @@ func TestAGuestLostInPostCopyBelongsToTheTargetAndIsRevivedThere(t *testing.T) {
 	c, s, m := w.settled(), w.now(), w.migration()
 	c.must(s.VMState == cloud.VMError && s.Task == cloud.TaskNone && s.Host == hostB && s.Fault != nil, "server is %s/%q on %s, fault %v", s.VMState, s.Task, s.Host, s.Fault)
 	c.must(m.Status == cloud.MigrationFailed && strings.Contains(m.Error, "post-copy broke off"), "migration is %s: %s", m.Status, m.Error)
+	action, _ := store.Lookup(w.store, tables.Actions, tables.ActionKey(serverID, "req-1"))
+	c.must(action.Message == "Error", "the action says %q", action.Message)
 	c.must(slices.Equal(w.claims(), []cloud.HostName{hostB}), "claims on %v", w.claims())
 	c.must(len(w.fleet.Leftovers(serverID)) == 1, "hosts keep %v", w.fleet.Leftovers(serverID))
 	if err := c.err(); err != nil {

@@ -423,6 +423,9 @@ func (f *Flows) migrateFinished(ctx context.Context, r *run, o workflow.Outcome)
 	if err != nil {
 		return ignoreMissing(err)
 	}
+	if m.Status == cloud.MigrationFailed {
+		o.Phase = workflow.Failed // what was asked for failed, though the run got through: the guest was lost in post-copy
+	}
 	return f.conclude(ctx, r, o, func(tx *store.Tx, s *cloud.Server) error {
 		if err := store.Delete(tx, tables.Progress, m.ID); err != nil {
 			return err
