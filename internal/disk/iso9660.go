@@ -49,16 +49,16 @@ const (
 	trees
 )
 
-// writeISO returns an ISO 9660 volume with the given label and files (slash-separated path to data). Equal input gives equal bytes.
-func writeISO(label string, files map[string][]byte) ([]byte, error) {
+// writeISO returns an ISO 9660 volume labelled as a config drive, with the given files (slash-separated path to data). Equal input gives equal bytes.
+func writeISO(files map[string][]byte) ([]byte, error) {
 	root, err := isoTree(files)
 	if err != nil {
 		return nil, err
 	}
-	w := isoWriter{label: label, root: root}
+	w := isoWriter{root: root}
 	w.layout()
 	if w.sectors*isoSector > isoBytesMax {
-		return nil, fmt.Errorf("volume %s: %d bytes exceed %d", label, w.sectors*isoSector, isoBytesMax)
+		return nil, fmt.Errorf("volume %s: %d bytes exceed %d", configLabel, w.sectors*isoSector, isoBytesMax)
 	}
 	return w.image(), nil
 }
@@ -162,7 +162,6 @@ func ucs2(s string) []byte {
 
 // isoWriter lays a tree out in sectors and writes it.
 type isoWriter struct {
-	label   string
 	root    *isoNode
 	dirs    []*isoNode // breadth first: the path tables' order
 	files   []*isoNode
@@ -256,7 +255,7 @@ func (w *isoWriter) volume(tree int) []byte {
 	}
 	copy(d[1:], "CD001\x01")
 	text(8, 32, "")
-	text(40, 32, w.label)
+	text(40, 32, configLabel)
 	copy(d[80:], both32(w.sectors))
 	copy(d[120:], both16(1))
 	copy(d[124:], both16(1))

@@ -90,7 +90,7 @@ func TestConfigVolumeHoldsTheFilesUnderBothKindsOfNames(t *testing.T) {
 	for i := range 60 { // more records than one sector holds
 		files[fmt.Sprintf("many/file-number-%02d.json", i)] = []byte{byte(i)}
 	}
-	image, err := writeISO(configLabel, files)
+	image, err := writeISO(files)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,11 +109,11 @@ func TestConfigVolumeIsAFunctionOfItsFiles(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		name := rapid.StringMatching(`[a-z][a-z0-9_.-]{0,20}(/[a-z][a-z0-9_.-]{0,20}){0,3}`)
 		files := rapid.MapOf(name, rapid.SliceOfN(rapid.Byte(), 0, 5000)).Draw(t, "files")
-		first, err := writeISO(configLabel, files)
+		first, err := writeISO(files)
 		if err != nil {
 			return // names that ISO 9660 cannot tell apart, or a file that is also a directory
 		}
-		again, err := writeISO(configLabel, maps.Clone(files))
+		again, err := writeISO(maps.Clone(files))
 		if err != nil || !bytes.Equal(first, again) {
 			t.Fatalf("the same files gave other bytes (%v)", err)
 		}
@@ -125,11 +125,11 @@ func TestConfigVolumeIsAFunctionOfItsFiles(t *testing.T) {
 
 func TestConfigVolumeRefusesPathsThatLeadElsewhere(t *testing.T) {
 	for _, path := range []string{"../x", "/x", "a//b", "a/.", strings.Repeat("x", 65), strings.Repeat("d/", 7) + "f"} {
-		if _, err := writeISO(configLabel, map[string][]byte{path: nil}); err == nil {
+		if _, err := writeISO(map[string][]byte{path: nil}); err == nil {
 			t.Errorf("path %q was accepted", path)
 		}
 	}
-	if _, err := writeISO(configLabel, map[string][]byte{"a": nil, "a/b": nil}); err == nil {
+	if _, err := writeISO(map[string][]byte{"a": nil, "a/b": nil}); err == nil {
 		t.Error("a file that is a directory too was accepted")
 	}
 }

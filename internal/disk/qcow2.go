@@ -45,7 +45,7 @@ var errNotQCOW2 = errors.New("not a qcow2 file")
 func ReadHeader(r io.ReaderAt) (Header, error) {
 	raw := make([]byte, qcow2HeaderV3)
 	n, err := r.ReadAt(raw, 0)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return Header{}, err
 	}
 	if n < qcow2HeaderV2 || binary.BigEndian.Uint32(raw) != qcow2Magic {
@@ -128,7 +128,7 @@ func namesDataFile(r io.ReaderAt, at, end int64) (bool, error) {
 }
 
 func noEOF(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

@@ -3,6 +3,7 @@ package disk
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -54,7 +55,7 @@ func TestHeaderAgreesWithQEMU(t *testing.T) {
 			t.Errorf("%s: as a base: %v", name, err)
 		}
 	}
-	if _, err := headerOf(filepath.Join(dir, "base.raw")); err != errNotQCOW2 {
+	if _, err := headerOf(filepath.Join(dir, "base.raw")); !errors.Is(err, errNotQCOW2) {
 		t.Errorf("raw file: %v", err)
 	}
 }

@@ -117,7 +117,7 @@ func (s *Store) WriteConfig(id cloud.ServerID, files map[string][]byte) error {
 	if owned, err := s.Owned(id); err != nil || !owned {
 		return err
 	}
-	volume, err := writeISO(configLabel, files)
+	volume, err := writeISO(files)
 	if err != nil {
 		return cloud.E(cloud.KindInvalid, "config drive", fmt.Sprintf("server %s", id), err)
 	}

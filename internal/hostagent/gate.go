@@ -115,12 +115,12 @@ func (g *Gate) Offer(r Request) Verdict {
 func (g *Gate) fits(r Request) Verdict {
 	switch r.Kind {
 	case KindSteer:
-		switch {
-		case r.Migration == "":
+		switch r.Migration {
+		case "":
 			return deny(cloud.KindInvalid, "steer names no migration")
-		case r.Migration == g.moving:
+		case g.moving:
 			return Verdict{Action: Queue}
-		case r.Migration == g.last:
+		case g.last:
 			return Verdict{Action: Ignore} // it has ended; its outcome is what Migrate returns
 		}
 		return deny(cloud.KindConflict, "migration %s is not in progress", r.Migration)
@@ -136,6 +136,7 @@ func (g *Gate) fits(r Request) Verdict {
 			return deny(cloud.KindConflict, "cannot %s: migration %s is in progress", r.Kind, g.moving)
 		}
 	case KindDiscard, KindUpdate: // the loop looks at where the CPUs run
+	case kindCount: // no kind
 	}
 	return Verdict{Action: Queue}
 }

@@ -55,6 +55,7 @@ func (s State) HasProcess() bool {
 	switch s.Run {
 	case Running, Paused, Incoming, Outgoing:
 		return true
+	case Absent, Shutoff, Crashed:
 	}
 	return false
 }

@@ -94,8 +94,9 @@ func (d *Dialect) fault(err error) Fault {
 		return Fault{Code: d.Status(kind), Message: "The service cannot be reached at the moment, please try again.", Err: err}
 	case cloud.KindUnauthenticated:
 		return Fault{Code: d.Status(kind), Message: authenticateText, Err: err}
+	default: // what the client did or asked for, told as it is
+		return Fault{Code: d.Status(kind), Message: err.Error(), Err: err}
 	}
-	return Fault{Code: d.Status(kind), Message: err.Error(), Err: err}
 }
 
 // writeFault answers with err in the dialect's shape and returns the fault.

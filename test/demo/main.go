@@ -70,7 +70,7 @@ func (d *demo) run(ctx context.Context) error {
 	return d.finish(ctx)
 }
 
-func heading(format string, args ...any) { fmt.Printf("\n=== "+format+"\n", args...) }
+func heading(text string) { fmt.Printf("\n=== %s\n", text) }
 
 // bringUp makes the lab by the command an operator would use.
 func (d *demo) bringUp(ctx context.Context) error {
@@ -102,18 +102,18 @@ func (d *demo) show(ctx context.Context, argv ...string) error {
 }
 
 // client runs a stock client, shows the command and what it printed, reduced to the lines that keep names.
-func (d *demo) client(ctx context.Context, argv []string, keep ...string) (string, error) {
+func (d *demo) client(ctx context.Context, argv []string, keep ...string) error {
 	fmt.Printf("$ %s\n", strings.Join(argv, " "))
 	out, err := d.cloud.Client(ctx, argv...)
 	if err != nil {
-		return out, err
+		return err
 	}
 	for line := range strings.Lines(out) {
 		if len(keep) == 0 || strings.HasPrefix(line, "+") || containsAny(line, keep) {
 			fmt.Print("  ", line)
 		}
 	}
-	return strings.TrimSpace(out), nil
+	return nil
 }
 
 func containsAny(line string, words []string) bool {
@@ -142,7 +142,7 @@ func (d *demo) furnish(ctx context.Context) error {
 		{"openstack network create " + networkName, []string{"name", "status"}},
 		{"openstack subnet create --network " + networkName + " --subnet-range 10.20.20.0/24 " + networkName, []string{"cidr", "allocation_pools"}},
 	} {
-		if _, err := d.client(ctx, words(c.line), c.keep...); err != nil {
+		if err := d.client(ctx, words(c.line), c.keep...); err != nil {
 			return err
 		}
 	}
@@ -167,7 +167,7 @@ func (d *demo) boot(ctx context.Context) error {
 	}
 	line := "nova boot --image " + imageName + " --flavor " + flavorName + " --nic net-id=" + network +
 		" --config-drive true --availability-zone nova:compute-1 --meta godwit.tick=100ms --meta godwit.log=20ms --meta godwit.dirty=8MiB --poll " + serverName
-	if _, err := d.client(ctx, words(line), "name", "status", "flavor"); err != nil {
+	if err := d.client(ctx, words(line), "name", "status", "flavor"); err != nil {
 		return err
 	}
 	id, err := d.quiet(ctx, "openstack server show -f value -c id "+serverName)
@@ -190,7 +190,7 @@ func (d *demo) boot(ctx context.Context) error {
 func (d *demo) walk(ctx context.Context) error {
 	heading("The walk-through")
 	for _, line := range []string{"nova list", "openstack host list"} {
-		if _, err := d.client(ctx, words(line)); err != nil {
+		if err := d.client(ctx, words(line)); err != nil {
 			return err
 		}
 	}
@@ -215,8 +215,7 @@ func (d *demo) walk(ctx context.Context) error {
 
 // where shows which host the guest is on, as the walk-through does.
 func (d *demo) where(ctx context.Context) error {
-	_, err := d.client(ctx, words("nova show "+serverName), "status", "updated", "OS-EXT-STS:task_state", "OS-EXT-SRV-ATTR:host")
-	return err
+	return d.client(ctx, words("nova show "+serverName), "status", "updated", "OS-EXT-STS:task_state", "OS-EXT-SRV-ATTR:host")
 }
 
 // migrate runs one migration command and watches it, with a peer pinging the guest every millisecond.
@@ -238,7 +237,7 @@ func (d *demo) migrate(ctx context.Context, line string) error {
 		return err
 	}
 	fmt.Println()
-	if _, err := d.client(ctx, words(line)); err != nil {
+	if err := d.client(ctx, words(line)); err != nil {
 		return err
 	}
 	end, err := d.watch(ctx, len(known))

@@ -86,7 +86,7 @@ func (s *Service) createDomain(w http.ResponseWriter, r *openstack.Request) erro
 		return err
 	}
 	if in.Domain.Name == nil {
-		return required("domain", "name")
+		return nameless("domain")
 	}
 	d := cloud.Domain{ID: cloud.DomainID(newID()), Enabled: true, Created: time.Now().UTC()}
 	if err := in.apply(&d); err != nil {

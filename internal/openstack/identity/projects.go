@@ -131,7 +131,7 @@ func (s *Service) createProject(w http.ResponseWriter, r *openstack.Request) err
 		return err
 	}
 	if in.Project.Name == nil {
-		return required("project", "name")
+		return nameless("project")
 	}
 	domain, err := s.domainFor(r, in.Project.Domain)
 	if err != nil {
@@ -164,8 +164,9 @@ func (s *Service) domainFor(r *openstack.Request, asked *string) (cloud.DomainID
 	return id, nil
 }
 
-func required(object, property string) error {
-	return &openstack.InputError{Path: []string{object}, Reason: "'" + property + "' is a required property"}
+// nameless refuses an object that is created without a name.
+func nameless(object string) error {
+	return &openstack.InputError{Path: []string{object}, Reason: "'name' is a required property"}
 }
 
 // putProject writes the project unless another of its name is in its domain.

@@ -84,7 +84,7 @@ func (s *Service) createRole(w http.ResponseWriter, r *openstack.Request) error 
 		return err
 	}
 	if in.Role.Name == nil {
-		return required("role", "name")
+		return nameless("role")
 	}
 	role := cloud.Role{ID: cloud.RoleID(newID())}
 	if err := in.apply(&role); err != nil {

@@ -107,7 +107,7 @@ func (s *Service) createUser(w http.ResponseWriter, r *openstack.Request) error 
 		return err
 	}
 	if in.User.Name == nil {
-		return required("user", "name")
+		return nameless("user")
 	}
 	domain, err := s.domainFor(r, in.User.Domain)
 	if err != nil {

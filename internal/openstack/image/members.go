@@ -119,7 +119,8 @@ func (s *Service) setMember(w http.ResponseWriter, r *openstack.Request) error {
 		if _, ok := i.Members[member]; !ok || !seesMember(r.Caller, i, member) {
 			return noMember(member)
 		}
-		if !r.Caller.IsAdmin() && !(r.Caller.Owns(member) && r.Caller.Has(openstack.RoleMember)) {
+		own := r.Caller.Owns(member) && r.Caller.Has(openstack.RoleMember)
+		if !own && !r.Caller.IsAdmin() {
 			return openstack.Forbid("modify_member")
 		}
 		return nil

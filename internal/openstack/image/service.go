@@ -81,6 +81,7 @@ func (s *Service) maintain(ctx context.Context) {
 			err = s.recover(ctx, i.ID)
 		case cloud.ImageDeleted:
 			err = s.reap(ctx, i.ID)
+		case cloud.ImageQueued, cloud.ImageActive, cloud.ImageKilled, cloud.ImageDeactivated: // at rest
 		}
 		if err != nil && ctx.Err() == nil {
 			s.options.Logger.Warn("image: upkeep failed, will try again", "image", i.ID, "error", err, "after", maintainEvery)
