@@ -15,11 +15,6 @@ const (
 	IntentMigrate IntentKind = "migrate"
 )
 
-// IntentKinds returns every kind.
-func IntentKinds() []IntentKind {
-	return []IntentKind{IntentBoot, IntentDelete, IntentStop, IntentStart, IntentReboot, IntentMigrate}
-}
-
 // Intent is what somebody asked to be done to a server: the edge writes it in the transaction that checks the server's state and
 // sets its task, then answers 202. Control starts one run with the intent's ID and removes the intent with the run's last write.
 type Intent struct {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -51,9 +50,6 @@ type Options struct {
 type Control struct {
 	options Options
 	log     *slog.Logger
-
-	mu      sync.Mutex
-	leading bool
 }
 
 // New makes a Control; it does nothing before Run.
@@ -62,19 +58,6 @@ func New(o Options) *Control {
 		o.Logger = slog.Default()
 	}
 	return &Control{options: o, log: o.Logger}
-}
-
-// Leading reports whether this instance leads now.
-func (c *Control) Leading() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.leading
-}
-
-func (c *Control) setLeading(on bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.leading = on
 }
 
 // campaignAgainAfter paces elections when the store fails them.
@@ -103,9 +86,7 @@ func (c *Control) term(ctx context.Context) error {
 		return err
 	}
 	c.log.Info("leading", "instance", c.options.Name, "term", leadership.Revision())
-	c.setLeading(true)
 	err = c.lead(ctx, leadership)
-	c.setLeading(false)
 	resign, cancel := context.WithTimeout(context.WithoutCancel(ctx), resignMax)
 	defer cancel()
 	return errors.Join(err, leadership.Resign(resign))

@@ -62,7 +62,6 @@ type Agent struct {
 	identity atomic.Pointer[identity]
 	outbox   *Outbox
 	cc       *grpc.ClientConn // protocol "h2"; gRPC reconnects it
-	up       atomic.Bool
 }
 
 // Dial makes sure that the host has a certificate, enrolling with the join token if need be, and returns an agent whose
@@ -98,9 +97,6 @@ func (a *Agent) Outbox() *Outbox { return a.outbox }
 
 // Files returns where the host's certificate, key and CA are.
 func (a *Agent) Files() CertFiles { return a.files }
-
-// Connected reports whether a session stands now.
-func (a *Agent) Connected() bool { return a.up.Load() }
 
 // Close ends the connections of an agent that is not running.
 func (a *Agent) Close() error { return a.cc.Close() }
@@ -185,7 +181,6 @@ func (a *Agent) session(ctx context.Context) error {
 		a.send(ctx, stream)
 	})
 	err = a.hear(ctx, cancel, stream)
-	a.up.Store(false)
 	cancel()
 	sender.Wait()
 	return err
@@ -244,7 +239,6 @@ func (a *Agent) hear(ctx context.Context, cancel context.CancelFunc, stream sess
 			if d := w.GetSessionTtl().AsDuration(); d > 0 {
 				ttl = d
 			}
-			a.up.Store(true)
 			a.log.Info("session up", "server", a.opts.Server, "version", w.GetServerVersion())
 		}
 		silence.Reset(ttl)

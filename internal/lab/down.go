@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 )
 
 // Down removes the lab: its processes with all that lives in their namespaces, then its files. It works on whatever part of the lab
@@ -70,14 +69,4 @@ func Sweep(ctx context.Context) error {
 		errs = append(errs, Down(ctx, name))
 	}
 	return errors.Join(errs...)
-}
-
-// Exists reports whether there is anything of the named lab on this machine.
-func Exists(name string) bool {
-	for _, dir := range []string{runDir(name), dataDir(name)} {
-		if _, err := os.Stat(dir); err == nil {
-			return true
-		}
-	}
-	return false
 }

@@ -28,11 +28,6 @@ const (
 	RestoreClaim Kind = "restore-claim"
 )
 
-// Kinds returns every kind, for the switch that carries them out.
-func Kinds() []Kind {
-	return []Kind{SetState, Discard, DiscardDeleted, Alarm, CreateHost, ReleaseClaim, RestoreClaim}
-}
-
 // Action is one thing to do. Which fields are set depends on Kind; Server is empty for CreateHost, Host for none but SetState.
 type Action struct {
 	Kind   Kind

@@ -48,15 +48,6 @@ func Lookup[T any, K ~string](r Reader, t Table[T], key K) (*T, bool) {
 	return e.value.(*T), true
 }
 
-// LookupMeta returns the revisions of the record with this key.
-func LookupMeta[T any, K ~string](r Reader, t Table[T], key K) (Meta, bool) {
-	e := tableRows(r, t.def).get(string(key))
-	if e == nil {
-		return Meta{}, false
-	}
-	return Meta{Key: e.key, Modified: e.mod, Created: e.created}, true
-}
-
 // Count returns the number of records in the table.
 func Count[T any](r Reader, t Table[T]) int { return tableRows(r, t.def).byKey.Len() }
 

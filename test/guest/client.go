@@ -117,9 +117,6 @@ func (c *Client) Dirty(ctx context.Context, bytesPerSecond int64) error {
 	return c.command(ctx, fmt.Sprintf("dirty %d", bytesPerSecond), nil)
 }
 
-// PowerOff has the guest end in order.
-func (c *Client) PowerOff(ctx context.Context) error { return c.command(ctx, "poweroff", nil) }
-
 func (c *Client) command(ctx context.Context, line string, answer any) error {
 	stop := context.AfterFunc(ctx, func() { c.conn.SetDeadline(time.Now()) })
 	defer stop()

@@ -32,9 +32,6 @@ var serverActions = map[string]serverActionRule{
 	"removeSecurityGroup": {rule: "os-security-groups:remove", run: (*call).removeSecurityGroup},
 }
 
-// ServerActions returns the names of the server actions on offer.
-func ServerActions() []string { return sortedKeys(serverActions) }
-
 // serverAction finds out which action is asked for and runs it.
 func (c *call) serverAction() error {
 	o, name, err := c.actionBody()
