@@ -1,6 +1,7 @@
 package config
 
 import (
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -114,7 +115,11 @@ func TestValidateSaysWhatToDo(t *testing.T) {
 		{func(c *Config) { c.Agent.Emulator = "xen" }, `agent.emulator must be one of auto, kvm, tcg`},
 		{func(c *Config) { c.Agent.MigrationAddress = "host1" }, `agent.migration_address must be an IP address`},
 		{func(c *Config) { c.Migration.TimeoutAction = "pray" }, `migration.timeout_action must be one of abort, force_complete`},
-		{func(c *Config) { c.Placement.RAMRatio = 0 }, `placement.ram_ratio must be greater than 0`},
+		{func(c *Config) { c.Server.EtcdCA = "d/ca.pem" }, `server.etcd_ca must be an absolute path, is "d/ca.pem"`},
+		{func(c *Config) { c.Migration.PostCopy, c.Migration.ParallelConnections = true, 4 },
+			`migration.post_copy cannot be combined with migration.parallel_connections 4`},
+		{func(c *Config) { c.Placement.RAMRatio = 0 }, `placement.ram_ratio must be a number greater than 0, is 0`},
+		{func(c *Config) { c.Placement.CPURatio = math.Inf(1) }, `placement.cpu_ratio must be a number greater than 0, is +Inf`},
 		{func(c *Config) { c.Lab.Hosts = 0 }, `lab.hosts must be 1 to 50, is 0`},
 	}
 	for _, tt := range tests {
@@ -123,6 +128,18 @@ func TestValidateSaysWhatToDo(t *testing.T) {
 		if err := c.Validate(); !cloud.Is(err, cloud.KindInvalid) || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("got  %v\nwant %s", err, tt.want)
 		}
+	}
+}
+
+func TestCertificatesMustBeReadable(t *testing.T) {
+	c := Default()
+	c.Server.APICert = write(t, "a certificate")
+	if err := c.ValidateFiles(); err != nil {
+		t.Errorf("a file that is there: %v", err)
+	}
+	c.Server.EtcdKey = "/nonexistent/key.pem"
+	if err := c.ValidateFiles(); !cloud.Is(err, cloud.KindInvalid) || !strings.Contains(err.Error(), "server.etcd_key cannot be read") {
+		t.Errorf("a file that is not: %v", err)
 	}
 }
 

@@ -3,9 +3,11 @@ package config
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -33,6 +35,32 @@ func (c *Config) ValidateAgent() error {
 	v := &validator{}
 	v.must(c.Agent.Server != "", "agent.server", "must be set to the HOST:PORT of the server's agent listener")
 	return errors.Join(c.Validate(), v.result())
+}
+
+// ValidateFiles checks in addition that the certificates and keys that the server is told to use can be read on this machine.
+func (c *Config) ValidateFiles() error {
+	v := &validator{}
+	for _, file := range c.Server.certificateFiles() {
+		if file.path == "" {
+			continue
+		}
+		f, err := os.Open(file.path)
+		if err == nil {
+			err = f.Close()
+		}
+		v.must(err == nil, file.setting, "cannot be read: %v", err)
+	}
+	return v.result()
+}
+
+type settingFile struct{ setting, path string }
+
+// certificateFiles are the files that somebody else makes for the server; an empty path is a setting that was not given.
+func (s *Server) certificateFiles() []settingFile {
+	return []settingFile{
+		{"server.api_cert", s.APICert}, {"server.api_key", s.APIKey},
+		{"server.etcd_ca", s.EtcdCA}, {"server.etcd_cert", s.EtcdCert}, {"server.etcd_key", s.EtcdKey},
+	}
 }
 
 type validator struct{ errs []error }
@@ -71,6 +99,10 @@ func (v *validator) address(setting, value string) {
 	v.must(value == "" || err == nil, setting, "must be an IP address, is %q", value)
 }
 
+func (v *validator) ratio(setting string, value float64) {
+	v.must(value > 0 && !math.IsInf(value, 0), setting, "must be a number greater than 0, is %v", value)
+}
+
 func (v *validator) pair(first, a, second, b string) {
 	v.must((a == "") == (b == ""), first, "and %s must be set together", second)
 }
@@ -91,6 +123,11 @@ func (s *Server) validate(v *validator) {
 		u, err := url.Parse(s.PublicURL)
 		v.must(err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "", "server.public_url",
 			"must be a URL such as https://cloud.example.org, is %q", s.PublicURL)
+	}
+	for _, f := range s.certificateFiles() {
+		if f.path != "" {
+			v.path(f.setting, f.path)
+		}
 	}
 	v.pair("server.api_cert", s.APICert, "server.api_key", s.APIKey)
 	v.pair("server.etcd_cert", s.EtcdCert, "server.etcd_key", s.EtcdKey)
@@ -128,6 +165,8 @@ func (m *Migration) validate(v *validator) {
 	v.must(m.DowntimeMax > 0, "migration.downtime_max", "must be greater than 0")
 	v.must(m.ParallelConnections >= 1 && m.ParallelConnections <= parallelConnectionsMax, "migration.parallel_connections",
 		"must be 1 to %d, is %d", parallelConnectionsMax, m.ParallelConnections)
+	v.must(!m.PostCopy || m.ParallelConnections == 1, "migration.post_copy",
+		"cannot be combined with migration.parallel_connections %d: QEMU fetches memory after the switch over one connection; set it to 1", m.ParallelConnections)
 	v.must(m.TimeoutPerGiB >= 0, "migration.timeout_per_gib", "must not be negative")
 	v.oneOf("migration.timeout_action", m.TimeoutAction, "abort", "force_complete")
 	v.must(m.OutboundMax >= 1, "migration.outbound_max", "must be at least 1")
@@ -136,9 +175,9 @@ func (m *Migration) validate(v *validator) {
 }
 
 func (p *Placement) validate(v *validator) {
-	v.must(p.CPURatio > 0, "placement.cpu_ratio", "must be greater than 0")
-	v.must(p.RAMRatio > 0, "placement.ram_ratio", "must be greater than 0")
-	v.must(p.DiskRatio > 0, "placement.disk_ratio", "must be greater than 0")
+	v.ratio("placement.cpu_ratio", p.CPURatio)
+	v.ratio("placement.ram_ratio", p.RAMRatio)
+	v.ratio("placement.disk_ratio", p.DiskRatio)
 	v.must(p.ReservedRAMMiB >= 0, "placement.reserved_ram_mib", "must not be negative")
 	v.must(p.ReservedDiskGiB >= 0, "placement.reserved_disk_gib", "must not be negative")
 }

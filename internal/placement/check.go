@@ -112,11 +112,6 @@ func (c *checker) abilities(h *cloud.HostView, reasons []string) []string {
 
 // room appends the resources that are short. The server's own claim on the host does not count against it: asking again is no new demand.
 func (c *checker) room(h *cloud.HostView, reasons []string) []string {
-	if c.policy.MovesPerHostMax > 0 {
-		if n := movesTowards(h.Usage, c.req.Server); n >= c.policy.MovesPerHostMax {
-			reasons = append(reasons, fmt.Sprintf("moves: %d migrations are on their way to this host, at most %d", n, c.policy.MovesPerHostMax))
-		}
-	}
 	capacity, free := c.free(h)
 	need := c.req.Resources
 	short := func(what, unit string, need, free, capacity int, ratio float64) {

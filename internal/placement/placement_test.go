@@ -3,7 +3,6 @@ package placement_test
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
@@ -110,18 +109,12 @@ func TestServersSpreadOverEqualHostsAndPackWithNegativeWeights(t *testing.T) {
 	}
 }
 
-func TestHostWithFewerMovesIsPreferredAndTheBoundHolds(t *testing.T) {
+func TestHostWithFewerMovesIsPreferred(t *testing.T) {
 	busy, idle := host("a", 8, 8192, 80), host("b", 8, 8192, 80)
 	placement.Claim(&busy.Usage, nil, cloud.Claim{Server: "x", Migration: "m"})
 	r := placement.Request{Server: "s", Resources: cloud.Resources{VCPUs: 1, RAMMiB: 64}}
 	if got := placement.Rank(plain(), snapshot(busy, idle), r)[0].Host; got != "b" {
 		t.Errorf("chose %s, which is receiving a server", got)
-	}
-	p := plain()
-	p.MovesPerHostMax = 1
-	want := "moves: 1 migrations are on their way to this host, at most 1"
-	if got := placement.Check(p, snapshot(busy), busy, r); !slices.Equal(got, []string{want}) {
-		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
@@ -200,26 +193,10 @@ func TestFlavorSpecsAreMetByAnyAggregateOfTheHost(t *testing.T) {
 }
 
 func TestCapacityAppliesReservesBeforeRatiosAndRoundsDown(t *testing.T) {
-	p := placement.Policy{CPURatio: 4, RAMRatio: 0.7, DiskRatio: 1.5, ReservedVCPUs: 1, ReservedRAMMiB: 24, ReservedDiskGiB: 100}
-	got := p.Capacity(cloud.HostReport{VCPUs: 3, RAMMiB: 34, DiskGiB: 10})
+	p := placement.Policy{CPURatio: 4, RAMRatio: 0.7, DiskRatio: 1.5, ReservedRAMMiB: 24, ReservedDiskGiB: 100}
+	got := p.Capacity(cloud.HostReport{VCPUs: 2, RAMMiB: 34, DiskGiB: 10})
 	if want := (cloud.Resources{VCPUs: 8, RAMMiB: 7, DiskGiB: 0}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
-	}
-}
-
-func TestPolicyRefusesNonsense(t *testing.T) {
-	if err := placement.DefaultPolicy().Validate(); err != nil {
-		t.Errorf("the default policy is refused: %v", err)
-	}
-	for name, spoil := range map[string]func(*placement.Policy){
-		"cpu_ratio": func(p *placement.Policy) { p.CPURatio = 0 }, "ram_ratio": func(p *placement.Policy) { p.RAMRatio = -1 },
-		"disk_ratio": func(p *placement.Policy) { p.DiskRatio /= 0 * p.DiskRatio }, "reserved_ram_mib": func(p *placement.Policy) { p.ReservedRAMMiB = -1 },
-	} {
-		p := placement.DefaultPolicy()
-		spoil(&p)
-		if err := p.Validate(); !cloud.Is(err, cloud.KindInvalid) || !strings.Contains(err.Error(), name) {
-			t.Errorf("%s: %v", name, err)
-		}
 	}
 }
 

@@ -7,14 +7,13 @@ import (
 )
 
 // Policy is the operator's part of the decision: how much of a host may be promised, and what makes one host better than another.
-// The zero Policy promises nothing; start from DefaultPolicy.
+// The zero Policy promises nothing; start from DefaultPolicy. Whoever takes a Policy from outside checks it first: ratios are finite and
+// above 0, reserves not negative.
 type Policy struct {
 	// CPURatio, RAMRatio and DiskRatio say how much is promised for each unit that is there. 1 promises exactly what exists.
 	CPURatio, RAMRatio, DiskRatio float64
-	// ReservedVCPUs, ReservedRAMMiB and ReservedDiskGiB are kept for the host itself and subtracted before the ratio applies.
-	ReservedVCPUs, ReservedRAMMiB, ReservedDiskGiB int
-	// MovesPerHostMax bounds the unfinished migrations towards one host; 0 means no bound.
-	MovesPerHostMax int
+	// ReservedRAMMiB and ReservedDiskGiB are kept for the host itself and subtracted before the ratio applies.
+	ReservedRAMMiB, ReservedDiskGiB int
 	// Weights rank the hosts that fit.
 	Weights Weights
 }
@@ -38,31 +37,10 @@ func DefaultPolicy() Policy {
 	}
 }
 
-// Validate returns a cloud.KindInvalid error naming the first setting that makes no sense.
-func (p Policy) Validate() error {
-	for _, r := range []struct {
-		name  string
-		value float64
-	}{{"cpu_ratio", p.CPURatio}, {"ram_ratio", p.RAMRatio}, {"disk_ratio", p.DiskRatio}} {
-		if !(r.value > 0) || math.IsInf(r.value, 0) {
-			return cloud.Errorf(cloud.KindInvalid, "placement.%s must be a number above 0, not %v", r.name, r.value)
-		}
-	}
-	for _, r := range []struct {
-		name  string
-		value int
-	}{{"reserved_vcpus", p.ReservedVCPUs}, {"reserved_ram_mib", p.ReservedRAMMiB}, {"reserved_disk_gib", p.ReservedDiskGiB}, {"moves_per_host_max", p.MovesPerHostMax}} {
-		if r.value < 0 {
-			return cloud.Errorf(cloud.KindInvalid, "placement.%s must not be negative, it is %d", r.name, r.value)
-		}
-	}
-	return nil
-}
-
 // Capacity returns how much may be promised on a host that reports r.
 func (p Policy) Capacity(r cloud.HostReport) cloud.Resources {
 	return cloud.Resources{
-		VCPUs:   scaled(r.VCPUs-p.ReservedVCPUs, p.CPURatio),
+		VCPUs:   scaled(r.VCPUs, p.CPURatio),
 		RAMMiB:  scaled(r.RAMMiB-p.ReservedRAMMiB, p.RAMRatio),
 		DiskGiB: scaled(r.DiskGiB-p.ReservedDiskGiB, p.DiskRatio),
 	}

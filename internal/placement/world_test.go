@@ -65,7 +65,6 @@ func drawPolicy(t *rapid.T) placement.Policy {
 	p.RAMRatio = rapid.SampledFrom([]float64{0.7, 1, 1.5}).Draw(t, "ram ratio")
 	p.DiskRatio = rapid.SampledFrom([]float64{1, 2}).Draw(t, "disk ratio")
 	p.ReservedRAMMiB = rapid.SampledFrom([]int{0, 512}).Draw(t, "reserved")
-	p.MovesPerHostMax = rapid.IntRange(0, 2).Draw(t, "moves max")
 	return p
 }
 
