@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -55,6 +57,18 @@ func TestEveryErrorHasItsExitCode(t *testing.T) {
 	}
 }
 
+func TestTheStatusOfACommandInANodeIsPassedOnInSilence(t *testing.T) {
+	for script, want := range map[string]int{"exit 7": 7, "kill -TERM $$": 143} {
+		var quiet *exitStatus
+		if err := passed(exec.Command("sh", "-c", script).Run()); !errors.As(err, &quiet) || exitCode(err) != want {
+			t.Errorf("%s: %v, exit code %d, want %d", script, err, exitCode(err), want)
+		}
+	}
+	if err := passed(cloud.Errorf(cloud.KindNotFound, "no such node")); exitCode(err) != 4 {
+		t.Errorf("an error of ours became %v", err)
+	}
+}
+
 func TestConfigCheckFindsMistakesAndShowKeepsSecrets(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "godwit.yaml")
 	write := func(text string) {
@@ -66,6 +80,16 @@ func TestConfigCheckFindsMistakesAndShowKeepsSecrets(t *testing.T) {
 	write("server:\n  api_lisen: x\n")
 	if _, _, err := godwit(t, "config", "check", path); err == nil || !strings.Contains(err.Error(), `did you mean "api_listen"?`) {
 		t.Errorf("got %v", err)
+	}
+	write("server:\n  api_listen: x\n  region: \"\"\n  etcd_ca: /nonexistent/ca.pem\n")
+	mistaken, _, err := godwit(t, "config", "check", path, "-o", "json")
+	var report struct {
+		OK     bool
+		Errors []string
+	}
+	var status *exitStatus
+	if !errors.As(err, &status) || status.code != exitUsage || json.Unmarshal([]byte(mistaken), &report) != nil || report.OK || len(report.Errors) != 3 {
+		t.Errorf("as JSON: %v\n%s", err, mistaken)
 	}
 	write("server:\n  etcd_password: hush\n  etcd_endpoints: [http://etcd:2379]\n")
 	if out, _, err := godwit(t, "config", "check", path); err != nil || !strings.Contains(out, "ok") {

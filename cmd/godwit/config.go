@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -14,6 +15,28 @@ func loadConfig(cmd *cobra.Command, file, section string) (*config.Loaded, error
 	return config.Load(config.Sources{File: file, Environ: os.Environ(), Flags: cmd.Flags(), Main: section})
 }
 
+// checkedConfig loads and judges everything that can be judged without starting anything.
+func checkedConfig(cmd *cobra.Command, file string) (*config.Loaded, error) {
+	l, err := loadConfig(cmd, file, "server")
+	if err != nil {
+		return nil, err
+	}
+	return l, errors.Join(l.Validate(), l.ValidateFiles())
+}
+
+// mistakes takes a joined error apart: one text for each.
+func mistakes(err error) []string {
+	var joined interface{ Unwrap() []error }
+	if !errors.As(err, &joined) {
+		return []string{err.Error()}
+	}
+	var out []string
+	for _, e := range joined.Unwrap() {
+		out = append(out, mistakes(e)...)
+	}
+	return out
+}
+
 func newConfigCommand(o *output, file *string) *cobra.Command {
 	cmd := &cobra.Command{Use: "config", Short: "Check and show the configuration", GroupID: groupRun}
 	check := &cobra.Command{
@@ -23,11 +46,14 @@ func newConfigCommand(o *output, file *string) *cobra.Command {
 			if len(args) == 1 {
 				path = args[0]
 			}
-			l, err := loadConfig(cmd, path, "server")
-			if err != nil {
-				return err
+			l, err := checkedConfig(cmd, path)
+			if err != nil && o.json() {
+				if err := printJSON(cmd.OutOrStdout(), map[string]any{"ok": false, "errors": mistakes(err)}); err != nil {
+					return err
+				}
+				return &exitStatus{exitCode(err)}
 			}
-			if err := l.Validate(); err != nil {
+			if err != nil {
 				return err
 			}
 			where := l.File

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os/exec"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
 )
@@ -42,12 +41,9 @@ func (e *exitStatus) Error() string { return fmt.Sprintf("exit status %d", e.cod
 
 func exitCode(err error) int {
 	var status *exitStatus
-	var child *exec.ExitError
 	switch {
 	case errors.As(err, &status):
 		return status.code
-	case errors.As(err, &child):
-		return child.ExitCode()
 	case errors.As(err, &usageError{}):
 		return exitUsage
 	}

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -97,7 +99,10 @@ func (l *labs) down() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return lab.Down(cmd.Context(), c.Name)
+			if err := lab.Down(cmd.Context(), c.Name); err != nil || !l.out.json() {
+				return err
+			}
+			return printJSON(cmd.OutOrStdout(), map[string]any{"name": c.Name, "down": true})
 		},
 	}
 }
@@ -154,9 +159,22 @@ func (l *labs) exec() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return found.Exec(cmd.Context(), args[0], args[1:], lab.Stdio{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
+			return passed(found.Exec(cmd.Context(), args[0], args[1:], lab.Stdio{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}))
 		},
 	}
+}
+
+// passed makes the status of a command that ran for the user our own, as a shell does; the command has said what there was to say.
+func passed(err error) error {
+	var child *exec.ExitError
+	if !errors.As(err, &child) {
+		return err
+	}
+	const signalled = 128 // what shells add to the number of the signal
+	if ws, ok := child.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		return &exitStatus{signalled + int(ws.Signal())}
+	}
+	return &exitStatus{child.ExitCode()}
 }
 
 func (l *labs) power(verb, short string) *cobra.Command {
@@ -167,10 +185,16 @@ func (l *labs) power(verb, short string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if verb == "poweron" {
-				return found.PowerOn(cmd.Context(), args[0])
+			on := verb == "poweron"
+			if on {
+				err = found.PowerOn(cmd.Context(), args[0])
+			} else {
+				err = found.PowerOff(cmd.Context(), args[0])
 			}
-			return found.PowerOff(cmd.Context(), args[0])
+			if err != nil || !l.out.json() {
+				return err
+			}
+			return printJSON(cmd.OutOrStdout(), map[string]any{"name": args[0], "on": on})
 		},
 	}
 }
