@@ -104,12 +104,17 @@ func (l *Lab) WaitAPI(ctx context.Context) error {
 	return nil
 }
 
+// LogFiles are the logs of all nodes' supervisors and daemons: NODE/UNIT.log.
+func (l *Lab) LogFiles() []string {
+	files, _ := filepath.Glob(filepath.Join(runDir(l.Name), "*", "*.log")) // the pattern is well-formed
+	return files
+}
+
 // Logs quotes the ends of the lab's logs, for a report on a lab that is about to be removed with all its files.
 func (l *Lab) Logs() string {
 	const tailBytes = 1500
-	files, _ := filepath.Glob(filepath.Join(runDir(l.Name), "*", "*.log"))
 	var b strings.Builder
-	for _, file := range files {
+	for _, file := range l.LogFiles() {
 		f, err := os.Open(file)
 		if err != nil {
 			continue

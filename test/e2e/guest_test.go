@@ -23,28 +23,79 @@ type running struct {
 }
 
 type guestOptions struct {
-	name  string
-	host  string
-	dirty string // memory changed per second, such as 32MiB
+	name      string
+	host      string
+	dirty     string // memory changed per second, such as 32MiB
+	dirtySize string // of the memory that is changed; 64MiB if empty
+	fill      string // random data on the disk and in memory, such as 64MiB
+}
+
+// orders are what the guest is told to do.
+func (o guestOptions) orders() map[string]string {
+	orders := map[string]string{"tick": "100ms", "log": "20ms"}
+	for name, value := range map[string]string{"dirty": o.dirty, "dirty_size": o.dirtySize, "fill": o.fill} {
+		if value != "" {
+			orders[name] = value
+		}
+	}
+	return orders
 }
 
 // boot boots a guest that ticks and writes its disk log, waits until it answers, and deletes it when the test ends.
 func boot(t *testing.T, o guestOptions) *running {
 	t.Helper()
-	ctx := t.Context()
-	orders := map[string]string{"tick": "100ms", "log": "20ms"}
-	if o.dirty != "" {
-		orders["dirty"] = o.dirty
+	return bootAll(t, o)[0]
+}
+
+// bootAll boots several guests at a time.
+func bootAll(t *testing.T, options ...guestOptions) []*running {
+	t.Helper()
+	ids := make([]string, len(options))
+	for i, o := range options {
+		s, err := cloud.CreateGuest(t.Context(), o.name, o.host, o.orders())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids[i] = s.ID
+		t.Cleanup(func() { retire(t, o.name, s.ID) })
 	}
-	s, err := cloud.BootGuest(ctx, o.name, o.host, orders)
+	var guests []*running
+	for i, o := range options {
+		s, err := cloud.WaitStatus(t.Context(), ids[i], "ACTIVE")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o.host != "" && s.Host != o.host {
+			t.Fatalf("%s asked for %s, landed on %s", o.name, o.host, s.Host)
+		}
+		guests = append(guests, connect(t, s))
+	}
+	for i, o := range options {
+		if o.fill != "" {
+			awaitConsole(t, ids[i], "filled disk=")
+		}
+	}
+	return guests
+}
+
+// retire deletes a test's guest, after quoting its console if the test failed.
+func retire(t *testing.T, name, id string) {
+	if t.Failed() {
+		t.Logf("console of %s:\n%s", name, console(id))
+	}
+	remove(t, id)
+}
+
+// awaitConsole waits until the guest has said something on its console.
+func awaitConsole(t *testing.T, id, text string) {
+	t.Helper()
+	err := labcloud.Until(t.Context(), id+" says "+text, func() (bool, error) {
+		out, err := servers.ShowConsoleOutput(t.Context(), cloud.Compute, id, servers.ShowConsoleOutputOpts{}).Extract()
+		return strings.Contains(out, text), err
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { remove(t, s.ID) })
-	if o.host != "" && s.Host != o.host {
-		t.Fatalf("%s asked for %s, landed on %s", o.name, o.host, s.Host)
-	}
-	return connect(t, s)
 }
 
 func connect(t *testing.T, s *servers.Server) *running {
@@ -55,6 +106,20 @@ func connect(t *testing.T, s *servers.Server) *running {
 	}
 	t.Cleanup(func() { talk.Close() })
 	return &running{id: s.ID, ip: labcloud.Address(s), talk: talk}
+}
+
+// consoleTail is how many lines of a console a report on a failed test quotes.
+const consoleTail = 60
+
+// console is the end of a server's console for a report.
+func console(id string) string {
+	ctx, cancel := context.WithTimeout(context.Background(), removeMax)
+	defer cancel()
+	out, err := servers.ShowConsoleOutput(ctx, cloud.Compute, id, servers.ShowConsoleOutputOpts{Length: consoleTail}).Extract()
+	if err != nil {
+		return err.Error()
+	}
+	return out
 }
 
 // removeMax bounds the clean-up of one server.

@@ -2,116 +2,291 @@ package e2e
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/godwit-cloud/godwit/internal/lab"
+	"github.com/godwit-cloud/godwit/test/guest"
 	"github.com/godwit-cloud/godwit/test/labcloud"
 )
+
+// Two guests leave compute-1 and compute-2 for each other at the same time, and something is killed. So whatever is killed on compute-2 is the
+// destination's for one guest and the source's for the other.
+const (
+	here  = "compute-1"
+	there = "compute-2"
+)
+
+// A traveller is a guest under way.
+type traveller struct {
+	*running
+	from, to string
+	known    int // migrations it had before
+	before   guest.Status
+}
 
 // A victim is what is killed with SIGKILL in the middle of a migration.
 type victim struct {
 	name string
-	kill func(ctx context.Context, t *testing.T, g *running, source, target string)
+	kill func(ctx context.Context, t *testing.T)
 }
 
 var victims = []victim{
-	{"destination QEMU", func(ctx context.Context, t *testing.T, g *running, _, target string) { killQEMU(ctx, t, target, g.id) }},
-	{"destination libvirtd", func(ctx context.Context, t *testing.T, _ *running, _, target string) {
-		killUnit(ctx, t, target, lab.UnitLibvirtd)
-	}},
-	{"destination agent", func(ctx context.Context, t *testing.T, _ *running, _, target string) {
-		killUnit(ctx, t, target, lab.UnitAgent)
-	}},
-	{"source agent", func(ctx context.Context, t *testing.T, _ *running, source, _ string) {
-		killUnit(ctx, t, source, lab.UnitAgent)
-	}},
-	{"server", func(ctx context.Context, t *testing.T, _ *running, _, _ string) {
-		killUnit(ctx, t, lab.Controller, lab.UnitServer)
-	}},
+	{"agent of destination and source", func(ctx context.Context, t *testing.T) { killUnit(ctx, t, there, lab.UnitAgent) }},
+	{"libvirtd of destination and source", func(ctx context.Context, t *testing.T) { killUnit(ctx, t, there, lab.UnitLibvirtd) }},
+	{"server", func(ctx context.Context, t *testing.T) { killUnit(ctx, t, lab.Controller, lab.UnitServer) }},
 }
 
-// A moment is when the blow falls.
+// A moment is when the blow falls. What arrive returns is called after the blow.
 type moment struct {
 	name   string
-	arrive func(ctx context.Context, t *testing.T, g *running, target string)
+	arrive func(ctx context.Context, t *testing.T, all []*traveller) (release func())
 }
 
-var moments = []moment{
-	{"as soon as it was asked", func(context.Context, *testing.T, *running, string) {}},
-	{"when the target receives", func(ctx context.Context, t *testing.T, g *running, target string) {
-		awaitTarget(ctx, t, target, g.id)
-	}},
-	{"when half of it is copied", func(ctx context.Context, t *testing.T, g *running, _ string) {
-		awaitCopied(ctx, t, g.id)
-	}},
+var (
+	asked = moment{"as soon as it was asked", func(context.Context, *testing.T, []*traveller) func() { return func() {} }}
+
+	receiving = moment{"when the target receives", func(ctx context.Context, t *testing.T, all []*traveller) func() {
+		for _, g := range all {
+			awaitDomain(ctx, t, g.to, g.id, "paused", "running")
+		}
+		return func() {}
+	}}
+
+	halfway = moment{"when half is copied", func(ctx context.Context, t *testing.T, all []*traveller) func() {
+		for _, g := range all {
+			awaitHalf(ctx, t, g.id)
+		}
+		return func() {}
+	}}
+
+	cuttingOver = moment{"in the cut-over", inCutOver}
+	arrived     = moment{"when it runs on the target and nobody knows", arrivedUnnoticed}
+)
+
+// inCutOver holds the move towards there where both hosts have the guest and neither runs it: its destination's libvirtd, without which its CPUs
+// are not started, stands still. The same daemon is the source's of the other guest, whose move stands still as well.
+func inCutOver(ctx context.Context, t *testing.T, all []*traveller) func() {
+	for _, g := range all {
+		awaitHalf(ctx, t, g.id)
+	}
+	thaw := freeze(ctx, t, there, lab.UnitLibvirtd)
+	for _, g := range all {
+		if g.to == there {
+			hurry(ctx, t, g)
+			awaitDomain(ctx, t, g.from, g.id, "paused (migrating)", "paused (migration)")
+		}
+	}
+	return thaw
 }
 
-// killMax bounds one case: a libvirtd that was killed on the target is noticed by libvirt's keepalive after some seconds.
-const killMax = 3 * time.Minute
+// arrivedUnnoticed lets the guests arrive while the server stands still.
+func arrivedUnnoticed(ctx context.Context, t *testing.T, all []*traveller) func() {
+	for _, g := range all {
+		awaitHalf(ctx, t, g.id)
+	}
+	thaw := freeze(ctx, t, lab.Controller, lab.UnitServer)
+	for _, g := range all {
+		hurry(ctx, t, g)
+		awaitDomain(ctx, t, g.to, g.id, "running")
+	}
+	return thaw
+}
 
-// TestKillsInTheMiddleOfAMigration: whoever is killed, whenever: the guest goes on, one copy of it runs, the migration ends in a true final
-// state, and the host that does not have the guest keeps nothing of it.
+// hurry lifts the pace of a migration.
+func hurry(ctx context.Context, t *testing.T, g *traveller) {
+	t.Helper()
+	if err := setPace(ctx, g.from, g.id, sprint); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// strikeMax bounds one case. A destination that vanishes is noticed by libvirt's keepalive after half a minute.
+const strikeMax = 3 * time.Minute
+
+// TestKillsInTheMiddleOfAMigration: whoever is killed, whenever: the guest goes on over the same connection, its disk is whole, one copy of it
+// runs, the migration ends in a true final state, and the host that does not have the guest keeps nothing of it.
 func TestKillsInTheMiddleOfAMigration(t *testing.T) {
+	pair := bootPair(t)
 	for _, v := range victims {
-		for _, m := range moments {
-			t.Run(v.name+" "+m.name, func(t *testing.T) { killOnce(t, v, m) })
+		for _, m := range []moment{asked, receiving, halfway, cuttingOver, arrived} {
+			ok := t.Run(v.name+" "+m.name, func(t *testing.T) {
+				apart(t, pair)
+				strike(t, pair, m, v.kill)
+			})
+			if !ok {
+				pair = replaceDead(t, pair)
+			}
 		}
 	}
 }
 
-func killOnce(t *testing.T, v victim, m moment) {
-	ctx, cancel := context.WithTimeout(t.Context(), killMax)
-	defer cancel()
-	const source, target = "compute-1", "compute-2"
-	g := boot(t, guestOptions{name: "victim", host: source, dirty: "24MiB"})
-	before := g.status(t)
-	if err := cloud.LiveMigrate(ctx, g.id, target); err != nil {
+// TestDestinationQEMUKilled is the same for the process that receives the guest.
+func TestDestinationQEMUKilled(t *testing.T) {
+	g := boot(t, travelling("qemu", here))
+	for _, m := range []moment{receiving, halfway, cuttingOver} { // before there is none; after it is the guest's own
+		t.Run(m.name, func(t *testing.T) {
+			ctx := t.Context()
+			if g.host(t) != here {
+				moveTo(ctx, t, g, here)
+			}
+			strike(t, []*running{g}, m, func(ctx context.Context, t *testing.T) { killQEMU(ctx, t, there, g.id) })
+		})
+	}
+}
+
+// TestDestinationLosesPower is the same for the whole host, all at once and for good.
+func TestDestinationLosesPower(t *testing.T) {
+	g := boot(t, travelling("power", here))
+	strike(t, []*running{g}, halfway, func(ctx context.Context, t *testing.T) {
+		t.Cleanup(func() { powerOn(t, there) })
+		if err := cloud.Lab.PowerOff(ctx, there); err != nil {
+			t.Fatal(err)
+		}
+		if end := awaitEnd(ctx, t, g.id, 0); end.Status != "failed" {
+			t.Errorf("the migration ended %s while its destination was off", end.Status)
+		}
+		powerOn(t, there)
+	})
+}
+
+// powerOn turns a host on, if it is not, and waits until it serves.
+func powerOn(t *testing.T, host string) {
+	t.Helper()
+	if err := cloud.Lab.PowerOn(context.Background(), host); err != nil {
 		t.Fatal(err)
 	}
-	m.arrive(ctx, t, g, target)
-	v.kill(ctx, t, g, source, target)
+	waitService(t, host, "up")
+}
+
+// travelling is a guest with enough on its disk and in its memory for a copy to take its time, some of it changing.
+func travelling(name, host string) guestOptions {
+	return guestOptions{name: name, host: host, fill: "32MiB", dirty: "2MiB", dirtySize: "8MiB"}
+}
+
+func bootPair(t *testing.T) []*running {
+	return bootAll(t, travelling("east", here), travelling("west", there))
+}
+
+// apart puts two guests on different ones of the two hosts. It is an ordinary move: whatever was broken before works again.
+func apart(t *testing.T, pair []*running) {
+	t.Helper()
+	ctx := t.Context()
+	other := map[string]string{here: there, there: here}
+	if at := pair[0].host(t); pair[1].host(t) == at {
+		moveTo(ctx, t, pair[1], other[at])
+	}
+}
+
+func moveTo(ctx context.Context, t *testing.T, g *running, host string) {
+	t.Helper()
+	m, err := cloud.Move(ctx, g.id, host)
+	if err != nil || m.Status != "completed" {
+		t.Fatalf("move %s to %s: %s %v", g.id, host, m.Status, err)
+	}
+}
+
+// replaceDead boots new guests when a failed case has left one dead, so that the next case tells something.
+func replaceDead(t *testing.T, pair []*running) []*running {
+	ctx, cancel := context.WithTimeout(t.Context(), answerMax)
+	defer cancel()
+	for _, g := range pair {
+		if _, err := g.talk.Status(ctx); err != nil {
+			return bootPair(t)
+		}
+	}
+	return pair
+}
+
+// answerMax is how long a guest may take to answer when nothing holds it up.
+const answerMax = 5 * time.Second
+
+// strike sends the guests off, kills at the moment, and checks what must hold afterwards.
+func strike(t *testing.T, guests []*running, m moment, kill func(ctx context.Context, t *testing.T)) {
+	ctx, cancel := context.WithTimeout(t.Context(), strikeMax)
+	defer cancel()
+	var all []*traveller
+	for _, g := range guests {
+		all = append(all, depart(ctx, t, g))
+	}
+	release := m.arrive(ctx, t, all)
+	blow := time.Now()
+	kill(ctx, t)
+	release() // first: a frozen daemon answers nobody
+	for _, g := range all {
+		_ = setPace(ctx, g.from, g.id, sprint) // an error: it is not there any more, or its libvirtd is dead
+	}
 	if err := cloud.Lab.WaitAPI(ctx); err != nil {
 		t.Fatal(err)
 	}
-	end := awaitEnd(ctx, t, g.id)
-	t.Logf("the migration ended %s", end.Status)
-	if end.Status != "completed" && end.Status != "failed" && end.Status != "error" && end.Status != "cancelled" {
-		t.Errorf("migration status %q is not final", end.Status)
+	ends := map[*traveller]labcloud.Migration{}
+	for _, g := range all {
+		ends[g] = awaitEnd(ctx, t, g.id, g.known)
+	}
+	settled(ctx, t)
+	for _, g := range all {
+		g.unharmed(ctx, t, ends[g], blow)
+	}
+}
+
+// depart begins a slow move to the other host.
+func depart(ctx context.Context, t *testing.T, g *running) *traveller {
+	t.Helper()
+	tr := &traveller{running: g, from: g.host(t), before: g.status(t)}
+	tr.to = map[string]string{here: there, there: here}[tr.from]
+	list, err := cloud.Migrations(ctx, g.id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr.known = len(list)
+	if err := setPace(ctx, tr.from, g.id, crawl); err != nil {
+		t.Fatal(err)
+	}
+	if err := cloud.LiveMigrate(ctx, g.id, tr.to); err != nil {
+		t.Fatal(err)
+	}
+	return tr
+}
+
+// unharmed checks a guest after a blow during its migration, which has ended.
+func (g *traveller) unharmed(ctx context.Context, t *testing.T, end labcloud.Migration, blow time.Time) {
+	t.Helper()
+	record, err := cloud.Record(ctx, end.UUID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s to %s: %s %v after the blow: %s", g.from, g.to, end.Status, record.Finished.Sub(blow).Round(time.Millisecond), record.Error)
+	if record.Created.After(blow) || !record.Finished.After(blow) {
+		t.Errorf("the blow at %v missed the migration from %v to %v", blow, record.Created, record.Finished)
 	}
 	s, err := cloud.WaitStatus(ctx, g.id, "ACTIVE")
 	if err != nil {
 		t.Fatal(err)
 	}
-	waitService(t, source, "up")
-	waitService(t, target, "up")
-	want, other := source, target
+	at, other := g.from, g.to
 	if end.Status == "completed" {
-		want, other = target, source
+		at, other = g.to, g.from
 	}
-	on := awaitOneCopy(ctx, t, g)
-	if s.Host != want || on != want {
-		t.Errorf("migration %s: the API says %s, the guest runs on %s, want %s", end.Status, s.Host, on, want)
+	if runs := g.host(t); s.Host != at || runs != at {
+		t.Errorf("migration %s: the API says %s, the guest runs on %s, want %s", end.Status, s.Host, runs, at)
 	}
-	g.goesOn(t, before)
+	g.goesOn(t, g.before)
 	g.whole(t)
 	leavesNothing(ctx, t, other, g.id)
-	leavesNoTap(ctx, t, other)
+	bound(ctx, t, g.id, at)
 }
 
-// awaitEnd waits for the migration's end through a server that may be restarting.
-func awaitEnd(ctx context.Context, t *testing.T, id string) labcloud.Migration {
+// awaitEnd waits, through a server that may be restarting, for the end of the migration after the known ones.
+func awaitEnd(ctx context.Context, t *testing.T, id string, known int) labcloud.Migration {
 	t.Helper()
 	var last labcloud.Migration
 	err := labcloud.Until(ctx, "migration ended", func() (bool, error) {
 		list, err := cloud.Migrations(ctx, id)
-		if err != nil || len(list) == 0 {
+		if err != nil || len(list) <= known {
 			return false, nil // the server was killed; its supervisor starts it again
 		}
-		last = list[0]
+		last = labcloud.Newest(list)
 		return last.Final(), nil
 	})
 	if err != nil {
@@ -120,85 +295,17 @@ func awaitEnd(ctx context.Context, t *testing.T, id string) labcloud.Migration {
 	return last
 }
 
-// awaitOneCopy waits until libvirt, which may be restarting too, shows exactly one running copy.
-func awaitOneCopy(ctx context.Context, t *testing.T, g *running) string {
-	t.Helper()
-	for _, node := range cloud.Lab.ComputeNodes() {
-		if err := cloud.Lab.WaitLibvirt(ctx, node); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return g.host(t)
-}
-
-func killUnit(ctx context.Context, t *testing.T, node, unit string) {
-	t.Helper()
-	if err := cloud.Lab.KillUnit(ctx, node, unit); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// killQEMU kills the guest's QEMU on a node, waiting for it to exist.
-func killQEMU(ctx context.Context, t *testing.T, node, id string) {
-	t.Helper()
-	err := labcloud.Until(ctx, "QEMU of "+id+" on "+node, func() (bool, error) {
-		out, _ := cloud.Lab.Output(ctx, node, "sh", "-c", `for p in /proc/[0-9]*; do tr '\0' ' ' <$p/cmdline 2>/dev/null | grep -q -- "^[^ ]*qemu-system.*$1" && kill -KILL "${p#/proc/}" && echo killed; done; true`, "sh", id)
-		if strings.Contains(out, "killed") {
-			return true, nil
-		}
-		list, err := cloud.Migrations(ctx, id)
-		return err == nil && len(list) > 0 && list[0].Final(), nil // too late: it has ended already
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// awaitTarget waits until the target's libvirt knows the domain.
-func awaitTarget(ctx context.Context, t *testing.T, target, id string) {
-	t.Helper()
-	err := labcloud.Until(ctx, id+" arrives on "+target, func() (bool, error) {
-		out, err := cloud.Lab.Output(ctx, target, "virsh", "-q", "list", "--all", "--uuid")
-		return err == nil && strings.Contains(out, id), nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// awaitCopied waits until the API reports that at least half of the memory or of the disks has gone over, or that all is done.
-func awaitCopied(ctx context.Context, t *testing.T, id string) {
+// awaitHalf waits until the API reports that at least half of the memory or of the disk has gone over, and fails when it is all over before.
+func awaitHalf(ctx context.Context, t *testing.T, id string) {
 	t.Helper()
 	err := labcloud.Until(ctx, "half of "+id+" copied", func() (bool, error) {
-		a := do(ctx, t, call{method: "GET", path: fmt.Sprintf("servers/%s/migrations", id), version: "2.23"})
-		var out struct {
-			Migrations []struct {
-				MemoryTotal     int64 `json:"memory_total_bytes"`
-				MemoryRemaining int64 `json:"memory_remaining_bytes"`
-				DiskTotal       int64 `json:"disk_total_bytes"`
-				DiskRemaining   int64 `json:"disk_remaining_bytes"`
-			} `json:"migrations"`
+		p, runs, err := cloud.Progress(ctx, id)
+		if err != nil || !runs {
+			return false, fmt.Errorf("%s: no migration runs (%v)", id, err)
 		}
-		if err := json.Unmarshal([]byte(a.body), &out); err != nil {
-			return false, err
-		}
-		if len(out.Migrations) == 0 {
-			list, err := cloud.Migrations(ctx, id)
-			return err == nil && len(list) > 0 && list[0].Final(), nil
-		}
-		p := out.Migrations[0]
 		return p.MemoryTotal > 0 && p.MemoryRemaining*2 <= p.MemoryTotal || p.DiskTotal > 0 && p.DiskRemaining*2 <= p.DiskTotal, nil
 	})
 	if err != nil {
 		t.Fatal(err)
-	}
-}
-
-// leavesNoTap checks that a host without guests has no guest's tap.
-func leavesNoTap(ctx context.Context, t *testing.T, node string) {
-	t.Helper()
-	out, err := cloud.Lab.Output(ctx, node, "sh", "-c", "ls /sys/class/net | grep ^gwt; true")
-	if err != nil || strings.TrimSpace(out) != "" {
-		t.Errorf("%s keeps taps: %s %v", node, out, err)
 	}
 }

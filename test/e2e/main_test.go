@@ -70,5 +70,28 @@ func run(m *testing.M) (code int, err error) {
 	if code != 0 {
 		fmt.Fprintln(os.Stderr, c.Lab.Logs())
 	}
-	return code, nil
+	if dir := os.Getenv(logsVariable); dir != "" {
+		err = keepLogs(c.Lab, dir)
+	}
+	return code, err
+}
+
+// logsVariable names a directory that gets the lab's whole logs, for whoever looks for a fault.
+const logsVariable = "GODWIT_E2E_LOGS"
+
+func keepLogs(l *lab.Lab, dir string) error {
+	for _, file := range l.LogFiles() {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		to := filepath.Join(dir, filepath.Base(filepath.Dir(file)), filepath.Base(file))
+		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(to, raw, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -87,6 +87,15 @@ type Guest struct {
 
 // Boot creates a server and waits until it is ACTIVE.
 func (c *Cloud) Boot(ctx context.Context, g Guest) (*servers.Server, error) {
+	s, err := c.Create(ctx, g)
+	if err != nil {
+		return nil, err
+	}
+	return c.WaitStatus(ctx, s.ID, "ACTIVE")
+}
+
+// Create asks for a server and does not wait for it.
+func (c *Cloud) Create(ctx context.Context, g Guest) (*servers.Server, error) {
 	drive := true
 	opts := servers.CreateOpts{
 		Name: g.Name, ImageRef: g.Image, FlavorRef: g.Flavor, ConfigDrive: &drive, Metadata: g.Metadata,
@@ -99,7 +108,7 @@ func (c *Cloud) Boot(ctx context.Context, g Guest) (*servers.Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("server %s: %w", g.Name, err)
 	}
-	return c.WaitStatus(ctx, s.ID, "ACTIVE")
+	return s, nil
 }
 
 // Server shows a server.

@@ -56,11 +56,20 @@ func Furnish(ctx context.Context, c *Cloud, progress func(string)) (*Fixture, er
 
 // BootGuest boots a test guest; orders are godwit.* settings without the prefix, such as tick=100ms.
 func (f *Fixture) BootGuest(ctx context.Context, name, host string, orders map[string]string) (*servers.Server, error) {
+	s, err := f.CreateGuest(ctx, name, host, orders)
+	if err != nil {
+		return nil, err
+	}
+	return f.WaitStatus(ctx, s.ID, "ACTIVE")
+}
+
+// CreateGuest is BootGuest without the waiting.
+func (f *Fixture) CreateGuest(ctx context.Context, name, host string, orders map[string]string) (*servers.Server, error) {
 	meta := map[string]string{}
 	for k, v := range orders {
 		meta["godwit."+k] = v
 	}
-	return f.Boot(ctx, Guest{Name: name, Image: f.ImageID, Flavor: f.FlavorID, Network: f.NetworkID, Host: host, Metadata: meta})
+	return f.Create(ctx, Guest{Name: name, Image: f.ImageID, Flavor: f.FlavorID, Network: f.NetworkID, Host: host, Metadata: meta})
 }
 
 // Talk connects the peer to the guest's control port. The connection outlives live migrations of the guest.
