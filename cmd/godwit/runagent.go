@@ -43,7 +43,7 @@ func runAgent(ctx context.Context, all config.Config) error {
 	host, closeAll, err := assembleHost(ctx, c, wire, log)
 	defer closeAll()
 	if err != nil {
-		return errors.Join(err, wire.Close())
+		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return host.Run(ctx) })
@@ -69,9 +69,9 @@ func completeAgent(ctx context.Context, c config.Agent) (config.Agent, error) {
 	}
 	if c.MigrationAddress == "" {
 		// Connecting a datagram socket sends nothing; it only asks the kernel for the way.
-		conn, err := new(net.Dialer).DialContext(ctx, "udp", c.Server)
+		conn, err := new(net.Dialer).DialContext(ctx, "udp", c.Server[0])
 		if err != nil {
-			return c, cloud.Errorf(cloud.KindInvalid, "no way to %s: %w (set agent.migration_address)", c.Server, err)
+			return c, cloud.Errorf(cloud.KindInvalid, "no way to %s: %w (set agent.migration_address)", c.Server[0], err)
 		}
 		c.MigrationAddress = conn.LocalAddr().(*net.UDPAddr).IP.String()
 		if err := conn.Close(); err != nil {
@@ -98,7 +98,7 @@ func dialServer(ctx context.Context, c config.Agent, log *slog.Logger) (*hostapi
 		return err
 	}
 	wire, err := hostapi.Dial(ctx, hostapi.AgentOptions{
-		Server: c.Server, Name: cloud.HostName(c.Name), Token: string(token), CertDir: filepath.Join(c.DataDir, "certs"),
+		Servers: c.Server, Name: cloud.HostName(c.Name), Token: string(token), CertDir: filepath.Join(c.DataDir, "certs"),
 		Addresses: []net.IP{net.ParseIP(c.MigrationAddress), net.ParseIP(c.TunnelAddress)}, Logger: log,
 		Renewed: func(files hostapi.CertFiles) {
 			if err := install(files); err != nil {
@@ -110,7 +110,7 @@ func dialServer(ctx context.Context, c config.Agent, log *slog.Logger) (*hostapi
 		return nil, err
 	}
 	if err := install(wire.Files()); err != nil {
-		return nil, errors.Join(err, wire.Close())
+		return nil, err
 	}
 	return wire, nil
 }

@@ -45,20 +45,20 @@ type Server struct {
 
 // Agent configures `godwit agent`.
 type Agent struct {
-	Server           string `key:"server" usage:"Address of the server's agent listener, HOST:PORT."`
-	JoinTokenFile    string `key:"join_token_file" usage:"File with the server's join token. Read only while the agent has no certificate."`
-	Name             string `key:"name" usage:"The host's name in the fleet. Empty: the host name."`
-	DataDir          string `key:"data_dir" usage:"Directory of server disks, the image cache, certificates and the agent's journal."`
-	LibvirtSocket    string `key:"libvirt_socket" usage:"libvirtd's unix socket."`
-	MigrationAddress string `key:"migration_address" usage:"IP address of this host for libvirt's and QEMU's migration traffic. Empty: the address the server is reached from."`
-	TunnelAddress    string `key:"tunnel_address" usage:"IP address of this host's VXLAN end point. Empty: migration_address."`
-	Emulator         string `key:"emulator" usage:"auto proves KVM by starting a guest; kvm and tcg skip the proof."`
-	CPUModel         string `key:"cpu_model" usage:"CPU model of guests. Empty: one that every host can give."`
-	PKIDir           string `key:"pki_dir" usage:"Where the agent installs the certificates that libvirtd and QEMU read."`
-	MemoryLimit      Size   `key:"memory_limit" usage:"Soft limit of the Go heap (GOMEMLIMIT). 0: none."`
-	LogLevel         string `key:"log_level" usage:"debug, info, warn or error."`
-	LogFormat        string `key:"log_format" usage:"text or json."`
-	PprofListen      string `key:"pprof_listen" usage:"Address of Go's profiler, for developers. Empty: off."`
+	Server           []string `key:"server" usage:"HOST:PORT of the server's agent listener; with standby servers, of each one's. The agent finds the one that leads."`
+	JoinTokenFile    string   `key:"join_token_file" usage:"File with the server's join token. Read only while the agent has no certificate."`
+	Name             string   `key:"name" usage:"The host's name in the fleet. Empty: the host name."`
+	DataDir          string   `key:"data_dir" usage:"Directory of server disks, the image cache, certificates and the agent's journal."`
+	LibvirtSocket    string   `key:"libvirt_socket" usage:"libvirtd's unix socket."`
+	MigrationAddress string   `key:"migration_address" usage:"IP address of this host for libvirt's and QEMU's migration traffic. Empty: the address the server is reached from."`
+	TunnelAddress    string   `key:"tunnel_address" usage:"IP address of this host's VXLAN end point. Empty: migration_address."`
+	Emulator         string   `key:"emulator" usage:"auto proves KVM by starting a guest; kvm and tcg skip the proof."`
+	CPUModel         string   `key:"cpu_model" usage:"CPU model of guests. Empty: one that every host can give."`
+	PKIDir           string   `key:"pki_dir" usage:"Where the agent installs the certificates that libvirtd and QEMU read."`
+	MemoryLimit      Size     `key:"memory_limit" usage:"Soft limit of the Go heap (GOMEMLIMIT). 0: none."`
+	LogLevel         string   `key:"log_level" usage:"debug, info, warn or error."`
+	LogFormat        string   `key:"log_format" usage:"text or json."`
+	PprofListen      string   `key:"pprof_listen" usage:"Address of Go's profiler, for developers. Empty: off."`
 }
 
 // Migration configures live migrations.

@@ -112,6 +112,7 @@ func TestValidateSaysWhatToDo(t *testing.T) {
 		{func(c *Config) { c.Server.PublicURL = "cloud" }, `server.public_url must be a URL`},
 		{func(c *Config) { c.Server.EtcdCert = "/x" }, `server.etcd_cert and server.etcd_key must be set together`},
 		{func(c *Config) { c.Server.EtcdEndpoints = []string{"host:2379"} }, `server.etcd_endpoints must be URLs`},
+		{func(c *Config) { c.Agent.Server = []string{"one:8779", "two"} }, `agent.server must be an address such as 127.0.0.1:8774, is "two"`},
 		{func(c *Config) { c.Agent.Emulator = "xen" }, `agent.emulator must be one of auto, kvm, tcg`},
 		{func(c *Config) { c.Agent.MigrationAddress = "host1" }, `agent.migration_address must be an IP address`},
 		{func(c *Config) { c.Migration.TimeoutAction = "pray" }, `migration.timeout_action must be one of abort, force_complete`},

@@ -33,7 +33,7 @@ const labHostsMax = 50
 // ValidateAgent checks in addition what only an agent that is about to start must have.
 func (c *Config) ValidateAgent() error {
 	v := &validator{}
-	v.must(c.Agent.Server != "", "agent.server", "must be set to the HOST:PORT of the server's agent listener")
+	v.must(len(c.Agent.Server) > 0, "agent.server", "must be set to the HOST:PORT of the server's agent listener")
 	return errors.Join(c.Validate(), v.result())
 }
 
@@ -144,7 +144,9 @@ func (s *Server) validate(v *validator) {
 }
 
 func (a *Agent) validate(v *validator) {
-	v.listen("agent.server", a.Server, true)
+	for _, server := range a.Server {
+		v.listen("agent.server", server, false)
+	}
 	v.listen("agent.pprof_listen", a.PprofListen, true)
 	v.path("agent.data_dir", a.DataDir)
 	v.path("agent.join_token_file", a.JoinTokenFile)

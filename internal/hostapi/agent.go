@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
@@ -23,11 +22,14 @@ import (
 const (
 	heartbeatEvery = time.Second
 
-	// Reconnecting: quick at first, for a server that restarts; slow enough later that a thousand agents do not storm it.
+	// Reconnecting: quick at first, for a server that restarts; slow enough later that a thousand agents do not storm it, and quick enough that a
+	// leader that takes over has its hosts again within retryMax.
 	retryMin = 100 * time.Millisecond
-	retryMax = 3 * time.Second
+	retryMax = 2 * time.Second
 	// steadyAfter is how long a connection must have lasted for the next back-off to begin anew.
 	steadyAfter = 5 * time.Second
+	// reachMax bounds the attempt to reach one of several servers: another one may lead.
+	reachMax = 3 * time.Second
 
 	// fetchWaitMax is how long FetchImage waits for the server to be connected.
 	fetchWaitMax = 10 * time.Second
@@ -35,14 +37,9 @@ const (
 	renewRetryAfter = time.Minute
 )
 
-var reconnectParams = grpc.ConnectParams{
-	Backoff:           backoff.Config{BaseDelay: retryMin, Multiplier: 1.6, Jitter: 0.3, MaxDelay: retryMax},
-	MinConnectTimeout: handshakeMax,
-}
-
-// AgentOptions are what Dial needs. Server, Name and CertDir are required.
+// AgentOptions are what Dial needs. Servers, Name and CertDir are required.
 type AgentOptions struct {
-	Server    string         // host:port of godwit's server
+	Servers   []string       // HOST:PORT of each of godwit's servers; the host's session is with the one that leads
 	Name      cloud.HostName // this host
 	Token     string         // join token; needed until CertDir holds a certificate
 	CertDir   string         // made when absent, mode 0700
@@ -61,18 +58,17 @@ type Agent struct {
 	files    CertFiles
 	identity atomic.Pointer[identity]
 	outbox   *Outbox
-	cc       *grpc.ClientConn // protocol "h2"; gRPC reconnects it
+	home     *home
 }
 
 // Dial makes sure that the host has a certificate, enrolling with the join token if need be, and returns an agent whose
-// connections Run will keep. It waits for an unreachable server until ctx ends; a refusal is final and returned at once.
-// Close the agent, or Run it, which closes it.
+// connections Run will keep. It waits for unreachable servers until ctx ends; a refusal is final and returned at once.
 func Dial(ctx context.Context, opts AgentOptions) (*Agent, error) {
 	if err := CheckHostName(opts.Name); err != nil {
 		return nil, err
 	}
-	if opts.Server == "" || opts.CertDir == "" {
-		return nil, errors.New("hostapi.Dial: Server and CertDir are required")
+	if len(opts.Servers) == 0 || opts.CertDir == "" {
+		return nil, errors.New("hostapi.Dial: Servers and CertDir are required")
 	}
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
@@ -80,15 +76,10 @@ func Dial(ctx context.Context, opts AgentOptions) (*Agent, error) {
 	if opts.Dial == nil {
 		opts.Dial = new(net.Dialer).DialContext
 	}
-	a := &Agent{opts: opts, log: opts.Logger, files: filesIn(opts.CertDir), outbox: newOutbox()}
+	a := &Agent{opts: opts, log: opts.Logger, files: filesIn(opts.CertDir), outbox: newOutbox(), home: newHome(opts.Servers[0])}
 	if err := a.ensureIdentity(ctx); err != nil {
 		return nil, err
 	}
-	cc, err := a.controlClient()
-	if err != nil {
-		return nil, err
-	}
-	a.cc = cc
 	return a, nil
 }
 
@@ -97,9 +88,6 @@ func (a *Agent) Outbox() *Outbox { return a.outbox }
 
 // Files returns where the host's certificate, key and CA are.
 func (a *Agent) Files() CertFiles { return a.files }
-
-// Close ends the connections of an agent that is not running.
-func (a *Agent) Close() error { return a.cc.Close() }
 
 // Run keeps both connections up, serving host on the reversed one, until ctx ends; then it closes the agent, waits for every
 // goroutine and call it started and returns nil. Calls in progress see their context end. Run may be called once.
@@ -118,59 +106,101 @@ func (a *Agent) Run(ctx context.Context, host hostpb.HostServer) error {
 
 	var owned sync.WaitGroup
 	owned.Go(func() { _ = server.Serve(links) })
-	owned.Go(func() {
-		a.keep(ctx, "reversed connection", func(ctx context.Context) error { return a.reversed(ctx, links) })
-	})
-	owned.Go(func() { a.keep(ctx, "session", a.session) })
+	owned.Go(func() { a.keepReversed(ctx, links) })
+	owned.Go(func() { a.keepSession(ctx) })
 	owned.Go(func() { a.renew(ctx) })
 	<-ctx.Done()
 	_ = links.Close()
 	server.Stop()
-	err := a.cc.Close()
 	owned.Wait()
-	return err
+	return nil
 }
 
-// keep runs one connection again and again.
-func (a *Agent) keep(ctx context.Context, what string, connect func(context.Context) error) {
+// keepSession holds one session after another, with each server in turn until one welcomes it, which is the one that leads. It pauses after each
+// round of refusals.
+func (a *Agent) keepSession(ctx context.Context) {
 	wait := newBackoff()
-	for ctx.Err() == nil {
+	for next := 0; ctx.Err() == nil; next++ {
+		server := a.opts.Servers[next%len(a.opts.Servers)]
 		began := time.Now()
-		err := connect(ctx)
+		err := a.session(ctx, server)
 		if ctx.Err() != nil {
 			return
 		}
 		if time.Since(began) > steadyAfter {
 			wait = newBackoff()
 		}
-		a.log.Warn(what+" lost", "server", a.opts.Server, "error", err)
-		pause(ctx, wait.next())
+		a.log.Warn("no session", "server", server, "error", err)
+		if (next+1)%len(a.opts.Servers) == 0 {
+			pause(ctx, wait.next())
+		}
 	}
 }
 
-// reversed dials once and waits for the end of the connection, on which the server is the client.
-func (a *Agent) reversed(ctx context.Context, links *linkListener) error {
-	l, err := a.connect(ctx, a.tlsConfig(alpnHost))
+// keepReversed holds one reversed connection after another with the server that has the session.
+func (a *Agent) keepReversed(ctx context.Context, links *linkListener) {
+	wait := newBackoff()
+	for ctx.Err() == nil {
+		began := time.Now()
+		server, welcomed := a.home.now()
+		err := a.reversed(ctx, server, links)
+		if ctx.Err() != nil {
+			return
+		}
+		if time.Since(began) > steadyAfter {
+			wait = newBackoff()
+		}
+		a.log.Warn("no reversed connection", "server", server, "error", err)
+		timer := time.NewTimer(wait.next())
+		select {
+		case <-timer.C:
+		case <-welcomed: // there is one that will take it
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+}
+
+// reversed dials once and waits for the end of the connection, on which the server is the client, or until another server has the session.
+func (a *Agent) reversed(ctx context.Context, server string, links *linkListener) error {
+	l, err := a.connect(ctx, server, a.tlsConfig(alpnHost))
 	if err != nil {
 		return err
 	}
 	links.offer(l)
-	select {
-	case <-l.closed:
-		return errors.New("connection closed")
-	case <-ctx.Done():
-		return l.Close()
+	for {
+		home, welcomed := a.home.now()
+		if home != server {
+			return errors.Join(fmt.Errorf("server %s has the session now", home), l.Close())
+		}
+		select {
+		case <-l.closed:
+			return errors.New("connection closed")
+		case <-welcomed:
+		case <-ctx.Done():
+			return l.Close()
+		}
 	}
 }
 
-// session holds one stream until it breaks.
-func (a *Agent) session(ctx context.Context) error {
+// session holds one stream on a connection of its own until either breaks.
+func (a *Agent) session(ctx context.Context, server string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if err := a.outbox.ready(ctx); err != nil {
 		return err
 	}
-	stream, err := hostpb.NewControlClient(a.cc).Session(ctx, grpc.WaitForReady(true))
+	l, err := a.connect(ctx, server, a.tlsConfig(alpnControl))
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	cc, err := reverse(ctx, l)
+	if err != nil {
+		return err
+	}
+	defer cc.Close()
+	stream, err := hostpb.NewControlClient(cc).Session(ctx)
 	if err != nil {
 		return FromStatus(ctx, err)
 	}
@@ -180,7 +210,11 @@ func (a *Agent) session(ctx context.Context) error {
 		defer cancel() // a failed sender ends the receiver
 		a.send(ctx, stream)
 	})
-	err = a.hear(ctx, cancel, stream)
+	err = a.hear(ctx, cancel, stream, func(w *hostpb.Welcome) {
+		a.home.enter(server, cc)
+		a.log.Info("session up", "server", server, "version", w.GetServerVersion())
+	})
+	a.home.leave(cc)
 	cancel()
 	sender.Wait()
 	return err
@@ -219,7 +253,7 @@ func (a *Agent) send(ctx context.Context, stream sessionStream) {
 }
 
 // hear reads the server's notices and ends when the stream does or the server is silent for the session's time to live.
-func (a *Agent) hear(ctx context.Context, cancel context.CancelFunc, stream sessionStream) error {
+func (a *Agent) hear(ctx context.Context, cancel context.CancelFunc, stream sessionStream, welcomed func(*hostpb.Welcome)) error {
 	ttl := SessionTTLDefault
 	var silent atomic.Bool
 	silence := time.AfterFunc(ttl, func() { silent.Store(true); cancel() })
@@ -239,7 +273,7 @@ func (a *Agent) hear(ctx context.Context, cancel context.CancelFunc, stream sess
 			if d := w.GetSessionTtl().AsDuration(); d > 0 {
 				ttl = d
 			}
-			a.log.Info("session up", "server", a.opts.Server, "version", w.GetServerVersion())
+			welcomed(w)
 		}
 		silence.Reset(ttl)
 	}
@@ -249,7 +283,8 @@ func (a *Agent) hear(ctx context.Context, cancel context.CancelFunc, stream sess
 func (a *Agent) renew(ctx context.Context) {
 	for pause(ctx, time.Until(a.identity.Load().renewAt())) {
 		for {
-			err := a.enroll(ctx, a.identity.Load())
+			server, _ := a.home.now()
+			err := a.enroll(ctx, server, a.identity.Load())
 			if err == nil {
 				break
 			}
@@ -270,7 +305,11 @@ func (a *Agent) FetchImage(ctx context.Context, id cloud.ImageID, offset int64) 
 	ctx, cancel := context.WithCancel(ctx)
 	late := time.AfterFunc(fetchWaitMax, cancel)
 	r := &imageReader{ctx: ctx, cancel: cancel}
-	first, err := r.open(a.cc, id, offset)
+	var first *hostpb.ImageChunk
+	cc, err := a.home.connected(ctx)
+	if err == nil {
+		first, err = r.open(cc, id, offset)
+	}
 	if !late.Stop() {
 		cancel()
 		return nil, cloud.E(cloud.KindUnavailable, "fetch image", string(id), fmt.Errorf("no answer from the server within %s", fetchWaitMax))
@@ -294,7 +333,7 @@ type imageReader struct {
 // open returns the first chunk, which tells at once of a missing image.
 func (r *imageReader) open(cc *grpc.ClientConn, id cloud.ImageID, offset int64) (*hostpb.ImageChunk, error) {
 	req := &hostpb.FetchImageRequest{ImageId: string(id), Offset: offset}
-	stream, err := hostpb.NewControlClient(cc).FetchImage(r.ctx, req, grpc.WaitForReady(true))
+	stream, err := hostpb.NewControlClient(cc).FetchImage(r.ctx, req)
 	if err != nil {
 		return nil, err
 	}

@@ -10,11 +10,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"time"
-
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/hostapi/hostpb"
@@ -48,13 +44,15 @@ func (a *Agent) ensureIdentity(ctx context.Context) error {
 	if held == nil && !hasToken {
 		return cloud.Errorf(cloud.KindInvalid, "host %s has no usable certificate in %s and no join token to obtain one", a.opts.Name, a.opts.CertDir)
 	}
-	for wait := newBackoff(); ; {
-		err := a.enroll(ctx, held)
+	wait := newBackoff()
+	for next := 0; ; next++ {
+		server := a.opts.Servers[next%len(a.opts.Servers)]
+		err := a.enroll(ctx, server, held)
 		if err == nil || !cloud.KindOf(err).Retryable() || ctx.Err() != nil {
 			return err
 		}
-		a.log.Warn("cannot enrol yet", "server", a.opts.Server, "error", err)
-		if !pause(ctx, wait.next()) {
+		a.log.Warn("cannot enrol yet", "server", server, "error", err)
+		if (next+1)%len(a.opts.Servers) == 0 && !pause(ctx, wait.next()) {
 			return err
 		}
 	}
@@ -70,7 +68,7 @@ func (a *Agent) token() (JoinToken, bool, error) {
 }
 
 // enroll obtains a certificate for a fresh key and stores both: by the certificate held, or by the join token when held is nil.
-func (a *Agent) enroll(ctx context.Context, held *identity) error {
+func (a *Agent) enroll(ctx context.Context, server string, held *identity) error {
 	ctx, cancel := context.WithTimeout(ctx, enrollMax)
 	defer cancel()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -81,7 +79,7 @@ func (a *Agent) enroll(ctx context.Context, held *identity) error {
 	if err != nil {
 		return err
 	}
-	reply, err := a.askCertificate(ctx, held, &hostpb.EnrollRequest{HostName: string(a.opts.Name), Csr: csr})
+	reply, err := a.askCertificate(ctx, server, held, &hostpb.EnrollRequest{HostName: string(a.opts.Name), Csr: csr})
 	if err != nil {
 		return err
 	}
@@ -120,7 +118,7 @@ func (a *Agent) checkFresh(fresh, held *identity) error {
 	return nil
 }
 
-func (a *Agent) askCertificate(ctx context.Context, held *identity, req *hostpb.EnrollRequest) (*hostpb.EnrollReply, error) {
+func (a *Agent) askCertificate(ctx context.Context, server string, held *identity, req *hostpb.EnrollRequest) (*hostpb.EnrollReply, error) {
 	var config *tls.Config
 	if held != nil {
 		config = a.tlsConfig(alpnControl)
@@ -133,26 +131,30 @@ func (a *Agent) askCertificate(ctx context.Context, held *identity, req *hostpb.
 		config = firstContact(token.Fingerprint)
 	}
 	// The handshake is done here, not by gRPC, so that an impostor is told from an unreachable server.
-	conn, err := a.connect(ctx, config)
+	conn, err := a.connect(ctx, server, config)
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
 	cc, err := reverse(ctx, conn)
 	if err != nil {
-		return nil, cloud.E(cloud.KindUnavailable, "enrol", "server "+a.opts.Server, err)
+		return nil, cloud.E(cloud.KindUnavailable, "enrol", "server "+server, err)
 	}
 	defer cc.Close()
 	return hostpb.NewControlClient(cc).Enroll(ctx, req)
 }
 
-// connect dials the server and does the TLS handshake. A server that cannot be reached is KindUnavailable.
-func (a *Agent) connect(ctx context.Context, config *tls.Config) (*link, error) {
-	ctx, cancel := context.WithTimeout(ctx, handshakeMax)
+// connect dials a server and does the TLS handshake. A server that cannot be reached is KindUnavailable.
+func (a *Agent) connect(ctx context.Context, server string, config *tls.Config) (*link, error) {
+	limit := handshakeMax
+	if len(a.opts.Servers) > 1 {
+		limit = reachMax
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	conn, err := a.opts.Dial(ctx, "tcp", a.opts.Server)
+	conn, err := a.opts.Dial(ctx, "tcp", server)
 	if err != nil {
-		return nil, cloud.E(cloud.KindUnavailable, "connect", "server "+a.opts.Server, err)
+		return nil, cloud.E(cloud.KindUnavailable, "connect", "server "+server, err)
 	}
 	tune(conn)
 	tlsConn := tls.Client(conn, config)
@@ -161,7 +163,7 @@ func (a *Agent) connect(ctx context.Context, config *tls.Config) (*link, error) 
 		if errors.Is(err, errImpostor) {
 			return nil, err
 		}
-		return nil, cloud.E(cloud.KindUnavailable, "connect", "server "+a.opts.Server, err)
+		return nil, cloud.E(cloud.KindUnavailable, "connect", "server "+server, err)
 	}
 	return newLink(tlsConn), nil
 }
@@ -200,20 +202,4 @@ func (a *Agent) tlsConfig(protocol string) *tls.Config {
 			return &a.identity.Load().cert, nil
 		},
 	}
-}
-
-func (a *Agent) controlClient() (*grpc.ClientConn, error) {
-	opts := append(clientKeepalive(),
-		grpc.WithTransportCredentials(credentials.NewTLS(a.tlsConfig(alpnControl))),
-		grpc.WithUnaryInterceptor(unaryClientErrors),
-		grpc.WithConnectParams(reconnectParams),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			conn, err := a.opts.Dial(ctx, "tcp", a.opts.Server)
-			if err == nil {
-				tune(conn)
-			}
-			return conn, err
-		}),
-	)
-	return grpc.NewClient("passthrough:///"+a.opts.Server, opts...)
 }

@@ -3,6 +3,7 @@ package lab
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"go.yaml.in/yaml/v3"
@@ -32,7 +33,7 @@ func TestDaemonsAcceptTheConfigurationALabWrites(t *testing.T) {
 		t.Errorf("server: %v, agents' address %q", err, server.Server.AgentListen)
 	}
 	agent := load(HostName(2))
-	if err := agent.ValidateAgent(); err != nil || agent.Agent.MigrationAddress != "198.19.7.12" || agent.Agent.Server != "198.18.7.1:8779" {
+	if err := agent.ValidateAgent(); err != nil || agent.Agent.MigrationAddress != "198.19.7.12" || !slices.Equal(agent.Agent.Server, []string{"198.18.7.1:8779"}) {
 		t.Errorf("agent: %v, %+v", err, agent.Agent)
 	}
 }

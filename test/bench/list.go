@@ -103,7 +103,7 @@ func (p *plant) furnish(ctx context.Context, api, agents string) error {
 	}
 	fleet := hostapitest.NewFleet(names...)
 	for i, name := range names {
-		agent, err := hostapi.Dial(ctx, hostapi.AgentOptions{Server: agents, Name: name, Token: strings.TrimSpace(string(token)),
+		agent, err := hostapi.Dial(ctx, hostapi.AgentOptions{Servers: []string{agents}, Name: name, Token: strings.TrimSpace(string(token)),
 			CertDir: filepath.Join(p.dir, "hosts", string(name)), Addresses: []net.IP{net.IPv4(127, 0, 0, byte(10+i))}})
 		if err != nil {
 			return err

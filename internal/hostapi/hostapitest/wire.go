@@ -84,7 +84,7 @@ func (w *Wire) Dial(ctx context.Context, _, _ string) (net.Conn, error) {
 // AgentOptions returns options for an agent of this server with the join token and an empty directory for its certificate.
 func (w *Wire) AgentOptions(t testing.TB, name cloud.HostName) hostapi.AgentOptions {
 	return hostapi.AgentOptions{
-		Server: "memory", Name: name, Token: w.Token.String(), CertDir: t.TempDir(),
+		Servers: []string{"memory"}, Name: name, Token: w.Token.String(), CertDir: t.TempDir(),
 		Logger: slog.New(slog.DiscardHandler), Dial: w.Dial,
 	}
 }
