@@ -64,6 +64,7 @@ func newRoot(began *bool) *cobra.Command {
 	)
 	root.AddCommand(
 		newServerCommand(&configFile), newAgentCommand(&configFile), newLabCommand(o, &configFile), newConfigCommand(o, &configFile),
+		newSimulateCommand(o),
 		newVersionCommand(o),
 	)
 	root.AddCommand(verbs(o)...)
