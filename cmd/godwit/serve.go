@@ -122,7 +122,7 @@ func (s *server) assemble(ctx context.Context) error {
 		return err
 	}
 	s.makeControl(name)
-	s.makeAPI()
+	s.makeAPI(name)
 	return nil
 }
 
@@ -147,7 +147,7 @@ func (s *server) makeControl(name string) {
 	})
 }
 
-func (s *server) makeAPI() {
+func (s *server) makeAPI(name string) {
 	c := s.config.Server
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -156,7 +156,7 @@ func (s *server) makeAPI() {
 	s.image = image.New(s.store, s.files, image.Options{Logger: s.log})
 	s.operator = operator.New(operator.Options{Store: s.store, Policy: policyOf(s.config.Placement), Version: version, Logger: s.log})
 	s.api.Mount(s.identity, s.image, s.operator,
-		compute.New(compute.Options{Store: s.store, Console: consoles{s.agents.Pool()}, Policy: policyOf(s.config.Placement), Logger: s.log}),
+		compute.New(compute.Options{Store: s.store, Console: consoles{s.agents.Pool(), name, s.control.Leader}, Policy: policyOf(s.config.Placement), Logger: s.log}),
 		network.New(network.Options{Store: s.store}),
 	)
 }
@@ -276,12 +276,15 @@ type trust struct {
 	token     hostapi.JoinToken
 }
 
-// secretAuthority names the certificate authority among the store's secrets; its data is the certificate followed by the key, PEM.
-const secretAuthority = "authority"
+// The names of the store's secrets.
+const (
+	secretAuthority = "authority"  // the certificate followed by the key, PEM
+	secretJoinToken = "join-token" // the token's text
+)
 
 // loadTrust returns the cloud's certificate authority and join token, made on the first start. The authority lives in the store, so that all servers
 // of one cloud share it; a file authority.pem in the data directory, if there, is where the first start takes it from. The join token is a file,
-// because people carry it to hosts.
+// because people carry it to hosts; the store has it too, from which further servers write theirs.
 func loadTrust(ctx context.Context, s *store.Store, c config.Server) (trust, error) {
 	pem, err := authorityPEM(ctx, s, filepath.Join(c.DataDir, "authority.pem"))
 	if err != nil {
@@ -291,7 +294,7 @@ func loadTrust(ctx context.Context, s *store.Store, c config.Server) (trust, err
 	if err != nil {
 		return trust{}, err
 	}
-	token, err := joinToken(c.JoinTokenFile, authority)
+	token, err := joinToken(ctx, s, c.JoinTokenFile, authority)
 	return trust{authority, token}, err
 }
 
@@ -331,22 +334,48 @@ func newAuthorityPEM() ([]byte, error) {
 	return append(a.CertPEM(), key...), err
 }
 
-// joinToken reads the token's file, or makes it.
-func joinToken(path string, a *hostapi.Authority) (hostapi.JoinToken, error) {
+// joinToken reads the token's file, which is then the cloud's, or writes it: the cloud's, or a new one.
+func joinToken(ctx context.Context, s *store.Store, path string, a *hostapi.Authority) (hostapi.JoinToken, error) {
 	raw, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		token := hostapi.NewJoinToken(a.Fingerprint())
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return token, fmt.Errorf("join token: %w", err)
-		}
-		return token, os.WriteFile(path, []byte(token.String()+"\n"), 0o600)
-	}
-	if err != nil {
+	missing := errors.Is(err, fs.ErrNotExist)
+	if err != nil && !missing {
 		return hostapi.JoinToken{}, fmt.Errorf("join token: %w", err)
 	}
-	token, err := hostapi.ParseJoinToken(string(raw))
-	if err == nil && token.Fingerprint != a.Fingerprint() {
-		err = cloud.Errorf(cloud.KindInvalid, "join token %s belongs to another authority: remove the file to have a new one made", path)
+	token := hostapi.NewJoinToken(a.Fingerprint())
+	if !missing {
+		if token, err = hostapi.ParseJoinToken(string(raw)); err != nil {
+			return token, err
+		}
+		if token.Fingerprint != a.Fingerprint() {
+			return token, cloud.Errorf(cloud.KindInvalid, "join token %s belongs to another authority: remove the file to have the right one written", path)
+		}
 	}
-	return token, err
+	if token, err = shareToken(ctx, s, token, !missing); err != nil || !missing {
+		return token, err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return token, fmt.Errorf("join token: %w", err)
+	}
+	return token, os.WriteFile(path, []byte(token.String()+"\n"), 0o600)
+}
+
+// shareToken makes the token the cloud's, unless the cloud has another one and replace is not set, and returns the cloud's.
+func shareToken(ctx context.Context, s *store.Store, token hostapi.JoinToken, replace bool) (hostapi.JoinToken, error) {
+	text := token.String()
+	_, err := s.UpdateVisible(ctx, func(tx *store.Tx) error {
+		held, err := store.Peek(tx, tables.Secrets, secretJoinToken)
+		switch {
+		case err != nil:
+			return err
+		case held != nil && (!replace || string(held.Data) == token.String()):
+			text = string(held.Data)
+			return nil
+		}
+		text = token.String()
+		return store.Put(tx, tables.Secrets, secretJoinToken, tables.Secret{Name: secretJoinToken, Data: []byte(text)})
+	})
+	if err != nil {
+		return token, err
+	}
+	return hostapi.ParseJoinToken(text)
 }

@@ -56,6 +56,33 @@ func TestTrustIsMadeOnceAndTheTokenFileIsPrivate(t *testing.T) {
 	}
 }
 
+func TestServersOfOneCloudHaveOneJoinToken(t *testing.T) {
+	s, dir, ctx := openTestStore(t), t.TempDir(), context.Background()
+	load := func(file string) hostapi.JoinToken {
+		t.Helper()
+		got, err := loadTrust(ctx, s, config.Server{DataDir: dir, JoinTokenFile: filepath.Join(dir, file)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got.token
+	}
+	first := load("one")
+	if second := load("two"); second != first {
+		t.Error("a second server has another token")
+	}
+	authority, err := loadTrust(ctx, s, config.Server{DataDir: dir, JoinTokenFile: filepath.Join(dir, "one")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rotated := hostapi.NewJoinToken(authority.authority.Fingerprint())
+	if err := os.WriteFile(filepath.Join(dir, "one"), []byte(rotated.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if load("one") != rotated || load("three") != rotated {
+		t.Error("a token that an operator wrote is not the cloud's")
+	}
+}
+
 func TestAProvidedAuthorityIsTakenByTheFirstStart(t *testing.T) {
 	s, dir := openTestStore(t), t.TempDir()
 	pem, err := newAuthorityPEM()

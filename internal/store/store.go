@@ -34,14 +34,15 @@ type Options struct {
 	Prefix string
 	// Tables are the tables the store serves and replicates.
 	Tables []AnyTable
-	// LeadershipTTL is how long a leader that fell silent keeps others waiting. Zero means 10 s.
+	// LeadershipTTL is how long a leader that fell silent keeps others waiting. Zero means 5 s.
 	LeadershipTTL time.Duration
 	// Logger receives the store's and the embedded etcd's log. Nil means slog.Default.
 	Logger *slog.Logger
 }
 
-// leadershipTTLDefault: three missed keepalives plus a garbage-collection pause fit in it; a crash is noticed before a person does.
-const leadershipTTLDefault = 10 * time.Second
+// leadershipTTLDefault: a second keepalive after a lost one, an election of etcd's and a garbage-collection pause fit in it; a standby takes over before
+// a person has noticed.
+const leadershipTTLDefault = 5 * time.Second
 
 // Store is godwit's one source of truth: etcd for writes, a replica in memory for reads. It is safe for concurrent use.
 type Store struct {
