@@ -208,7 +208,7 @@ func (v *vm) settle(ctx context.Context, callErr error) (hostpb.MigrateOutcome, 
 		s, err := v.state(look)
 		cancel()
 		if err == nil {
-			r, _ := v.snapshot()
+			r := v.snapshot()
 			verdict := judge(s, *r.Move, callErr)
 			switch {
 			case verdict.resume:
@@ -300,6 +300,7 @@ func judge(s kvm.State, m moveRecord, callErr error) judgement {
 			j.reason = "the guest ended during the migration (" + s.Reason + "): " + j.reason
 			return j
 		}
+	case kvm.Incoming: // not what a source is: nobody here can tell
 	}
 	return judgement{}
 }
@@ -360,7 +361,7 @@ func (v *vm) steer(ctx context.Context, req *hostpb.SteerRequest) error {
 // putProgress reports figures of the migration. The number grows across restarts of the agent too.
 func (v *vm) putProgress(stats cloud.MigrationStats) {
 	const seqBits = 32 // of each epoch
-	r, _ := v.snapshot()
+	r := v.snapshot()
 	v.a.o.Outbox.PutProgress(&hostpb.MigrationUpdate{
 		MigrationId: string(r.Move.ID), ServerId: string(v.id), Stats: wireStats(stats), Seq: v.a.epoch<<seqBits + v.a.seq.Add(1), PostCopy: r.Move.Split,
 	})

@@ -101,6 +101,7 @@ func (v *vm) start(ctx context.Context, spec *hostpb.ServerSpec) error {
 		return v.keep(spec, func(r *record) { r.Role = RoleResident })
 	case kvm.Incoming, kvm.Outgoing:
 		return cloud.Errorf(cloud.KindConflict, "cannot start: it is %s", s.Run)
+	case kvm.Absent, kvm.Shutoff, kvm.Crashed: // without a process
 	}
 	return v.boot(ctx, spec)
 }
@@ -330,6 +331,7 @@ func (v *vm) mayDiscard(s kvm.State) error {
 		if v.rec.Role == RoleResident {
 			return cloud.Errorf(cloud.KindConflict, "it is paused (%s) on the host it lives on", s.Reason)
 		}
+	case kvm.Absent, kvm.Shutoff, kvm.Crashed, kvm.Incoming: // no CPUs to lose
 	}
 	return nil
 }
@@ -355,6 +357,7 @@ func (v *vm) update(ctx context.Context, spec *hostpb.ServerSpec) error {
 		return cloud.Errorf(cloud.KindNotFound, "it is not on this host")
 	case RoleDeparted:
 		return nil // its new host serves it
+	case RoleResident, RoleIncoming, RoleDeparting:
 	}
 	if err := v.keep(spec, func(*record) {}); err != nil {
 		return err

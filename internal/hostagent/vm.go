@@ -185,7 +185,7 @@ func (v *vm) note(change func(*record)) {
 }
 
 // snapshot returns the record for readers outside the loop.
-func (v *vm) snapshot() (record, Gate) {
+func (v *vm) snapshot() record {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	r := v.rec
@@ -193,7 +193,7 @@ func (v *vm) snapshot() (record, Gate) {
 		m := *r.Move
 		r.Move = &m
 	}
-	return r, v.gate
+	return r
 }
 
 // forgettable reports whether nothing of the server is left to look after. Called with Agent.mu held.
@@ -348,7 +348,7 @@ func (a *Agent) background(f func(ctx context.Context)) {
 
 // wireState is a server's state as it is reported. Observations are put by the server's loop alone, so their numbers follow their order.
 func (a *Agent) wireState(v *vm, s kvm.State) *hostpb.ServerState {
-	r, _ := v.snapshot()
+	r := v.snapshot()
 	out := &hostpb.ServerState{
 		ServerId: string(v.id), Domain: wireDomain[s.Run], Reason: s.Reason, Generation: r.Generation, DisksPresent: a.o.Disk.Present(v.id),
 		Epoch: a.epoch, Seq: a.seq.Add(1), PostCopy: postCopyOf(s),

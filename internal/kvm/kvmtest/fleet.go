@@ -291,19 +291,19 @@ func (h *Host) Start(ctx context.Context, id cloud.ServerID) error {
 }
 
 // endLocked ends a domain's process.
-func (h *Host) endLocked(id cloud.ServerID, d *domain, reason string, n kvm.Notice) {
+func (h *Host) endLocked(id cloud.ServerID, d *domain, reason string) {
 	d.proc, d.reason = nil, reason
 	if d.defined == nil {
 		delete(h.domains, id)
 	}
-	h.noteLocked(id, n)
+	h.noteLocked(id, kvm.Changed|kvm.Stopped)
 }
 
 // Destroy is kvm.Conn.Destroy.
 func (h *Host) Destroy(ctx context.Context, id cloud.ServerID) error {
 	return h.call(ctx, func() error {
 		if d := h.domains[id]; d != nil && d.proc != nil {
-			h.endLocked(id, d, "destroyed", kvm.Changed|kvm.Stopped)
+			h.endLocked(id, d, "destroyed")
 		}
 		return nil
 	})

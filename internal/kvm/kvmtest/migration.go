@@ -104,7 +104,7 @@ func (m *migration) failLocked(err error) {
 		p.out = nil
 	}
 	if p := m.targetProc(); p != nil && p.in == m && m.target.up {
-		m.target.endLocked(m.move.ID, m.target.domains[m.move.ID], "failed", kvm.Changed|kvm.Stopped)
+		m.target.endLocked(m.move.ID, m.target.domains[m.move.ID], "failed")
 	}
 	m.source.fleet.touchLocked()
 }
@@ -196,7 +196,7 @@ func (h *Host) KillProcess(id cloud.ServerID) {
 		return
 	}
 	out := d.proc.out
-	h.endLocked(id, d, "crashed", kvm.Changed|kvm.Stopped)
+	h.endLocked(id, d, "crashed")
 	if out != nil {
 		out.failLocked(cloud.Errorf(cloud.KindInternal, "fake: domain crashed during migration"))
 	}
@@ -234,7 +234,7 @@ func (h *Host) StartDaemon() {
 		if d.proc != nil && d.proc.in != nil {
 			d.proc.in.failLocked(cloud.Errorf(cloud.KindInternal, "fake: target's libvirtd restarted"))
 			if d.proc != nil {
-				h.endLocked(id, d, "failed", kvm.Changed|kvm.Stopped)
+				h.endLocked(id, d, "failed")
 			}
 		}
 		if d.proc == nil {
