@@ -85,20 +85,28 @@ type aggregateBody struct {
 	} `json:"aggregate" api:"required"`
 }
 
+// aggregateBody reads the body, and what is in it as it was sent.
+func (c *call) aggregateBody() (body aggregateBody, inner any, err error) {
+	o, err := c.r.Object(c.w)
+	if err != nil {
+		return body, nil, err
+	}
+	if err := openstack.Bind(o, &body, c.r.Version); err != nil {
+		return body, nil, err
+	}
+	inner, _ = o.Get("aggregate")
+	return body, inner, nil
+}
+
 func (c *call) createAggregate() error {
 	if err := c.mayAdmin("os-aggregates:create"); err != nil {
 		return err
 	}
-	o, err := c.r.Object(c.w)
+	body, inner, err := c.aggregateBody()
 	if err != nil {
 		return err
 	}
-	var body aggregateBody
-	if err := openstack.Bind(o, &body, c.r.Version); err != nil {
-		return err
-	}
 	if body.Aggregate.Name == nil {
-		inner, _ := o.Get("aggregate")
 		return &openstack.InputError{Path: []string{"aggregate"}, Value: inner, Reason: "'name' is a required property"}
 	}
 	a := cloud.Aggregate{ID: cloud.AggregateID(newID()), Name: strings.TrimSpace(string(*body.Aggregate.Name)), Metadata: map[string]string{}, Created: c.now()}
@@ -170,15 +178,10 @@ func (c *call) updateAggregate() error {
 	if err := c.mayAdmin("os-aggregates:update"); err != nil {
 		return err
 	}
-	o, err := c.r.Object(c.w)
+	body, inner, err := c.aggregateBody()
 	if err != nil {
 		return err
 	}
-	var body aggregateBody
-	if err := openstack.Bind(o, &body, c.r.Version); err != nil {
-		return err
-	}
-	inner, _ := o.Get("aggregate")
 	_, zoneGiven := inner.(*openstack.Object).Get("availability_zone")
 	if body.Aggregate.Name == nil && !zoneGiven {
 		return inside(openstack.Refuse(inner, "is not valid under any of the given schemas"), "aggregate", inner)

@@ -192,16 +192,21 @@ func (c *call) defaultQuota() error {
 }
 
 func (c *call) quotaSet(id string, q cloud.Quota) object {
+	return object{"quota_set": c.limits(id, &q, quotaItem.shown)}
+}
+
+// limits shows the limits that the microversion has, below the id if there is one.
+func (c *call) limits(id string, q *cloud.Quota, shown func(quotaItem, int) bool) object {
 	out := object{}
 	if id != "" {
 		out["id"] = id
 	}
 	for _, item := range quotaItems {
-		if item.shown(c.minor) {
-			out[item.name] = item.limit(&q)
+		if shown(item, c.minor) {
+			out[item.name] = item.limit(q)
 		}
 	}
-	return object{"quota_set": out}
+	return out
 }
 
 func (c *call) detailQuota() error {
@@ -334,16 +339,7 @@ func (c *call) quotaClassSet(class string) object {
 	if class == defaultClass || class == "" {
 		q = c.classQuota("")
 	}
-	out := object{}
-	if class != "" {
-		out["id"] = class
-	}
-	for _, item := range quotaItems {
-		if item.shownInClass(c.minor) {
-			out[item.name] = item.limit(&q)
-		}
-	}
-	return object{"quota_class_set": out}
+	return object{"quota_class_set": c.limits(class, &q, quotaItem.shownInClass)}
 }
 
 func (c *call) updateQuotaClass() error {
