@@ -11,37 +11,17 @@ import (
 	"time"
 
 	"github.com/godwit-cloud/godwit/test/guest/disklog"
+	"github.com/godwit-cloud/godwit/test/guest/wire"
 )
 
 // Ports the guest serves.
 const (
-	EchoPort    = 7
-	ControlPort = 9999
+	EchoPort    = wire.EchoPort
+	ControlPort = wire.ControlPort
 )
 
 // Status is what a guest says of itself.
-type Status struct {
-	BootID       string   `json:"boot_id"`
-	Hostname     string   `json:"hostname"`
-	UptimeMS     int64    `json:"uptime_ms"`
-	UnixMS       int64    `json:"unix_ms"`
-	Ticks        uint64   `json:"ticks"`
-	LogLast      uint64   `json:"log_last"`
-	LogErrors    uint64   `json:"log_errors"`
-	DirtyRate    int64    `json:"dirty_rate"`
-	DirtiedBytes uint64   `json:"dirtied_bytes"`
-	FreeBytes    int64    `json:"free_bytes"`
-	Orders       string   `json:"orders"`
-	IP           string   `json:"ip"`
-	MAC          string   `json:"mac"`
-	MTU          int      `json:"mtu"`
-	Gateway      string   `json:"gateway"`
-	Routes       []string `json:"routes"`
-	Renewals     int      `json:"renewals"`
-	MetadataSeen bool     `json:"metadata_seen"`
-	UUID         string   `json:"uuid"`
-	Name         string   `json:"name"`
-}
+type Status = wire.Status
 
 // Client is a connection to a guest's control port. It survives a live migration of the guest. It is for one goroutine at a time.
 type Client struct {

@@ -5,5 +5,5 @@
 // file system is written with mtools, the initial RAM disk and the partition table by this package.
 //
 // What the guest can be ordered to do is described in init/params.go and its TCP commands in init/services.go; where things lie on its disk
-// in package layout. Client talks to a running guest's control port.
+// in package layout; what it says in package wire. Client talks to a running guest's control port.
 package guest

@@ -17,46 +17,33 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/godwit-cloud/godwit/test/guest/wire"
 )
 
 // network gets an address and keeps it.
 type network struct {
-	mu sync.Mutex
-	networkStatus
-}
-
-// networkStatus is the network's part of a status.
-type networkStatus struct {
-	IP      string   `json:"ip,omitempty"`
-	MAC     string   `json:"mac,omitempty"`
-	MTU     int      `json:"mtu,omitempty"`
-	Gateway string   `json:"gateway,omitempty"`
-	Routes  []string `json:"routes,omitempty"`
-	// Renewals counts leases renewed after the first.
-	Renewals int `json:"renewals"`
-	// MetadataSeen says that the metadata service answered; UUID and Name are from it or the config drive.
-	MetadataSeen bool   `json:"metadata_seen"`
-	UUID         string `json:"uuid,omitempty"`
-	Name         string `json:"name,omitempty"`
+	mu    sync.Mutex
+	state wire.NetworkStatus
 }
 
 func newNetwork() *network { return &network{} }
 
-func (n *network) status() networkStatus {
+func (n *network) status() wire.NetworkStatus {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.networkStatus
+	return n.state
 }
 
-func (n *network) update(f func(*networkStatus)) {
+func (n *network) update(f func(*wire.NetworkStatus)) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	f(&n.networkStatus)
+	f(&n.state)
 }
 
 // seen takes over what metadata tells about this server.
 func (n *network) seen(m metadata) {
-	n.update(func(s *networkStatus) { s.UUID, s.Name = m.UUID, m.Name })
+	n.update(func(s *wire.NetworkStatus) { s.UUID, s.Name = m.UUID, m.Name })
 }
 
 const (
@@ -84,7 +71,7 @@ func (n *network) start(fixed netip.Prefix, heard func(metadata)) string {
 		say("network: %v", err)
 		return "none"
 	}
-	n.update(func(s *networkStatus) { s.MAC = link.Attrs().HardwareAddr.String() })
+	n.update(func(s *wire.NetworkStatus) { s.MAC = link.Attrs().HardwareAddr.String() })
 	if fixed.IsValid() {
 		if err := n.useFixed(link, fixed); err != nil {
 			say("network: %v", err)
@@ -111,7 +98,7 @@ func (n *network) useFixed(link netlink.Link, fixed netip.Prefix) error {
 	if err := netlink.AddrReplace(link, addr); err != nil {
 		return fmt.Errorf("address %s: %w", fixed, err)
 	}
-	n.update(func(s *networkStatus) { s.IP, s.MTU = fixed.Addr().String(), link.Attrs().MTU })
+	n.update(func(s *wire.NetworkStatus) { s.IP, s.MTU = fixed.Addr().String(), link.Attrs().MTU })
 	return nil
 }
 
@@ -171,7 +158,7 @@ func (n *network) useLeases(client *nclient4.Client, link netlink.Link, leased c
 			continue
 		}
 		lease = renewed
-		n.update(func(s *networkStatus) { s.Renewals++ })
+		n.update(func(s *wire.NetworkStatus) { s.Renewals++ })
 	}
 }
 
@@ -193,7 +180,7 @@ func (n *network) applyLease(link netlink.Link, ack *dhcpv4.DHCPv4) error {
 		}
 	}
 	routes := leaseRoutes(ack)
-	n.update(func(s *networkStatus) {
+	n.update(func(s *wire.NetworkStatus) {
 		s.IP, s.MTU, s.Gateway, s.Routes = ack.YourIPAddr.String(), mtu, "", nil
 		for _, r := range routes {
 			s.Routes = append(s.Routes, r.String())
@@ -246,7 +233,7 @@ func (n *network) fetchMetadata(heard func(metadata)) {
 			m.userData = string(raw)
 		}
 		n.seen(m)
-		n.update(func(s *networkStatus) { s.MetadataSeen = true })
+		n.update(func(s *wire.NetworkStatus) { s.MetadataSeen = true })
 		say("metadata uuid=%s name=%s", m.UUID, m.Name)
 		heard(m)
 		return

@@ -8,39 +8,22 @@ import (
 	"net"
 	"strings"
 	"time"
+
+	"github.com/godwit-cloud/godwit/test/guest/wire"
 )
 
-const (
-	echoPort    = 7
-	controlPort = 9999
-	// lineBytesMax bounds a control command.
-	lineBytesMax = 1024
-)
+// lineBytesMax bounds a control command.
+const lineBytesMax = 1024
 
-// status is the answer to the control command of that name.
-type status struct {
-	BootID       string `json:"boot_id"`
-	Hostname     string `json:"hostname,omitempty"`
-	UptimeMS     int64  `json:"uptime_ms"`
-	UnixMS       int64  `json:"unix_ms"`
-	Ticks        uint64 `json:"ticks"`
-	LogLast      uint64 `json:"log_last"`
-	LogErrors    uint64 `json:"log_errors"`
-	DirtyRate    int64  `json:"dirty_rate"`
-	DirtiedBytes uint64 `json:"dirtied_bytes"`
-	FreeBytes    int64  `json:"free_bytes"`
-	Orders       string `json:"orders"`
-	networkStatus
-}
-
-func (g *guest) status() status {
+// status answers the control command of that name.
+func (g *guest) status() wire.Status {
 	g.mu.Lock()
 	hostname, orders := g.hostname, g.orders
 	g.mu.Unlock()
-	s := status{
+	s := wire.Status{
 		BootID: g.bootID, Hostname: hostname, UptimeMS: g.uptime().Milliseconds(), UnixMS: time.Now().UnixMilli(),
 		Ticks: g.ticks.Load(), DirtyRate: g.dirtier.rate.Load(), DirtiedBytes: g.dirtier.total.Load(), FreeBytes: memoryAvailable(),
-		Orders: orders, networkStatus: g.net.status(),
+		Orders: orders, NetworkStatus: g.net.status(),
 	}
 	if g.log != nil {
 		s.LogLast, s.LogErrors = g.log.log.Last(), g.log.errs.Load()
@@ -50,8 +33,8 @@ func (g *guest) status() status {
 
 // serve answers echo and control connections on every address, for the life of the machine.
 func (g *guest) serve() {
-	go listen(echoPort, func(c net.Conn) { io.Copy(c, c) })
-	listen(controlPort, g.control)
+	go listen(wire.EchoPort, func(c net.Conn) { io.Copy(c, c) })
+	listen(wire.ControlPort, g.control)
 }
 
 func listen(port int, serve func(net.Conn)) {
