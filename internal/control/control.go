@@ -98,10 +98,6 @@ var errDeposed = errors.New("the leadership was lost")
 // lead runs the engine and the loops until the leadership or ctx ends.
 func (c *Control) lead(ctx context.Context, leadership *store.Leadership) error {
 	l := newLeader(c.options, leadership)
-	if err := l.resume(ctx); err != nil {
-		l.stop()
-		return err
-	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { // at once: steps should learn that they are interrupted before their hosts' connections end
 		<-ctx.Done()
@@ -116,13 +112,7 @@ func (c *Control) lead(ctx context.Context, leadership *store.Leadership) error 
 			return nil
 		}
 	})
-	loops := map[string]func(context.Context) error{
-		"intents": l.intents, "steering": l.steering, "pruning": l.pruning, "networks": l.networks, "reconcile": l.reconcile, "recorder": l.recorder.Run,
-	}
-	if c.options.While != nil {
-		loops["while leading"] = c.options.While
-	}
-	for name, loop := range loops {
+	start := func(name string, loop func(context.Context) error) {
 		g.Go(func() error {
 			if err := loop(ctx); err != nil && ctx.Err() == nil {
 				return fmt.Errorf("%s: %w", name, err)
@@ -130,6 +120,21 @@ func (c *Control) lead(ctx context.Context, leadership *store.Leadership) error 
 			return nil
 		})
 	}
+	if c.options.While != nil {
+		start("while leading", c.options.While) // first: it is what lets hosts connect
+	}
+	start("decide", func(ctx context.Context) error {
+		l.awaitFleet(ctx)
+		if err := l.resume(ctx); err != nil {
+			return err
+		}
+		for name, loop := range map[string]func(context.Context) error{
+			"intents": l.intents, "steering": l.steering, "pruning": l.pruning, "networks": l.networks, "reconcile": l.reconcile, "recorder": l.recorder.Run,
+		} {
+			start(name, loop)
+		}
+		return nil
+	})
 	return g.Wait()
 }
 
