@@ -14,15 +14,19 @@ func TestANewLeaderWaitsOnlyForHostsThatWereThereAMomentAgo(t *testing.T) {
 	w := newWorld(t, "h1", "h2")
 	now := time.Now().UTC()
 	_, err := w.store.UpdateVisible(t.Context(), func(tx *store.Tx) error {
-		for name, at := range map[cloud.HostName]time.Time{"fresh": now.Add(-10 * time.Second), "stale": now.Add(-time.Hour), "fenced": now} {
-			if err := store.Put(tx, tables.Hosts, name, cloud.Host{Name: name, ID: string(name), ServiceID: "s" + string(name), ForcedDown: name == "fenced"}); err != nil {
-				return err
+		number := 100
+		for name, at := range map[cloud.HostName]time.Time{"fresh": now.Add(-10 * time.Second), "stale": now.Add(-time.Hour), "fenced": now, "never": {}} {
+			number++
+			err := store.Put(tx, tables.Hosts, name,
+				cloud.Host{Name: name, ID: string(name), ServiceID: "s" + string(name), Number: number, ForcedDown: name == "fenced"})
+			if err == nil && !at.IsZero() {
+				err = store.Put(tx, tables.HostReports, name, cloud.HostReport{Host: name, Generation: 1, Seq: 1, At: at})
 			}
-			if err := store.Put(tx, tables.HostReports, name, cloud.HostReport{Host: name, Generation: 1, Seq: 1, At: at}); err != nil {
+			if err != nil {
 				return err
 			}
 		}
-		return store.Put(tx, tables.Hosts, "never", cloud.Host{Name: "never", ID: "never", ServiceID: "snever"})
+		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
