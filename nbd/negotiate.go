@@ -104,7 +104,7 @@ func (n *Negotiation) Err() error { return n.err }
 func (n *Negotiation) Feed(p, out []byte) (taken int, _ []byte, next Next) {
 	for {
 		need := n.need()
-		if need > greetingBytes+optionHeadBytes+optionBytesMax {
+		if need > optionHeadBytes+optionBytesMax {
 			return taken, out, n.hangup(violation("option with %d bytes of data", need-optionHeadBytes))
 		}
 		k := min(need-len(n.partial), len(p)-taken)

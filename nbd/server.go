@@ -62,7 +62,7 @@ func (s *Server) Serve(l net.Listener) error {
 		}
 		s.group.Go(func() {
 			defer func() { <-tickets }()
-			if err := s.ServeConn(context.Background(), c, nil); err != nil {
+			if err := s.ServeConn(context.Background(), c, nil); err != nil && !s.isClosed() {
 				s.log().Warn("nbd connection ended", "peer", c.RemoteAddr(), "error", err)
 			}
 		})

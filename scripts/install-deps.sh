@@ -2,7 +2,13 @@
 # Installs every Debian package that building, testing and the lab need. Quick when all are there.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-need=(ca-certificates git make protobuf-compiler libprotobuf-dev)
+need=(
+	ca-certificates git make protobuf-compiler libprotobuf-dev
+	# the kernel's io_uring header, which package uring's structures are compared with
+	gcc linux-libc-dev
+	# peers of package nbd, and what volumes are measured with
+	libnbd-bin python3-libnbd nbdkit qemu-utils fio
+)
 missing=()
 for p in "${need[@]}"; do
 	dpkg-query -W -f='${db:Status-Status}' "$p" 2>/dev/null | grep -qx installed || missing+=("$p")

@@ -6,11 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Releaser gets a buffer back from Link.Send.
-type Releaser interface {
-	// Release says that the kernel no longer needs the buffer, sent or not. On the loop's thread.
-	Release()
-}
+// A Releaser gets a buffer back from Link.Send: Release says that the kernel no longer needs it, sent or not. On the loop's thread. It is
+// an alias, so that a package can be written for a Link without importing this one.
+type Releaser = interface{ Release() }
 
 // segment is a part of what a link has to send.
 type segment struct {
