@@ -172,7 +172,9 @@ func (c *Client) Close() error {
 	if errors.Is(err, net.ErrClosed) {
 		return nil // closed before
 	}
-	err = c.conn.Close()
+	if err = c.conn.Close(); errors.Is(err, net.ErrClosed) {
+		err = nil // the server was quicker, and then the reader
+	}
 	<-c.ended
 	return err
 }

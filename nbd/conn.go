@@ -69,7 +69,9 @@ type Conn struct {
 	headGot  int
 	current  *Request // whose payload is being received
 	got      int      // how much of it has arrived
-	skip     uint64   // bytes of a payload that nobody wants
+	skip     int      // bytes of a payload that nobody wants
+	unwanted *Request // whose payload that is
+	why      error    // it is refused
 	starting []*Request
 	free     []*Request
 
@@ -137,9 +139,13 @@ func (c *Conn) Received(p []byte) (taken int) {
 		case c.ending || c.closed:
 			return len(p)
 		case c.skip > 0:
-			n := min(c.skip, uint64(len(p)-taken))
+			n := min(c.skip, len(p)-taken)
 			c.skip -= n
-			taken += int(n)
+			taken += n
+			if c.skip == 0 {
+				c.refuse(c.unwanted, c.why)
+				c.unwanted, c.why = nil, nil
+			}
 		case c.current != nil:
 			n := copy(c.current.Data[c.got:], p[taken:])
 			c.got += n
@@ -209,8 +215,10 @@ func (c *Conn) request() {
 	r := c.newRequest()
 	r.Command, r.Flags, r.Offset, r.Length, r.cookie = command, flags, offset, length, cookie
 	if err := c.check(r); err != nil {
-		if command == CmdWrite {
-			c.skip = uint64(length)
+		if command == CmdWrite && length > 0 {
+			// A client that is still sending is not prepared for an answer, so it gets it when all has arrived.
+			c.skip, c.unwanted, c.why = int(length), r, err
+			return
 		}
 		c.refuse(r, err)
 		return
