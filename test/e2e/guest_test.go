@@ -28,6 +28,7 @@ type guestOptions struct {
 	dirty     string // memory changed per second, such as 32MiB
 	dirtySize string // of the memory that is changed; 64MiB if empty
 	fill      string // random data on the disk and in memory, such as 64MiB
+	noDrive   bool   // no config drive: the guest learns everything from the metadata service
 }
 
 // orders are what the guest is told to do.
@@ -52,7 +53,9 @@ func bootAll(t *testing.T, options ...guestOptions) []*running {
 	t.Helper()
 	ids := make([]string, len(options))
 	for i, o := range options {
-		s, err := cloud.CreateGuest(t.Context(), o.name, o.host, o.orders())
+		g := cloud.Guest(o.name, o.host, o.orders())
+		g.NoDrive = o.noDrive
+		s, err := cloud.Create(t.Context(), g)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -104,8 +107,25 @@ func connect(t *testing.T, s *servers.Server) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { talk.Close() })
-	return &running{id: s.ID, ip: labcloud.Address(s), talk: talk}
+	g := &running{id: s.ID, ip: labcloud.Address(s), talk: talk}
+	t.Cleanup(func() { g.talk.Close() })
+	return g
+}
+
+// reconnect begins a new conversation with a guest that has been started again.
+func (g *running) reconnect(t *testing.T) {
+	t.Helper()
+	g.talk.Close()
+	s, err := cloud.WaitStatus(t.Context(), g.id, "ACTIVE")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if g.talk, err = cloud.Talk(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	if ip := labcloud.Address(s); ip != g.ip {
+		t.Errorf("the server had %s and has %s now", g.ip, ip)
+	}
 }
 
 // consoleTail is how many lines of a console a report on a failed test quotes.

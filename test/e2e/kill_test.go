@@ -208,7 +208,7 @@ func strike(t *testing.T, guests []*running, m moment, kill func(ctx context.Con
 	defer cancel()
 	var all []*traveller
 	for _, g := range guests {
-		all = append(all, depart(ctx, t, g))
+		all = append(all, depart(ctx, t, g, crawl))
 	}
 	release := m.arrive(ctx, t, all)
 	blow := time.Now()
@@ -230,8 +230,8 @@ func strike(t *testing.T, guests []*running, m moment, kill func(ctx context.Con
 	}
 }
 
-// depart begins a slow move to the other host.
-func depart(ctx context.Context, t *testing.T, g *running) *traveller {
+// depart begins a move to the other host, at a pace of so many MiB/s.
+func depart(ctx context.Context, t *testing.T, g *running, paceMiB int) *traveller {
 	t.Helper()
 	tr := &traveller{running: g, from: g.host(t), before: g.status(t)}
 	tr.to = map[string]string{here: there, there: here}[tr.from]
@@ -240,7 +240,7 @@ func depart(ctx context.Context, t *testing.T, g *running) *traveller {
 		t.Fatal(err)
 	}
 	tr.known = len(list)
-	if err := setPace(ctx, tr.from, g.id, crawl); err != nil {
+	if err := setPace(ctx, tr.from, g.id, paceMiB); err != nil {
 		t.Fatal(err)
 	}
 	if err := cloud.LiveMigrate(ctx, g.id, tr.to); err != nil {

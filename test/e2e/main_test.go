@@ -17,8 +17,11 @@ import (
 	"github.com/godwit-cloud/godwit/test/labcloud"
 )
 
-// cloud is the lab all tests share.
-var cloud *labcloud.Fixture
+// cloud is the lab all tests share, godwit the program under test.
+var (
+	cloud  *labcloud.Fixture
+	godwit string
+)
 
 // bringUpMax covers building the binary and the guest image on a bare machine.
 const bringUpMax = 10 * time.Minute
@@ -45,8 +48,8 @@ func run(m *testing.M) (code int, err error) {
 		return 0, err
 	}
 	defer os.RemoveAll(dir)
-	binary := filepath.Join(dir, "godwit")
-	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "../../cmd/godwit")
+	godwit = filepath.Join(dir, "godwit")
+	build := exec.CommandContext(ctx, "go", "build", "-o", godwit, "../../cmd/godwit")
 	if out, err := build.CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("build: %w\n%s", err, out)
 	}
@@ -54,7 +57,7 @@ func run(m *testing.M) (code int, err error) {
 		return 0, err
 	}
 	progress := func(line string) { fmt.Fprintln(os.Stderr, "e2e:", line) }
-	c, err := labcloud.Up(ctx, labcloud.Options{Name: fmt.Sprintf("e2e-%d", os.Getpid()), Binary: binary, Tethered: true, Progress: progress})
+	c, err := labcloud.Up(ctx, labcloud.Options{Name: fmt.Sprintf("e2e-%d", os.Getpid()), Binary: godwit, Tethered: true, Progress: progress})
 	if err != nil {
 		return 0, err
 	}

@@ -83,6 +83,8 @@ type Guest struct {
 	Name, Image, Flavor, Network string
 	Host                         string            // "" lets placement choose
 	Metadata                     map[string]string // godwit.* keys steer the test guest
+	Group                        string            // server group, if any
+	NoDrive                      bool              // without config drive: the guest asks the metadata service
 }
 
 // Boot creates a server and waits until it is ACTIVE.
@@ -96,7 +98,7 @@ func (c *Cloud) Boot(ctx context.Context, g Guest) (*servers.Server, error) {
 
 // Create asks for a server and does not wait for it.
 func (c *Cloud) Create(ctx context.Context, g Guest) (*servers.Server, error) {
-	drive := true
+	drive := !g.NoDrive
 	opts := servers.CreateOpts{
 		Name: g.Name, ImageRef: g.Image, FlavorRef: g.Flavor, ConfigDrive: &drive, Metadata: g.Metadata,
 		Networks: []servers.Network{{UUID: g.Network}},
@@ -104,7 +106,11 @@ func (c *Cloud) Create(ctx context.Context, g Guest) (*servers.Server, error) {
 	if g.Host != "" {
 		opts.AvailabilityZone = "nova:" + g.Host
 	}
-	s, err := servers.Create(ctx, c.Compute, opts, nil).Extract()
+	var hints servers.SchedulerHintOptsBuilder
+	if g.Group != "" {
+		hints = servers.SchedulerHintOpts{Group: g.Group}
+	}
+	s, err := servers.Create(ctx, c.Compute, opts, hints).Extract()
 	if err != nil {
 		return nil, fmt.Errorf("server %s: %w", g.Name, err)
 	}

@@ -65,11 +65,16 @@ func (f *Fixture) BootGuest(ctx context.Context, name, host string, orders map[s
 
 // CreateGuest is BootGuest without the waiting.
 func (f *Fixture) CreateGuest(ctx context.Context, name, host string, orders map[string]string) (*servers.Server, error) {
+	return f.Create(ctx, f.Guest(name, host, orders))
+}
+
+// Guest is the server that BootGuest boots, for callers that change something about it.
+func (f *Fixture) Guest(name, host string, orders map[string]string) Guest {
 	meta := map[string]string{}
 	for k, v := range orders {
 		meta["godwit."+k] = v
 	}
-	return f.Create(ctx, Guest{Name: name, Image: f.ImageID, Flavor: f.FlavorID, Network: f.NetworkID, Host: host, Metadata: meta})
+	return Guest{Name: name, Image: f.ImageID, Flavor: f.FlavorID, Network: f.NetworkID, Host: host, Metadata: meta}
 }
 
 // Talk connects the peer to the guest's control port. The connection outlives live migrations of the guest.

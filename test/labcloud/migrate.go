@@ -140,6 +140,19 @@ func (c *Cloud) Record(ctx context.Context, migration string) (cloud.Migration, 
 	return out.Migration, err
 }
 
+// Figures are the latest figures of a migration that runs; false when there are none.
+func (c *Cloud) Figures(ctx context.Context, migration string) (cloud.MigrationStats, bool, error) {
+	var out struct {
+		Migration struct {
+			Progress *cloud.MigrationProgress `json:"progress"`
+		} `json:"migration"`
+	}
+	if err := c.operator(ctx, "migrations/"+migration, &out); err != nil || out.Migration.Progress == nil {
+		return cloud.MigrationStats{}, false, err
+	}
+	return out.Migration.Progress.Stats, true, nil
+}
+
 // operator asks the operator API, which speaks of what OpenStack has no word for.
 func (c *Cloud) operator(ctx context.Context, path string, out any) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.apiURL+"/godwit/v1/"+path, nil)
@@ -162,8 +175,10 @@ func (c *Cloud) operator(ctx context.Context, path string, out any) error {
 // Progress is what the API shows of a running migration, in bytes.
 type Progress struct {
 	MemoryTotal     int64 `json:"memory_total_bytes"`
+	MemoryProcessed int64 `json:"memory_processed_bytes"`
 	MemoryRemaining int64 `json:"memory_remaining_bytes"`
 	DiskTotal       int64 `json:"disk_total_bytes"`
+	DiskProcessed   int64 `json:"disk_processed_bytes"`
 	DiskRemaining   int64 `json:"disk_remaining_bytes"`
 }
 

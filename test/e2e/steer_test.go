@@ -1,0 +1,139 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/godwit-cloud/godwit/test/labcloud"
+)
+
+// steerMax bounds one case.
+const steerMax = 2 * time.Minute
+
+// TestAMigrationInProgressIsAborted: by the API and by the stock client; the guest stays where it is and nothing is left on the other side.
+func TestAMigrationInProgressIsAborted(t *testing.T) {
+	g := boot(t, travelling("abort", here))
+	asks := []struct {
+		name string
+		pace int // the stock client takes its time to start
+		ask  func(ctx context.Context, m labcloud.Migration) error
+	}{
+		{"by the API", crawl, func(ctx context.Context, m labcloud.Migration) error { return cloud.Abort(ctx, g.id, m.ID) }},
+		{"by nova live-migration-abort", 2, func(ctx context.Context, m labcloud.Migration) error {
+			_, err := cloud.Client(ctx, "nova", "live-migration-abort", g.id, strconv.Itoa(m.ID))
+			return err
+		}},
+	}
+	for _, a := range asks {
+		t.Run(a.name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), steerMax)
+			defer cancel()
+			tr := depart(ctx, t, g, a.pace)
+			m := awaitRunning(ctx, t, g.id)
+			asked := time.Now()
+			if err := a.ask(ctx, m); err != nil {
+				t.Fatal(err)
+			}
+			end := awaitEnd(ctx, t, g.id, tr.known)
+			if end.Status != "cancelled" {
+				t.Errorf("the aborted migration ended %s", end.Status)
+			}
+			tr.unharmed(ctx, t, end, asked)
+		})
+	}
+}
+
+// awaitRunning waits until the server's newest migration copies, and fails when it has ended before.
+func awaitRunning(ctx context.Context, t *testing.T, id string) labcloud.Migration {
+	t.Helper()
+	var m labcloud.Migration
+	err := labcloud.Until(ctx, "migration of "+id+" runs", func() (bool, error) {
+		list, err := cloud.Migrations(ctx, id)
+		if err != nil || len(list) == 0 {
+			return false, err
+		}
+		if m = labcloud.Newest(list); m.Final() {
+			return false, fmt.Errorf("migration %d has ended %s", m.ID, m.Status)
+		}
+		return m.Status == "running", nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// TestAMigrationThatCannotConvergeIsForced: a guest that changes its memory faster than it is copied goes on for ever; force_complete ends that.
+func TestAMigrationThatCannotConvergeIsForced(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), steerMax)
+	defer cancel()
+	g := boot(t, guestOptions{name: "restless", host: here, dirty: "100MiB", dirtySize: "32MiB"})
+	tr := depart(ctx, t, g, crawl)
+	m := awaitRunning(ctx, t, g.id)
+	err := labcloud.Until(ctx, "a third pass over memory", func() (bool, error) {
+		figures, runs, err := cloud.Figures(ctx, m.UUID)
+		return runs && figures.MemoryIterations > 2, err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := time.Now()
+	a := do(ctx, t, call{method: "POST", path: fmt.Sprintf("servers/%s/migrations/%d/action", g.id, m.ID), version: "2.22", body: `{"force_complete": null}`})
+	if a.code != http.StatusAccepted {
+		t.Fatalf("force_complete: %d %s", a.code, a.body)
+	}
+	end := awaitEnd(ctx, t, g.id, tr.known)
+	if end.Status != "completed" {
+		t.Errorf("the forced migration ended %s", end.Status)
+	}
+	tr.unharmed(ctx, t, end, asked)
+}
+
+// TestProgressIsTrue: what the API shows of a running migration moves, for the disk and for the memory, and adds up.
+func TestProgressIsTrue(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), steerMax)
+	defer cancel()
+	const filled = 64 << 20
+	g := boot(t, guestOptions{name: "progress", host: here, fill: fmt.Sprint(filled)})
+	tr := depart(ctx, t, g, crawl)
+	m := awaitRunning(ctx, t, g.id)
+	var seen []labcloud.Progress
+	err := labcloud.Until(ctx, "the end of the copy", func() (bool, error) {
+		p, runs, err := cloud.Progress(ctx, g.id)
+		if runs && (len(seen) == 0 || seen[len(seen)-1] != p) {
+			seen = append(seen, p)
+		}
+		return !runs, err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk, memory := map[int64]bool{}, map[int64]bool{}
+	for i, p := range seen {
+		t.Logf("%+v", p)
+		if p.DiskProcessed+p.DiskRemaining != p.DiskTotal || p.MemoryRemaining > p.MemoryTotal {
+			t.Errorf("figures do not add up: %+v", p)
+		}
+		if i > 0 && (p.DiskProcessed < seen[i-1].DiskProcessed || p.MemoryProcessed < seen[i-1].MemoryProcessed) {
+			t.Errorf("what was copied was taken back: %+v after %+v", p, seen[i-1])
+		}
+		disk[p.DiskProcessed], memory[p.MemoryProcessed] = true, true
+	}
+	const moves = 3 // figures come twice a second
+	if len(disk) < moves || len(memory) < moves {
+		t.Errorf("%d figures of the disk and %d of the memory in a migration of several seconds", len(disk), len(memory))
+	}
+	record, err := cloud.Record(ctx, m.UUID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := record.Totals
+	if end == nil || end.DiskRemaining != 0 || end.MemoryRemaining != 0 || end.DiskProcessed < filled || end.MemoryProcessed < filled || end.DiskProcessed != end.DiskTotal {
+		t.Errorf("figures at the end of copying %d bytes of disk and as many of memory: %+v", filled, end)
+	}
+	tr.unharmed(ctx, t, awaitEnd(ctx, t, g.id, tr.known), record.Created)
+}
