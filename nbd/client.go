@@ -226,8 +226,8 @@ func (c *Client) read() {
 		err = c.answer()
 	}
 	_ = c.conn.Close() // so that writers notice too
-	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrUnexpectedEOF) {
-		err = ErrDisconnected
+	if !errors.Is(err, ErrProtocol) {
+		err = fmt.Errorf("%w: %w", ErrDisconnected, err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

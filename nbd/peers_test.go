@@ -13,6 +13,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/url"
@@ -150,7 +151,7 @@ func uri(l net.Listener, export string) string {
 func overNet(t testing.TB, network string, o one) string {
 	t.Helper()
 	l := listen(t, network)
-	s := &nbd.Server{Exports: o}
+	s := &nbd.Server{Exports: o, Log: slog.New(slog.DiscardHandler)}
 	go s.Serve(l) // ends with the listener
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
@@ -461,7 +462,7 @@ func TestStockClientsOverMutualTLS(t *testing.T) {
 	dir, config := pki(t)
 	disk, d := file(t)
 	l := listen(t, "tcp")
-	s := &nbd.Server{Exports: one{"disk", d}, TLS: config, TLSMode: nbd.TLSRequired}
+	s := &nbd.Server{Exports: one{"disk", d}, TLS: config, TLSMode: nbd.TLSRequired, Log: slog.New(slog.DiscardHandler)}
 	go s.Serve(l) // ends with the listener
 	defer s.Close()
 	from := pattern(t)
