@@ -120,18 +120,26 @@ func (a *Agent) Run(ctx context.Context, host hostpb.HostServer) error {
 // round of refusals.
 func (a *Agent) keepSession(ctx context.Context) {
 	wait := newBackoff()
+	var refusals []error // of this round: all but the leader refuse, so one alone is nothing to report
 	for next := 0; ctx.Err() == nil; next++ {
 		server := a.opts.Servers[next%len(a.opts.Servers)]
 		began := time.Now()
-		err := a.session(ctx, server)
+		welcomed, err := a.session(ctx, server)
 		if ctx.Err() != nil {
 			return
 		}
 		if time.Since(began) > steadyAfter {
 			wait = newBackoff()
 		}
-		a.log.Warn("no session", "server", server, "error", err)
-		if (next+1)%len(a.opts.Servers) == 0 {
+		if welcomed {
+			a.log.Warn("session lost", "server", server, "error", err)
+			refusals = nil
+			continue
+		}
+		refusals = append(refusals, err)
+		if len(refusals) >= len(a.opts.Servers) {
+			a.log.Warn("no session with any server", "error", errors.Join(refusals...))
+			refusals = nil
 			pause(ctx, wait.next())
 		}
 	}
@@ -150,7 +158,11 @@ func (a *Agent) keepReversed(ctx context.Context, links *linkListener) {
 		if time.Since(began) > steadyAfter {
 			wait = newBackoff()
 		}
-		a.log.Warn("no reversed connection", "server", server, "error", err)
+		level := slog.LevelWarn
+		if !a.home.up() {
+			level = slog.LevelDebug // the session's own trouble, which is reported
+		}
+		a.log.Log(ctx, level, "no reversed connection", "server", server, "error", err)
 		timer := time.NewTimer(wait.next())
 		select {
 		case <-timer.C:
@@ -183,26 +195,26 @@ func (a *Agent) reversed(ctx context.Context, server string, links *linkListener
 	}
 }
 
-// session holds one stream on a connection of its own until either breaks.
-func (a *Agent) session(ctx context.Context, server string) error {
+// session holds one stream on a connection of its own until either breaks, and reports whether the server had welcomed it.
+func (a *Agent) session(ctx context.Context, server string) (welcomed bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if err := a.outbox.ready(ctx); err != nil {
-		return err
+		return false, err
 	}
 	l, err := a.connect(ctx, server, a.tlsConfig(alpnControl))
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer l.Close()
 	cc, err := reverse(ctx, l)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer cc.Close()
 	stream, err := hostpb.NewControlClient(cc).Session(ctx)
 	if err != nil {
-		return FromStatus(ctx, err)
+		return false, FromStatus(ctx, err)
 	}
 	a.outbox.restart()
 	var sender sync.WaitGroup
@@ -211,13 +223,14 @@ func (a *Agent) session(ctx context.Context, server string) error {
 		a.send(ctx, stream)
 	})
 	err = a.hear(ctx, cancel, stream, func(w *hostpb.Welcome) {
+		welcomed = true
 		a.home.enter(server, cc)
 		a.log.Info("session up", "server", server, "version", w.GetServerVersion())
 	})
 	a.home.leave(cc)
 	cancel()
 	sender.Wait()
-	return err
+	return welcomed, err
 }
 
 type sessionStream = grpc.BidiStreamingClient[hostpb.HostEvent, hostpb.HostNotice]

@@ -45,14 +45,20 @@ func (a *Agent) ensureIdentity(ctx context.Context) error {
 		return cloud.Errorf(cloud.KindInvalid, "host %s has no usable certificate in %s and no join token to obtain one", a.opts.Name, a.opts.CertDir)
 	}
 	wait := newBackoff()
+	var refusals []error // of this round
 	for next := 0; ; next++ {
 		server := a.opts.Servers[next%len(a.opts.Servers)]
 		err := a.enroll(ctx, server, held)
 		if err == nil || !cloud.KindOf(err).Retryable() || ctx.Err() != nil {
 			return err
 		}
-		a.log.Warn("cannot enrol yet", "server", server, "error", err)
-		if (next+1)%len(a.opts.Servers) == 0 && !pause(ctx, wait.next()) {
+		refusals = append(refusals, err)
+		if len(refusals) < len(a.opts.Servers) {
+			continue
+		}
+		a.log.Warn("cannot enrol yet", "error", errors.Join(refusals...))
+		refusals = nil
+		if !pause(ctx, wait.next()) {
 			return err
 		}
 	}

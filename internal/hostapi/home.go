@@ -25,6 +25,13 @@ func (h *home) now() (address string, welcomed <-chan struct{}) {
 	return h.address, h.welcomed
 }
 
+// up reports whether a session stands.
+func (h *home) up() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.cc != nil
+}
+
 func (h *home) enter(address string, cc *grpc.ClientConn) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
