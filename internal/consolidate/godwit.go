@@ -34,7 +34,7 @@ type Godwit struct {
 
 // DefaultGodwit returns the parameters that hold for all fleets.
 func DefaultGodwit() Godwit {
-	return Godwit{Risk: 0.75, DrainRisk: 1, Trigger: 0.1, MoveCost: 0.1, GainMin: 0.03}
+	return Godwit{Risk: 0.6, DrainRisk: 0.85, Trigger: 0.15, MoveCost: 0.1, GainMin: 0.03}
 }
 
 // drainTries is how many hosts that cannot be emptied are tried before a round gives up: they are tried in the order of their load,

@@ -58,7 +58,7 @@ func (d MeanThreshold) Overloaded(_ *Memory, l Load) bool {
 // spreadStepsMin is the history that MAD and IQR need before their spread means something; the paper's build took 12 for safe.
 const spreadStepsMin = 12
 
-// MAD adapts the threshold to the spread of the history (paper, equation 24): overloaded when the CPU asked for now exceeds
+// MAD adapts the threshold to the spread of the history (paper, equation 24): overloaded when the CPU asked for now reaches
 // 1 - Safety * median absolute deviation.
 type MAD struct {
 	Safety   float64
@@ -70,7 +70,7 @@ func (d MAD) Overloaded(m *Memory, l Load) bool {
 	if len(l.History) < spreadStepsMin {
 		return d.Fallback.Overloaded(m, l)
 	}
-	return l.Now > 1-d.Safety*MedianAbsoluteDeviation(l.History)
+	return l.Now >= 1-d.Safety*MedianAbsoluteDeviation(l.History)
 }
 
 // IQR is MAD with the interquartile range in place of the deviation (paper, equation 25).
@@ -84,7 +84,7 @@ func (d IQR) Overloaded(m *Memory, l Load) bool {
 	if len(l.History) < spreadStepsMin {
 		return d.Fallback.Overloaded(m, l)
 	}
-	return l.Now > 1-d.Safety*InterquartileRange(l.History)
+	return l.Now >= 1-d.Safety*InterquartileRange(l.History)
 }
 
 // Regression is the family LR and LRR: it fits a line to the last Length steps and asks where the load will be when a migration

@@ -72,6 +72,7 @@ func (p *packing) forecast() {
 	}
 }
 
+// newPacking lays a fleet out. Guests without a host are about to boot: they are priced with the others.
 func newPacking(f *Fleet) *packing {
 	p := &packing{f: f, hosts: make([]packedHost, len(f.Hosts)), expected: make([]float64, len(f.Guests)), variance: make([]float64, len(f.Guests))}
 	var asked, ram float64
@@ -84,6 +85,12 @@ func newPacking(f *Fleet) *packing {
 		}
 		asked += h.asked
 		ram += h.heldMiB
+	}
+	for i := range f.Guests {
+		if g := &f.Guests[i]; g.Host == Nowhere {
+			asked += g.Demand
+			ram += g.RAMMiB
+		}
 	}
 	p.value(asked, ram)
 	return p
