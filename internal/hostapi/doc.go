@@ -18,6 +18,12 @@
 // is guarded both ways by a join token: its secret admits the host, and the CA's fingerprint in it lets the agent verify the
 // server before it says the secret. The host's private key never leaves the host.
 //
+// # Several servers
+//
+// Of several servers on one store only the one that leads can use hosts, and only its port is open. An agent knows them all. Its session goes from one
+// to the next until it is welcomed; that server is its home, to which the reversed connection and image fetches follow. A reversed connection to a former
+// home is closed when another welcomes the session.
+//
 // # One connection per host
 //
 // A newer reversed connection, and a newer session, replaces the older of the same host: the older is most likely a connection whose
