@@ -54,7 +54,7 @@ type slot struct {
 
 // runs reports whether the server's CPUs are this host's. In post-copy they are the target's; the source's half is paused.
 func (s *slot) runs() bool {
-	return !s.broken && !(s.split && s.domain == paused) && (s.domain == running || s.domain == paused || s.domain == outgoing)
+	return !s.broken && (s.domain == running || s.domain == paused && !s.split || s.domain == outgoing)
 }
 
 func (s *slot) present() bool { return s.domain != absent || s.disks }
