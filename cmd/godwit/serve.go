@@ -134,17 +134,24 @@ func (s *server) makeAgents(t trust) (err error) {
 }
 
 func (s *server) makeControl(name string) {
-	m := s.config.Migration
-	s.control = control.New(control.Options{
-		Store: s.store, Hosts: s.agents.Pool(), Name: name, Policy: policyOf(s.config.Placement),
+	o := settingsOf(s.config)
+	o.Store, o.Hosts, o.Name, o.Logger, o.While = s.store, s.agents.Pool(), name, s.log, s.serveAgents
+	s.control = control.New(o)
+}
+
+// settingsOf is what the configuration says of control.
+func settingsOf(c config.Config) control.Options {
+	m := c.Migration
+	return control.Options{
+		Policy: policyOf(c.Placement),
 		Moves: flows.Moves{
 			DowntimeMax: m.DowntimeMax, BandwidthBytes: int64(m.Bandwidth), AutoConverge: m.AutoConverge, PostCopy: m.PostCopy,
 			ParallelConnections: m.ParallelConnections,
 		},
 		Budget:        control.Budget{Outbound: m.OutboundMax, Inbound: m.InboundMax, Cluster: m.ClusterMax},
 		TimeoutPerGiB: m.TimeoutPerGiB, ForceOnTimeout: m.TimeoutAction == "force_complete",
-		StopGrace: s.config.Server.StopGrace, GravesMax: s.config.Server.GravesMax, Logger: s.log, While: s.serveAgents,
-	})
+		StopGrace: c.Server.StopGrace, GravesMax: c.Server.GravesMax,
+	}
 }
 
 func (s *server) makeAPI(name string) {

@@ -14,6 +14,8 @@ import (
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/config"
+	"github.com/godwit-cloud/godwit/internal/control"
+	"github.com/godwit-cloud/godwit/internal/flows"
 	"github.com/godwit-cloud/godwit/internal/hostapi"
 	"github.com/godwit-cloud/godwit/internal/store"
 	"github.com/godwit-cloud/godwit/internal/store/tables"
@@ -53,6 +55,22 @@ func TestTrustIsMadeOnceAndTheTokenFileIsPrivate(t *testing.T) {
 	}
 	if _, err := loadTrust(ctx, s, c); !cloud.Is(err, cloud.KindInvalid) || !strings.Contains(err.Error(), "remove the file") {
 		t.Errorf("a token of another authority: %v", err)
+	}
+}
+
+func TestEveryMigrationSettingReachesControl(t *testing.T) {
+	c := config.Default()
+	c.Migration = config.Migration{DowntimeMax: 1, Bandwidth: 2, AutoConverge: true, PostCopy: true, ParallelConnections: 3, TimeoutPerGiB: 4,
+		TimeoutAction: "force_complete", OutboundMax: 5, InboundMax: 6, ClusterMax: 7}
+	got := settingsOf(c)
+	if want := (flows.Moves{DowntimeMax: 1, BandwidthBytes: 2, AutoConverge: true, PostCopy: true, ParallelConnections: 3}); got.Moves != want {
+		t.Errorf("moves %+v", got.Moves)
+	}
+	if want := (control.Budget{Outbound: 5, Inbound: 6, Cluster: 7}); got.Budget != want {
+		t.Errorf("budget %+v", got.Budget)
+	}
+	if got.TimeoutPerGiB != 4 || !got.ForceOnTimeout {
+		t.Errorf("time limit %v, force %v", got.TimeoutPerGiB, got.ForceOnTimeout)
 	}
 }
 
