@@ -246,7 +246,8 @@ func TestAGuestCannotPoseAsAnother(t *testing.T) {
 	g := w.boot(w.hosts[0], nic).configure(t)
 	from := func(ip string) bool {
 		g.address(t, "eth0", ip+"/24")
-		cmd := []string{"ping", "-c", "1", "-I", ip, "-W", "0.5", peer.ip()}
+		// Several tries within the deadline: the first waits for ARP, and a busy machine is slow.
+		cmd := []string{"ping", "-c", "1", "-I", ip, "-i", "0.2", "-w", "3", peer.ip()}
 		_, err := g.run(t, cmd...)
 		return err == nil
 	}
