@@ -62,6 +62,9 @@ type ServerOptions struct {
 	// ZeroCopyMin is the size from which sending without copying is tried. It stops for a connection as soon as the kernel says that it
 	// copied all the same, as it does for unix sockets and on the loopback. Off if zero.
 	ZeroCopyMin int
+	// SendBufferBytes is asked of the kernel for each socket, beyond the system's limit if we may. An answer that does not fit goes out in
+	// pieces, with a wake-up for each. The kernel's default if zero.
+	SendBufferBytes int
 	// CloseTimeout bounds how long Link.Close waits until a peer has taken what was queued. Ten seconds if zero.
 	CloseTimeout time.Duration
 	// SingleReceives asks for each receive by itself instead of by one multishot request. It costs a little more per message, but a
@@ -101,6 +104,9 @@ func (s *Server) open(fd int) {
 	if err := noDelay(fd); err != nil {
 		unix.Close(fd) // the peer is gone already
 		return
+	}
+	if n := s.options.SendBufferBytes; n > 0 && unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, n) != nil {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, n) // as much as we may have
 	}
 	l := &Link{server: s, loop: s.stack.loop, fd: fd, session: nobody{}, single: s.options.SingleReceives, zeroCopyMin: s.options.ZeroCopyMin}
 	s.links[l] = struct{}{}
