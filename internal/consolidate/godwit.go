@@ -221,7 +221,7 @@ func (p Godwit) exchange(k *packing, from HostIndex, closed []bool) []Move {
 	moves := make([]Move, 0, len(source.guests))
 	for _, g := range source.guests {
 		guest := &k.f.Guests[g]
-		if guest.Pinned || spec.CPUCore > 0 && guest.Demand > spec.CPUCore {
+		if guest.Pinned || spec.CPUCore > 0 && max(guest.Demand, k.peak[g]) > spec.CPUCore {
 			return nil
 		}
 		moves = append(moves, Move{Guest: g, From: from, To: to, Reason: ReasonExchange})

@@ -8,6 +8,7 @@ type packing struct {
 	hosts    []packedHost
 	expected []float64 // CPU in the next step, per guest
 	variance []float64 // of that forecast's error
+	peak     []float64 // the most that a guest asked for in its history
 	lasting  float64   // share of a guest's distance from its mean that is there in the next step
 	// What room is left over is weighed by: each resource by the hosts that it alone would need.
 	weighCPU, weighRAM float64
@@ -46,6 +47,7 @@ func (p *packing) forecast() {
 		squares := 0.0
 		for t, v := range history {
 			d := v - means[i]
+			p.peak[i] = max(p.peak[i], v*g.CPU)
 			squares += d * d
 			if t > 0 {
 				lasting += d * (history[t-1] - means[i]) * g.CPU * g.CPU
@@ -74,7 +76,7 @@ func (p *packing) forecast() {
 
 // newPacking lays a fleet out. Guests without a host are about to boot: they are priced with the others.
 func newPacking(f *Fleet) *packing {
-	p := &packing{f: f, hosts: make([]packedHost, len(f.Hosts)), expected: make([]float64, len(f.Guests)), variance: make([]float64, len(f.Guests))}
+	p := &packing{f: f, hosts: make([]packedHost, len(f.Hosts)), expected: make([]float64, len(f.Guests)), variance: make([]float64, len(f.Guests)), peak: make([]float64, len(f.Guests))}
 	var asked, ram float64
 	p.forecast()
 	for i := range f.Hosts {
@@ -168,7 +170,7 @@ func (p *packing) room(h HostIndex, g GuestIndex, s search) (left float64, ok bo
 		}
 		left = p.weighRAM * mib / spec.RAMMiB
 	}
-	if spec.CPUCore > 0 && guest.Demand > spec.CPUCore {
+	if spec.CPUCore > 0 && max(guest.Demand, p.peak[g]) > spec.CPUCore {
 		return 0, false
 	}
 	deviation := math.Sqrt(host.variance + p.variance[g])

@@ -147,8 +147,8 @@ func tradeOff(results []Result) Plot {
 		Mark: 1, MarkLabel: "bound",
 	}
 	for _, group := range groupBy(results, func(r *Result) string { return r.Policy }) {
-		if group[0].Policy == "npa" {
-			continue // off every scale
+		if p := group[0].Policy; p == "npa" || p == "dvfs" {
+			continue // off the scale of all others
 		}
 		l := Line{Name: group[0].Policy}
 		for _, r := range group {
