@@ -152,6 +152,14 @@ func remove(t *testing.T, id string) {
 		t.Errorf("delete %s: %v", id, err)
 		return
 	}
+	awaitGone(t, id)
+}
+
+// awaitGone waits until a server that was deleted is no more, and checks that no host keeps anything of it.
+func awaitGone(t *testing.T, id string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), removeMax)
+	defer cancel()
 	if err := cloud.WaitGone(ctx, id); err != nil {
 		t.Error(err)
 	}

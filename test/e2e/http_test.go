@@ -44,6 +44,17 @@ func (a answer) fault() (name, message string) {
 	return "", ""
 }
 
+// into decodes the answer of a request that must have succeeded.
+func (a answer) into(t *testing.T, out any) {
+	t.Helper()
+	if a.code != http.StatusOK {
+		t.Fatalf("status %d: %s", a.code, a.body)
+	}
+	if err := json.Unmarshal([]byte(a.body), out); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func do(ctx context.Context, t *testing.T, c call) answer {
 	t.Helper()
 	var body io.Reader

@@ -69,6 +69,9 @@ func run(m *testing.M) (code int, err error) {
 	if cloud, err = labcloud.Furnish(ctx, c, progress); err != nil {
 		return 0, fmt.Errorf("%w%s", err, c.Lab.Logs())
 	}
+	if err := c.LiftQuota(ctx); err != nil {
+		return 0, err
+	}
 	code = m.Run()
 	if code != 0 {
 		fmt.Fprintln(os.Stderr, c.Lab.Logs())

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,7 +24,8 @@ func TestAMigrationInProgressIsAborted(t *testing.T) {
 		ask  func(ctx context.Context, m labcloud.Migration) error
 	}{
 		{"by the API", crawl, func(ctx context.Context, m labcloud.Migration) error { return cloud.Abort(ctx, g.id, m.ID) }},
-		{"by nova live-migration-abort", 2, func(ctx context.Context, m labcloud.Migration) error {
+		{"by nova live-migration-abort", 1, func(ctx context.Context, m labcloud.Migration) error {
+			watched(ctx, t, g.id, m)
 			_, err := cloud.Client(ctx, "nova", "live-migration-abort", g.id, strconv.Itoa(m.ID))
 			return err
 		}},
@@ -44,6 +46,39 @@ func TestAMigrationInProgressIsAborted(t *testing.T) {
 			}
 			tr.unharmed(ctx, t, end, asked)
 		})
+	}
+}
+
+// watched checks that the stock client shows a migration in progress with its figures.
+func watched(ctx context.Context, t *testing.T, id string, m labcloud.Migration) {
+	t.Helper()
+	err := labcloud.Until(ctx, "figures", func() (bool, error) {
+		p, _, err := cloud.Progress(ctx, id)
+		return p.DiskTotal > 0, err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	number := strconv.Itoa(m.ID)
+	views := []struct {
+		argv, shows []string
+	}{
+		{[]string{"nova", "server-migration-list", id}, []string{number, "running", m.Source, m.Target, "Remaining Memory Bytes", "Remaining Disk Bytes"}},
+		{[]string{"nova", "server-migration-show", id, number}, []string{number, m.UUID, "running", m.Source, m.Target, "memory_remaining_bytes", "disk_remaining_bytes"}},
+	}
+	for _, v := range views {
+		out, err := cloud.Client(ctx, v.argv...)
+		if err != nil {
+			t.Error(err)
+		}
+		for _, want := range v.shows {
+			if !strings.Contains(out, want) {
+				t.Errorf("%s does not show %q:\n%s", strings.Join(v.argv, " "), want, out)
+			}
+		}
+		if strings.Contains(out, "None") {
+			t.Errorf("%s shows no figures:\n%s", strings.Join(v.argv, " "), out)
+		}
 	}
 }
 

@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"strings"
 
 	"github.com/gophercloud/gophercloud/v2"
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/flavors"
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/services"
+	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/tokens"
 	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/imagedata"
 	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/images"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/networks"
@@ -174,16 +174,15 @@ func Address(s *servers.Server) string {
 
 // LiftQuota removes the limits of the administrator's project.
 func (c *Cloud) LiftQuota(ctx context.Context) error {
-	project := ""
-	for _, kv := range c.Env {
-		if v, ok := strings.CutPrefix(kv, "OS_PROJECT_ID="); ok {
-			project = v
-		}
+	session, ok := c.Compute.GetAuthResult().(tokens.CreateResult)
+	if !ok {
+		return errors.New("quota: not logged in by password")
 	}
-	if project == "" {
-		return errors.New("quota: openrc names no OS_PROJECT_ID")
+	project, err := session.ExtractProject()
+	if err != nil {
+		return fmt.Errorf("quota: %w", err)
 	}
-	return c.compute(ctx, http.MethodPut, "os-quota-sets/"+project, map[string]any{
+	return c.compute(ctx, http.MethodPut, "os-quota-sets/"+project.ID, map[string]any{
 		"quota_set": map[string]any{"instances": -1, "cores": -1, "ram": -1},
 	}, nil)
 }
