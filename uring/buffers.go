@@ -7,8 +7,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"unsafe"
-
-	"golang.org/x/sys/unix"
 )
 
 // Buffers is a ring of provided buffers: the kernel takes one when data has arrived, not when the receive was asked for, so thousands of
@@ -24,7 +22,8 @@ type Buffers struct {
 
 	mu     sync.Mutex // guards what follows, and the ring
 	tail   uint16
-	taken  int // buffers that are with the program
+	first  uint16 // the id in entry 0
+	taken  int    // buffers that are with the program
 	closed bool
 }
 
@@ -36,7 +35,7 @@ func (l *Loop) NewBuffers(group uint16, count, size int) (*Buffers, error) {
 	if count < 1 || count > buffersMax || count&(count-1) != 0 || size < 1 {
 		return nil, fmt.Errorf("loop: %d buffers of %d bytes: the count must be a power of two up to %d", count, size, buffersMax)
 	}
-	mem, err := unix.Mmap(-1, 0, count*int(unsafe.Sizeof(buf{})), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	mem, err := l.ring.kernel.pages(count * int(unsafe.Sizeof(buf{})))
 	if err != nil {
 		return nil, fmt.Errorf("loop: buffers: %w", err)
 	}
@@ -44,7 +43,7 @@ func (l *Loop) NewBuffers(group uint16, count, size int) (*Buffers, error) {
 	b.ring = unsafe.Slice((*buf)(unsafe.Pointer(unsafe.SliceData(mem))), count)
 	reg := bufReg{RingAddr: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(b.ring)))), RingEntries: uint32(count), BGID: group}
 	if err := l.register(registerPbufRing, unsafe.Pointer(&reg), 1, &reg); err != nil {
-		return nil, errors.Join(fmt.Errorf("loop: buffers: %w", err), unix.Munmap(mem))
+		return nil, errors.Join(fmt.Errorf("loop: buffers: %w", err), l.ring.kernel.munmap(mem))
 	}
 	for i := range count {
 		b.add(uint16(i))
@@ -85,20 +84,25 @@ func (b *Buffers) free() bool {
 	return b.taken < len(b.ring)
 }
 
+// add puts a buffer into the ring. The kernel does not see it before publish.
 func (b *Buffers) add(id uint16) {
-	e := &b.ring[b.tail&b.mask]
+	i := b.tail & b.mask
+	e := &b.ring[i]
 	e.Addr = addressOf(b.data[int(id)*b.size:])
 	e.Len = uint32(b.size)
-	e.BID = id
+	if i == 0 {
+		b.first = id // goes out with the tail, beside which it lies
+	} else {
+		e.BID = id
+	}
 	b.tail++
 }
 
-// publish shows the new tail to the kernel. The tail is the last two bytes of the first entry; a 16-bit atomic does not exist in Go, so
-// the aligned 32-bit word that holds the entry's id and the tail is stored as one. The kernel does not read the id of an entry it owns
-// already, and entry 0's id is in the word's other half unchanged.
+// publish shows the new tail to the kernel. The tail is the last two bytes of entry 0; a 16-bit atomic does not exist in Go, so the aligned
+// 32-bit word that holds entry 0's id and the tail is stored as one. The kernel does not read the id before the tail has passed it.
 func (b *Buffers) publish() {
 	word := (*uint32)(unsafe.Pointer(&b.ring[0].BID))
-	atomic.StoreUint32(word, uint32(b.ring[0].BID)|uint32(b.tail)<<16)
+	atomic.StoreUint32(word, uint32(b.first)|uint32(b.tail)<<16)
 }
 
 // Close takes the group from the kernel. Receives that use it must have ended.
@@ -113,5 +117,5 @@ func (b *Buffers) Close() error {
 	defer b.mu.Unlock()
 	b.closed = true
 	runtime.KeepAlive(b.data)
-	return errors.Join(err, unix.Munmap(b.mem))
+	return errors.Join(err, b.loop.ring.kernel.munmap(b.mem))
 }

@@ -13,6 +13,8 @@ type kernel interface {
 	setup(entries uint32, p *params) (fd int, err error)
 	// mmap maps one of the ring's three areas.
 	mmap(fd int, offset int64, length int) ([]byte, error)
+	// pages returns whole pages of memory of our own, for munmap to give back.
+	pages(length int) ([]byte, error)
 	munmap(mem []byte) error
 	// enter submits and waits. It returns how many entries were consumed.
 	enter(fd int, submit, wait, flags uint32, arg unsafe.Pointer, argSize uintptr) (consumed int, err error)
@@ -36,6 +38,10 @@ func (linux) setup(entries uint32, p *params) (int, error) {
 
 func (linux) mmap(fd int, offset int64, length int) ([]byte, error) {
 	return unix.Mmap(fd, offset, length, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
+}
+
+func (linux) pages(length int) ([]byte, error) {
+	return unix.Mmap(-1, 0, length, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 }
 
 func (linux) munmap(mem []byte) error { return unix.Munmap(mem) }

@@ -103,8 +103,13 @@ func (l *Loop) run(o Options, started chan<- error) {
 	}
 	defer l.ring.Close()
 	l.listenForBell()
+	timersGone := false
 	for {
 		l.takeWork()
+		if !timersGone && l.closing.Load() {
+			timersGone = true
+			l.cancelTimers()
+		}
 		l.ring.Completions(l.complete)
 		l.endRound()
 		if l.finished() {
@@ -300,7 +305,8 @@ func (l *Loop) atRoundEnd(f flush) { l.flushes = append(l.flushes, f) }
 // Stats returns counters of the loop's ring, at most one round old.
 func (l *Loop) Stats() Stats { return l.ring.Stats() }
 
-// Close refuses new work, waits for what is in flight, and ends the loop. Cancel long requests (accepts, receives) before.
+// Close refuses new work, cancels timers, waits for what else is in flight, and ends the loop. Cancel long requests (accepts, receives)
+// before.
 func (l *Loop) Close() error {
 	l.mu.Lock()
 	was := l.closing.Swap(true)

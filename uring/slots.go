@@ -35,8 +35,11 @@ func (s *slots) take(c Completer) uint64 {
 		s.all = append(s.all, slot{})
 	}
 	s.all[i].owner = c
-	return uint64(s.all[i].use)<<tokenIndexBits | uint64(i)
+	return s.token(i)
 }
+
+// token returns the token of a slot in use.
+func (s *slots) token(i uint32) uint64 { return uint64(s.all[i].use)<<tokenIndexBits | uint64(i) }
 
 // owner returns who waits for a token's completions, nil when nobody does.
 func (s *slots) owner(token uint64) Completer {

@@ -67,35 +67,44 @@ func (w *wakeups) run() {
 	var tick [8]byte
 	var batch []waiter
 	for {
-		w.mu.Lock()
-		batch, w.ready = w.ready, batch[:0]
-		w.mu.Unlock()
-		for i, one := range batch {
-			batch[i] = nil
-			one.wake()
-		}
-		if len(batch) > 0 {
+		if batch = w.take(batch); len(batch) > 0 {
+			wakeAll(batch)
 			continue
 		}
 		// Announce, look again, wait: as in Loop.mayPark.
 		w.idle.Store(true)
-		w.mu.Lock()
-		more := len(w.ready) > 0
-		w.mu.Unlock()
-		if more {
+		if batch = w.take(batch); len(batch) > 0 {
 			w.idle.Store(false)
+			wakeAll(batch)
 			continue
 		}
 		if _, err := w.bell.Read(tick[:]); err != nil {
 			if !errors.Is(err, os.ErrClosed) {
 				panic(fmt.Sprintf("uring: the waking eventfd: %v", err))
 			}
+			wakeAll(w.take(batch)) // the last ones
 			return
 		}
 	}
 }
 
-// close ends the waking goroutine; nobody waits any more.
+// take exchanges the list of those who are ready for an empty one.
+func (w *wakeups) take(empty []waiter) []waiter {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	ready := w.ready
+	w.ready = empty[:0]
+	return ready
+}
+
+func wakeAll(batch []waiter) {
+	for i, one := range batch {
+		batch[i] = nil
+		one.wake()
+	}
+}
+
+// close ends the waking goroutine, after the loop's thread has ended.
 func (w *wakeups) close() error {
 	err := w.bell.Close()
 	<-w.ended
