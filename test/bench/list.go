@@ -18,13 +18,14 @@ import (
 	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/hostapi"
 	"github.com/godwit-cloud/godwit/internal/hostapi/hostapitest"
+	"github.com/godwit-cloud/godwit/internal/hostapi/hostpb"
 	"github.com/godwit-cloud/godwit/test/guest"
 	"github.com/godwit-cloud/godwit/test/labcloud"
 )
 
 const (
 	listServers   = 1000 // Nova's own osapi_max_limit: one page
-	listHosts     = 10
+	listHosts     = 20
 	listPerCall   = 100
 	listDuration  = 10 * time.Second
 	listReadyMax  = 2 * time.Minute
@@ -64,7 +65,7 @@ func startPlant(ctx context.Context, binary string) (*plant, error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	p := &plant{dir: dir, stop: cancel}
-	p.server = exec.CommandContext(ctx, binary, "server", "--server-api-listen", api, "--server-agent-listen", agents, "--server-data-dir", dir)
+	p.server = exec.CommandContext(ctx, binary, "server", "--api-listen", api, "--agent-listen", agents, "--data-dir", dir, "--join-token-file", filepath.Join(dir, "join-token"))
 	p.server.Stderr = os.Stderr
 	p.server.Env = append(os.Environ(), "GODWIT_SERVER_LOG_LEVEL=warn")
 	if err := p.server.Start(); err != nil {
@@ -102,12 +103,16 @@ func (p *plant) furnish(ctx context.Context, api, agents string) error {
 		names = append(names, cloud.HostName(fmt.Sprintf("fake-%02d", i)))
 	}
 	fleet := hostapitest.NewFleet(names...)
+	outboxes := map[cloud.HostName]*hostapi.Outbox{} // complete before the first server boots, and so before the first observation
+	fleet.OnObservation(func(name cloud.HostName, state *hostpb.ServerState) { outboxes[name].PutObservation(state) })
 	for i, name := range names {
 		agent, err := hostapi.Dial(ctx, hostapi.AgentOptions{Servers: []string{agents}, Name: name, Token: strings.TrimSpace(string(token)),
-			CertDir: filepath.Join(p.dir, "hosts", string(name)), Addresses: []net.IP{net.IPv4(127, 0, 0, byte(10+i))}})
+			CertDir: filepath.Join(p.dir, "hosts", string(name)), Addresses: []net.IP{net.IPv4(192, 0, 2, byte(10+i))}})
 		if err != nil {
 			return err
 		}
+		outboxes[name] = agent.Outbox()
+		agent.Outbox().PutFacts(fleet.Host(name).CurrentFacts())
 		p.hosts.Go(func() { agent.Run(ctx, fleet.Host(name)) })
 	}
 	return p.WaitHosts(ready, listHosts)
