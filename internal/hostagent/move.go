@@ -63,7 +63,7 @@ func (m *moveRecord) replyOf() *hostpb.MigrateReply {
 func (v *vm) startMove(ctx context.Context, req *hostpb.MigrateRequest) (*move, error) {
 	id := cloud.MigrationID(req.GetMigrationId())
 	if v.move != nil {
-		return v.move, nil // the gate has seen that it is the same one
+		return v.move, nil // the gate, which knows of it from the loop's birth on, has seen that it is the same one
 	}
 	if last := v.rec.Move; last != nil && last.ID == id {
 		if last.decided() {

@@ -53,6 +53,9 @@ func newVM(a *Agent, r record) *vm {
 		last = r.Move.ID
 	}
 	v.gate = NewGate(r.Generation, last)
+	if r.Role == RoleDeparting && r.Move != nil {
+		v.gate.MoveBegan(r.Move.ID) // now, for requests may come before the loop attaches to it
+	}
 	return v
 }
 
