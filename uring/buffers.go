@@ -12,13 +12,15 @@ import (
 // Buffers is a ring of provided buffers: the kernel takes one when data has arrived, not when the receive was asked for, so thousands of
 // idle connections need no memory. Take runs on the loop's thread; Return may be called by anyone, since it only writes to shared memory.
 type Buffers struct {
-	loop  *Loop
-	group uint16
-	size  int
-	ring  []buf  // shared with the kernel; a mapping of its own, since the kernel wants it page-aligned
-	mem   []byte // the mapping of ring
-	data  []byte // all buffers, one after another
-	mask  uint16
+	loop   *Loop
+	group  uint16
+	size   int
+	ring   []buf  // shared with the kernel; a mapping of its own, since the kernel wants it page-aligned
+	mem    []byte // the mapping of ring
+	data   []byte // all buffers, one after another
+	mask   uint16
+	holds  []int     // the loop's: for each buffer, how many have it besides who took it
+	holder []release // for each buffer, what gives up one hold
 
 	mu     sync.Mutex // guards what follows, and the ring
 	tail   uint16
@@ -39,7 +41,8 @@ func (l *Loop) NewBuffers(group uint16, count, size int) (*Buffers, error) {
 	if err != nil {
 		return nil, fmt.Errorf("loop: buffers: %w", err)
 	}
-	b := &Buffers{loop: l, group: group, size: size, mem: mem, data: make([]byte, count*size), mask: uint16(count - 1)}
+	b := &Buffers{loop: l, group: group, size: size, mem: mem, data: make([]byte, count*size), mask: uint16(count - 1),
+		holds: make([]int, count), holder: make([]release, count)}
 	b.ring = unsafe.Slice((*buf)(unsafe.Pointer(unsafe.SliceData(mem))), count)
 	reg := bufReg{RingAddr: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(b.ring)))), RingEntries: uint32(count), BGID: group}
 	if err := l.register(registerPbufRing, unsafe.Pointer(&reg), 1, &reg); err != nil {

@@ -22,18 +22,20 @@ type Link struct {
 	fd      int
 
 	// Receiving.
-	held    []chunk // arrived, not taken by the session
-	fill    []byte  // where the next bytes go, instead of to Received
-	filled  int
-	paused  bool // the session wants nothing now
-	ended   bool // the peer sends no more
-	armed   bool // a receive is in the kernel
-	multi   bool // it is multishot
-	single  bool // ask for each receive by itself
-	told    bool // the session knows that the peer has ended
-	offers  bool // offer is running
-	calls   int  // of the session that are running; closing waits for them
-	receive uint64
+	held   []chunk // arrived, not taken by the session
+	fill   []byte  // where the next bytes go, instead of to Received
+	filled int
+	paused bool // the session wants nothing now
+	ended  bool // the peer sends no more
+	armed  bool // a receive is in the kernel
+	multi  bool // it is multishot
+	single bool // ask for each receive by itself
+	told   bool // the session knows that the peer has ended
+	offers bool // offer is running
+	// receiving says that Session.Received is running, with the first of held.
+	receiving bool
+	calls     int // of the session that are running; closing waits for them
+	receive   uint64
 
 	// Sending.
 	queue       []segment
@@ -77,6 +79,15 @@ func (l *Link) Resume() {
 	l.offer()
 	l.settle()
 	l.rearm()
+}
+
+// Hold keeps the bytes that Session.Received is being called with valid until the Releaser is released: to send them on by Link.Send
+// without a copy. They take up a whole receive buffer, so it is for large pieces only. In Session.Received only.
+func (l *Link) Hold() Releaser {
+	if !l.receiving {
+		panic("uring: Hold outside of Session.Received")
+	}
+	return l.server.stack.hold(l.held[0].id)
 }
 
 // Fill has the next len(p) bytes put into p, without the detour through a receive buffer as far as they have not arrived yet. Session.Filled
@@ -181,7 +192,9 @@ func (l *Link) offer() {
 			head.off += n
 		} else {
 			l.guard(func() {
+				l.receiving = true
 				n := l.session.Received(rest)
+				l.receiving = false
 				head.off += n
 				l.paused = l.paused || n == 0 && l.fill == nil
 			})

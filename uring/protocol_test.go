@@ -309,7 +309,11 @@ func fickle(l *Link, seed uint64, closed chan error) Session {
 	s := &session{link: l, closed: func(err error) { closed <- err }}
 	s.received = func(p []byte) int {
 		n := 1 + random.IntN(len(p))
-		l.Write(p[:n])
+		if random.IntN(3) == 0 {
+			l.Send(p[:n], l.Hold())
+		} else {
+			l.Write(p[:n])
+		}
 		if random.IntN(10) == 0 {
 			l.Pause()
 			l.Loop().After(1, l.Resume)

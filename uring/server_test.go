@@ -40,7 +40,11 @@ func (s *session) Closed(err error) {
 
 func echo(l *Link) Session {
 	return &session{link: l, received: func(p []byte) int {
-		l.Write(p)
+		if len(p)%2 == 0 {
+			l.Send(p, l.Hold())
+		} else {
+			l.Write(p)
+		}
 		return len(p)
 	}}
 }

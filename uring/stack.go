@@ -86,11 +86,32 @@ func (s *Stack) starved(c rearming) {
 // giveBack returns buffers to the kernel and lets those who found none try again. On the loop's thread.
 func (s *Stack) giveBack(ids ...uint16) {
 	for _, id := range ids {
+		if s.buffers.holds[id] > 0 {
+			s.buffers.holds[id]-- // somebody else has it still
+			continue
+		}
 		s.buffers.Return(id)
 	}
 	if s.starving.Load() {
 		s.feed()
 	}
+}
+
+// release gives up a hold on a receive buffer.
+type release struct {
+	stack *Stack
+	id    uint16
+}
+
+// Release implements Releaser.
+func (r *release) Release() { r.stack.giveBack(r.id) }
+
+// hold keeps a buffer from the kernel until the Releaser is released. On the loop's thread.
+func (s *Stack) hold(id uint16) Releaser {
+	s.buffers.holds[id]++
+	r := &s.buffers.holder[id]
+	r.stack, r.id = s, id
+	return r
 }
 
 // feed lets those who found no buffer try again. On the loop's thread.
