@@ -13,7 +13,7 @@ import (
 // File is a file whose I/O goes through a loop. Any number of goroutines may use it at once. It satisfies io.ReaderAt and io.WriterAt.
 //
 // A ring pays when several requests are in flight: they share a call of the kernel, and no thread waits for each. One request alone only
-// pays for the detour, so a read or write that finds nothing else in flight on the loop is made in place, as os.File would (decision 8).
+// pays for the detour, so a read or write that finds nothing else in flight on the loop is made in place, as os.File would (decision 10).
 //
 // A file opened with unix.O_DIRECT asks for aligned memory, offsets and lengths; see Aligned.
 type File struct {

@@ -15,7 +15,7 @@ import (
 // The loop's thread could send on each goroutine's channel itself. But a goroutine made runnable there stands in the queue of a
 // processor whose thread is about to wait in the kernel, and another thread has to be started to steal it from there: tens of
 // microseconds. So the loop collects a round's completions and rings one eventfd, which Go's network poller watches anyway; the goroutine
-// that reads it makes the others runnable on its own thread, where they run next (decision 8).
+// that reads it makes the others runnable on its own thread, where they run next (decision 10).
 type wakeups struct {
 	round []waiter // the loop's: whose wait ended in this round
 
