@@ -476,6 +476,56 @@ func TestStockClientsOverMutualTLS(t *testing.T) {
 	}
 }
 
+// A connection that begins on the ring's loop leaves it for TLS.
+func TestTLSTakesTheConnectionFromTheRing(t *testing.T) {
+	nbdcopy := need(t, "nbdcopy", "libnbd-bin")
+	dir, config := pki(t)
+	disk, d := file(t)
+	stack, err := uring.NewStack(uring.StackOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	threads := &nbd.Server{Exports: one{"disk", d}, TLS: config, TLSMode: nbd.TLSRequired, Log: slog.New(slog.DiscardHandler)}
+	served := make(chan error, 10)
+	secure := func(l *uring.Link) func(*nbd.Negotiation) {
+		return func(n *nbd.Negotiation) {
+			l.Detach(func(fd int, unread []byte) {
+				go func() {
+					f := os.NewFile(uintptr(fd), "connection")
+					c, err := net.FileConn(f)
+					f.Close()
+					if err == nil {
+						err = threads.ServeConn(context.Background(), nbd.WithPrefix(c, unread), n)
+					}
+					served <- err
+				}()
+			})
+		}
+	}
+	l := listen(t, "tcp")
+	if _, err := stack.Serve(l, acceptor(func(link *uring.Link) uring.Session {
+		return nbd.NewSession(link, nbd.SessionOptions{Exports: one{"disk", d}, TLSMode: nbd.TLSRequired, Peer: nbd.Peer{Addr: link.RemoteAddr()}, Secure: secure(link)})
+	}), uring.ServerOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	from := pattern(t)
+	run(t, nbdcopy, "--connections=1", from, "nbds://"+l.Addr().String()+"/disk?tls-certificates="+dir)
+	same(t, from, disk.Name())
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	if err := stack.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := threads.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+type acceptor func(*uring.Link) uring.Session
+
+func (a acceptor) Accept(l *uring.Link) uring.Session { return a(l) }
+
 // exercise uses every call of our client.
 func exercise(t *testing.T, c *nbd.Client) {
 	t.Helper()
