@@ -128,6 +128,8 @@ func (s *server) revive() {
 	target := s.w.agent(host2)
 	must[*hostpb.ServerState](s.t, "adopt")(target.Adopt(s.ctx(), &hostpb.AdoptRequest{Call: s.call(), Spec: s.spec}))
 	s.discard(host1, false)
+	s.w.restartLibvirtd(host1) // which may hold a domain that died in post-copy until then
+	s.discard(host1, false)
 	s.w.nothingLeft(host1, s.id)
 	s.generation++
 	must[*hostpb.ServerState](s.t, "reboot")(target.Reboot(s.ctx(), &hostpb.RebootRequest{Call: s.call(), Spec: s.spec, Hard: true,

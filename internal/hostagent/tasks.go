@@ -303,7 +303,7 @@ func (v *vm) discard(ctx context.Context, destroyRunning bool) (console []byte, 
 	if err := v.a.hv.Destroy(ctx, v.id); err != nil {
 		return nil, err
 	}
-	if err := v.a.hv.Undefine(ctx, v.id); err != nil {
+	if err := v.undefine(ctx); err != nil {
 		return nil, err
 	}
 	if err := v.a.o.Networks.Release(ctx, v.id); err != nil {
@@ -317,6 +317,20 @@ func (v *vm) discard(ctx context.Context, destroyRunning bool) (console []byte, 
 	}
 	v.observe()
 	return console, nil
+}
+
+// undefine removes the definition. When the source's process dies in post-copy, libvirt 9.0 may forget to end the job, which then holds the dead domain until
+// libvirtd restarts: its definition stays behind, for a later Discard to find, and everything else goes.
+func (v *vm) undefine(ctx context.Context) error {
+	err := v.a.hv.Undefine(ctx, v.id)
+	if !cloud.Is(err, cloud.KindUnavailable) || !v.rec.Move.broke() {
+		return err
+	}
+	if s, lookErr := v.state(ctx); lookErr != nil || s.HasProcess() {
+		return err
+	}
+	v.log.Error("libvirt cannot let go of a domain that died in post-copy: restart libvirtd", "error", err)
+	return nil
 }
 
 // mayDiscard refuses while the CPUs run here, or stand still in a way that says that this is the only copy.
