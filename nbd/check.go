@@ -61,6 +61,7 @@ func (c *Conn) check(r *Request) error {
 		if r.Length > c.info.PayloadMax {
 			return refused(Invalid, "%v of %d bytes, the most is %d", r.Command, r.Length, c.info.PayloadMax)
 		}
+	default: // any length
 	}
 	return c.checkRange(r, writes)
 }

@@ -238,6 +238,7 @@ func (c *Conn) request() {
 		if flags&CmdFlagReqOne != 0 {
 			r.ExtentsMax = 1
 		}
+	default: // no payload
 	}
 	if command == CmdWrite {
 		c.current, c.got = r, 0

@@ -42,7 +42,7 @@ func meet(ctx context.Context, conn net.Conn, config *tls.Config) (*haggling, er
 	if config == nil {
 		return n, nil
 	}
-	if _, err := n.ask(OptStartTLS, nil, nil); err != nil {
+	if err := n.ask(OptStartTLS, nil, nil); err != nil {
 		return nil, err
 	}
 	secured := tls.Client(conn, config)
@@ -99,28 +99,28 @@ func (e *optionError) Unwrap() error {
 	return Invalid
 }
 
-// ask sends an option and takes the replies until the last; each gets those before it. It returns the type of the last.
-func (n *haggling) ask(o Option, data []byte, each func(r optionReply, p []byte) error) (optionReply, error) {
+// ask sends an option and takes the replies until the last; each gets those before it. A refusal is an optionError.
+func (n *haggling) ask(o Option, data []byte, each func(r optionReply, p []byte) error) error {
 	if err := n.send(o, data); err != nil {
-		return 0, err
+		return err
 	}
 	for range repliesMax {
 		r, p, err := n.reply(o)
 		switch {
 		case err != nil:
-			return 0, err
+			return err
 		case r == repAck:
-			return r, nil
+			return nil
 		case r&repError != 0:
-			return r, &optionError{o, r, string(p)}
+			return &optionError{o, r, string(p)}
 		case each == nil:
-			return 0, violation("unexpected reply %d to option %d", r, o)
+			return violation("unexpected reply %d to option %d", r, o)
 		}
 		if err := each(r, p); err != nil {
-			return 0, err
+			return err
 		}
 	}
-	return 0, violation("more than %d replies to an option", repliesMax)
+	return violation("more than %d replies to an option", repliesMax)
 }
 
 // repliesMax bounds the replies to one option: the exports of a server.
@@ -143,7 +143,7 @@ func (n *haggling) reply(o Option) (optionReply, []byte, error) {
 }
 
 func (n *haggling) list() (out []Listing, err error) {
-	_, err = n.ask(OptList, nil, func(r optionReply, p []byte) error {
+	err = n.ask(OptList, nil, func(r optionReply, p []byte) error {
 		if r != repServer || len(p) < 4 || uint64(binary.BigEndian.Uint32(p)) > uint64(len(p)-4) {
 			return violation("entry of the list of exports")
 		}
@@ -165,7 +165,7 @@ func (n *haggling) agree(c *Client, o ClientOptions) error {
 	data = append(data, o.Export...)
 	data = binary.BigEndian.AppendUint16(data, 1)
 	data = binary.BigEndian.AppendUint16(data, infoBlockSize)
-	_, err := n.ask(OptGo, data, c.takeInfo)
+	err := n.ask(OptGo, data, c.takeInfo)
 	if err == nil && c.flags&FlagHasFlags == 0 {
 		return violation("the server did not describe the export")
 	}
@@ -175,7 +175,7 @@ func (n *haggling) agree(c *Client, o ClientOptions) error {
 // structured asks for structured replies and block status; a server that has none is none the worse.
 func (n *haggling) structured(c *Client, export string) error {
 	var refusal *optionError
-	if _, err := n.ask(OptStructuredReply, nil, nil); errors.As(err, &refusal) {
+	if err := n.ask(OptStructuredReply, nil, nil); errors.As(err, &refusal) {
 		return nil
 	} else if err != nil {
 		return err
@@ -186,7 +186,7 @@ func (n *haggling) structured(c *Client, export string) error {
 	data = binary.BigEndian.AppendUint32(data, 1)
 	data = binary.BigEndian.AppendUint32(data, uint32(len(ContextAllocation)))
 	data = append(data, ContextAllocation...)
-	_, err := n.ask(OptSetMetaContext, data, func(r optionReply, p []byte) error {
+	err := n.ask(OptSetMetaContext, data, func(r optionReply, p []byte) error {
 		if r != repMetaContext || len(p) < 4 || string(p[4:]) != ContextAllocation {
 			return violation("metadata context that nobody asked for")
 		}

@@ -193,8 +193,9 @@ func (n *Negotiation) option(o Option, data, out []byte) ([]byte, Next) {
 		return reply(out, o, repAck, nil), More
 	case OptListMetaContext, OptSetMetaContext:
 		return n.metaContext(o, data, out), More
+	default: // OptExtendedHeaders too
+		return refuse(out, o, repErrUnsup, fmt.Sprintf("option %d is not known", o)), More
 	}
-	return refuse(out, o, repErrUnsup, fmt.Sprintf("option %d is not known", o)), More
 }
 
 // reply appends a reply to an option.

@@ -238,6 +238,7 @@ func (h *handshake) run(ctx context.Context) error {
 		case Hangup:
 			h.conn = nil
 			return h.negotiation.Err()
+		case More:
 		}
 	}
 }

@@ -68,6 +68,7 @@ func (s *Session) Received(p []byte) int {
 			s.wire.Close()
 		}
 		return len(p)
+	case More:
 	}
 	return taken
 }

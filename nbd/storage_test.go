@@ -2,13 +2,7 @@ package nbd
 
 import (
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
 	"sync"
-	"testing"
-
-	"golang.org/x/sys/unix"
 )
 
 // memory is a Storage in memory that remembers which blocks were never written or given back.
@@ -118,65 +112,4 @@ func (e exports) List(Peer) (out []Listing) {
 		out = append(out, Listing{Name: name, Description: d.Info().Description})
 	}
 	return out
-}
-
-// sparseFile is a Storage on a file, as a server without io_uring would have.
-type sparseFile struct{ *os.File }
-
-func newSparseFile(t testing.TB, size int64) (*sparseFile, *Blocking) {
-	t.Helper()
-	f, err := os.Create(filepath.Join(t.TempDir(), "disk"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	if err := f.Truncate(size); err != nil {
-		t.Fatal(err)
-	}
-	s := &sparseFile{f}
-	info := Info{Description: "a file", Flags: everything, Status: true}
-	return s, NewBlocking(s, info, func() uint64 { return uint64(size) }, 16)
-}
-
-func (s *sparseFile) Flush() error { return s.Sync() }
-
-func (s *sparseFile) Trim(off, n int64) error {
-	return unix.Fallocate(int(s.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
-}
-
-func (s *sparseFile) WriteZeroes(off, n int64, noHole, _ bool) error {
-	if !noHole {
-		return s.Trim(off, n)
-	}
-	return unix.Fallocate(int(s.Fd()), unix.FALLOC_FL_ZERO_RANGE|unix.FALLOC_FL_KEEP_SIZE, off, n)
-}
-
-func (s *sparseFile) Cache(int64, int64) error { return nil }
-
-func (s *sparseFile) Status(off, n int64, limit int) (out []Extent, err error) {
-	size, err := s.Seek(0, io.SeekEnd)
-	if err != nil {
-		return nil, err
-	}
-	for at, end := off, off+n; at < end && len(out) < limit; {
-		data, err := unix.Seek(int(s.Fd()), at, unix.SEEK_DATA)
-		if err == unix.ENXIO {
-			data, err = size, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		if data > at {
-			out = append(out, Extent{Length: uint64(min(data, end) - at), Flags: StatusHole | StatusZero})
-			at = data
-			continue
-		}
-		hole, err := unix.Seek(int(s.Fd()), at, unix.SEEK_HOLE)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, Extent{Length: uint64(min(hole, end) - at)})
-		at = hole
-	}
-	return out, nil
 }

@@ -1,6 +1,7 @@
 package uring
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -257,7 +258,7 @@ func (c *Conn) send(p []byte) (int, error) {
 	}
 	// The descriptor is ours: Close closes it only when nobody writes.
 	n, err := uninterrupted(func() (int, error) { return sendNow(c.fd, p) })
-	if err == unix.EAGAIN {
+	if errors.Is(err, unix.EAGAIN) {
 		var e SQE
 		e.PrepSend(c.fd, p, unix.MSG_NOSIGNAL|unix.MSG_WAITALL)
 		n, err = c.stack.loop.doUntil(passed, &e, c.open)
@@ -266,7 +267,7 @@ func (c *Conn) send(p []byte) (int, error) {
 	switch {
 	case err == nil:
 		return n, nil
-	case err == errStopped:
+	case errors.Is(err, errStopped):
 		return n, os.ErrDeadlineExceeded
 	case !c.open():
 		return n, net.ErrClosed

@@ -106,7 +106,7 @@ func TestReadPastTheEndIsEOF(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := make([]byte, 8)
-	if n, err := f.ReadAt(p, 1); n != 2 || err != io.EOF || string(p[:2]) != "bc" {
+	if n, err := f.ReadAt(p, 1); n != 2 || !errors.Is(err, io.EOF) || string(p[:2]) != "bc" {
 		t.Errorf("read %d %q, %v", n, p[:n], err)
 	}
 }

@@ -42,7 +42,7 @@ func TestPipeMovesFromFileToFileAndSocket(t *testing.T) {
 		heard <- all
 	}()
 	n, err := p.Move(from.FD(), 5, fds[0], -1, int64(len(want))+10)
-	if n != int64(len(want)) || err != io.EOF {
+	if n != int64(len(want)) || !errors.Is(err, io.EOF) {
 		t.Errorf("moved %d bytes beyond the end, %v", n, err)
 	}
 	unix.Close(fds[0])
@@ -169,6 +169,7 @@ func TestAcceptRestsWithoutDescriptorsAndGoesOn(t *testing.T) {
 				timers++
 			case OpAccept:
 				pending++
+			default:
 			}
 		}
 		return timers, pending

@@ -20,7 +20,7 @@ func (e *SQE) rw(op Opcode, fd int, p []byte, off int64) {
 // the heap.
 var (
 	reallyEscape bool
-	onHeap       unsafe.Pointer
+	onHeap       unsafe.Pointer //nolint:unused // that nobody reads it is its point
 )
 
 // address returns where p points to, as the kernel wants it, and keeps the target off the stack.

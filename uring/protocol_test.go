@@ -217,8 +217,9 @@ func (s *stream) begin(e SQE) (int32, bool) {
 		return s.hear(all), false
 	case OpRecv, OpTimeout:
 		return 0, true
+	default:
+		return 0, false
 	}
-	return 0, false
 }
 
 func (s *stream) hear(p []byte) int32 {
@@ -375,7 +376,7 @@ func TestEveryReaderIsToldOfData_EndAndClose(t *testing.T) {
 				total += n
 				mu.Unlock()
 				if err != nil {
-					if err != io.EOF {
+					if !errors.Is(err, io.EOF) {
 						t.Error(err)
 					}
 					return
