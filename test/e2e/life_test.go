@@ -198,15 +198,15 @@ func TestPowerByStockClients(t *testing.T) {
 			continue
 		}
 		g.reconnect(t)
+		if err := labcloud.Until(ctx, "", func() (bool, error) { return g.status(t).MetadataSeen, nil }); err != nil {
+			t.Fatalf("%s: the metadata service does not answer on %s", s.name, there)
+		}
 		after := g.status(t)
 		if after.BootID == before.BootID {
 			t.Errorf("%s: the guest was not started anew", s.name)
 		}
 		if after.IP != g.ip || after.UUID != g.id || after.Name != "phoenix" {
 			t.Errorf("%s: the guest was told %+v", s.name, after)
-		}
-		if err := labcloud.Until(ctx, "", func() (bool, error) { return g.status(t).MetadataSeen, nil }); err != nil {
-			t.Errorf("%s: the metadata service does not answer on %s", s.name, there)
 		}
 		g.whole(t)
 	}

@@ -87,17 +87,31 @@ const logsVariable = "GODWIT_E2E_LOGS"
 
 func keepLogs(l *lab.Lab, dir string) error {
 	for _, file := range l.LogFiles() {
-		raw, err := os.ReadFile(file)
-		if err != nil {
-			return err
-		}
-		to := filepath.Join(dir, filepath.Base(filepath.Dir(file)), filepath.Base(file))
-		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-			return err
-		}
-		if err := os.WriteFile(to, raw, 0o644); err != nil {
+		if err := keepLog(file, filepath.Join(dir, filepath.Base(filepath.Dir(file)))); err != nil {
 			return err
 		}
 	}
+	for _, node := range l.ComputeNodes() {
+		files, err := filepath.Glob(filepath.Join(l.Path(node, "/var/log/libvirt/qemu"), "*.log"))
+		if err != nil {
+			return err
+		}
+		for _, file := range files {
+			if err := keepLog(file, filepath.Join(dir, node, "qemu")); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
+}
+
+func keepLog(file, dir string) error {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, filepath.Base(file)), raw, 0o644)
 }
