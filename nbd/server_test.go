@@ -204,6 +204,9 @@ func TestAClientThatDiesInTheMiddleOfARequestLeavesNothing(t *testing.T) {
 	attached := &counted{Device: d}
 	s := &Server{Exports: exports{"": attached}}
 	c := connect(t, start(t, s), ClientOptions{})
+	if err := c.Flush(); err != nil { // the connection is attached now
+		t.Fatal(err)
+	}
 	if _, err := c.conn.Write(append(requestHead(CmdWrite, 0, 1, 0, 1<<20), make([]byte, 5000)...)); err != nil {
 		t.Fatal(err)
 	}
