@@ -21,6 +21,9 @@ const (
 	// settleMax is how long an end that cannot be judged is looked at again before the answer is "unknown": longer than a libvirtd takes to
 	// restart, much shorter than anybody's patience.
 	settleMax = 20 * time.Second
+	// puzzleMax is how long that goes on when libvirt answers and its answer decides nothing, as when it lost its peer, or its own life, at the
+	// cut-over: such a state only waits for somebody to ask both hosts, and the guest may stand still meanwhile. States on the way last milliseconds.
+	puzzleMax = time.Second
 	// steerMax bounds what the loop asks of libvirt about a running migration.
 	steerMax = 10 * time.Second
 )
@@ -197,10 +200,11 @@ func (v *vm) finalStats(ctx context.Context) (cloud.MigrationStats, bool) {
 	return stats, ok && err == nil
 }
 
-// settle finds out how a migration ended, given what the call to libvirt returned. It looks until there is an answer, the job is not over, or
-// settleMax has passed without one.
+// settle finds out how a migration ended, given what the call to libvirt returned. It looks until there is an answer: while the job is not over for
+// as long as that takes, while libvirt does not answer for settleMax, and when its answer decides nothing for puzzleMax.
 func (v *vm) settle(ctx context.Context, callErr error) (hostpb.MigrateOutcome, string) {
 	deadline := time.Now().Add(settleMax)
+	puzzled := false // since deadline was set anew
 	tick := time.NewTicker(settlePeriod)
 	defer tick.Stop()
 	for {
@@ -214,9 +218,11 @@ func (v *vm) settle(ctx context.Context, callErr error) (hostpb.MigrateOutcome, 
 			case verdict.resume:
 				err = v.a.hv.Resume(ctx, v.id)
 			case verdict.goingOn:
-				deadline = time.Now().Add(settleMax)
+				deadline, puzzled = time.Now().Add(settleMax), false
 			case verdict.outcome != hostpb.MigrateOutcome_MIGRATE_OUTCOME_UNSPECIFIED:
 				return verdict.outcome, verdict.reason
+			case !puzzled:
+				deadline, puzzled = time.Now().Add(puzzleMax), true
 			}
 		}
 		if time.Now().After(deadline) {
