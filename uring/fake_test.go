@@ -27,6 +27,7 @@ type fake struct {
 	begin func(e SQE) (res int32, wait bool)
 	// moody lets calls take less than all, or fail for want of memory.
 	moody bool
+	old   bool // knows no zero-copy sends
 
 	params   params
 	words    []uint64 // the rings
@@ -157,6 +158,12 @@ func (f *fake) register(_ int, op uint32, arg unsafe.Pointer, _ uint32) (int, er
 	case registerRingFDs:
 		(*ringFD)(arg).Offset = fakeIndex
 		return 1, nil
+	case registerProbe:
+		if !f.old {
+			p := (*probe)(arg)
+			p.OpsLen = uint8(OpSendZC) + 1
+			p.Ops[OpSendZC] = probeOp{Op: OpSendZC, Flags: opSupported}
+		}
 	case registerPbufRing:
 		r := (*bufReg)(arg)
 		ring := unsafe.Slice((*buf)(*(*unsafe.Pointer)(unsafe.Pointer(&r.RingAddr))), r.RingEntries)

@@ -30,3 +30,20 @@ func (r *Ring) Probe() (*Support, error) {
 	}
 	return s, nil
 }
+
+// Probe asks the kernel which operations it knows.
+func (l *Loop) Probe() (*Support, error) {
+	type answer struct {
+		support *Support
+		err     error
+	}
+	result := make(chan answer, 1)
+	if err := l.Post(func() {
+		support, err := l.ring.Probe()
+		result <- answer{support, err}
+	}); err != nil {
+		return nil, err
+	}
+	a := <-result
+	return a.support, a.err
+}

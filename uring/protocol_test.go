@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 
@@ -410,4 +411,14 @@ func TestEveryReaderIsToldOfData_EndAndClose(t *testing.T) {
 	}
 	d.Close()
 	wg.Wait()
+}
+
+func TestSocketsOnAnOldKernelAreRefusedInTheOpen(t *testing.T) {
+	f := newFake(1)
+	f.old = true
+	_, err := NewStack(StackOptions{Ring: Options{kernel: f}})
+	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "6.0") {
+		t.Errorf("got %v", err)
+	}
+	f.verdict(t)
 }

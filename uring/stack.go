@@ -58,6 +58,11 @@ func NewStack(o StackOptions) (*Stack, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Multishot receives cannot be probed for; zero-copy sends, which can, came with the same kernel.
+	if support, err := loop.Probe(); err != nil || !support.Has(OpSendZC) {
+		refusal := fmt.Errorf("%w: sockets need Linux 6.0", ErrUnavailable)
+		return nil, errors.Join(refusal, err, loop.Close())
+	}
 	buffers, err := loop.NewBuffers(stackGroup, o.Buffers, o.BufferBytes)
 	if err != nil {
 		return nil, errors.Join(err, loop.Close())
