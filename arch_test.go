@@ -7,7 +7,9 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -47,6 +49,10 @@ var bans = []ban{
 	{"internal/kvm", anyOfOurs, []string{"internal/cloud", "internal/kvm"}, "kvm is a leaf"},
 	{"internal/disk", anyOfOurs, []string{"internal/cloud", "internal/disk", "internal/metadata", "uring"}, "disk is a leaf"},
 	{"internal/vnet", anyOfOurs, []string{"internal/cloud", "internal/vnet", "internal/metadata"}, "vnet is a leaf"},
+	{"internal/volume", anyOfOurs, []string{"internal/cloud", "internal/volume", "uring"}, "volume is a leaf: files, and who may write them"},
+	{"internal/blockserve", anyOfOurs, []string{"internal/cloud", "internal/volume", "uring", "nbd"}, "the data path knows volumes and the NBD protocol, nothing of the control plane"},
+	{"internal/volumehost", "internal/store", nil, "a volume service never reads the truth; it reports to it"},
+	{"internal/volumehost", "internal/control", nil, "nobody calls upward"},
 	{"internal/fence", anyOfOurs, []string{"internal/cloud", "internal/fence"}, "fence is a leaf"},
 	{"internal/hostagent", "internal/store", nil, "a host never reads the truth; it reports to it"},
 	{"internal/hostagent", "internal/control", nil, "nobody calls upward"},
@@ -207,5 +213,41 @@ func TestPackageNamesMeanSomething(t *testing.T) {
 		if slices.Contains(meaningless, src.file.Name.Name) {
 			t.Errorf("%s is in package %s: name the idea or inline it", src.path, src.file.Name.Name)
 		}
+	}
+}
+
+// markdownLink matches the target of an inline link or image.
+var markdownLink = regexp.MustCompile(`\]\(([^)\s]+)[^)]*\)`)
+
+func TestDocumentsLinkToWhatIsThere(t *testing.T) {
+	pages := []string{"README.md", "CHANGELOG.md", "CONTRIBUTING.md"}
+	err := filepath.WalkDir("docs", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() && strings.HasSuffix(path, ".md") {
+			pages = append(pages, path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	links := 0
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range markdownLink.FindAllSubmatch(text, -1) {
+			target, _, _ := strings.Cut(string(m[1]), "#")
+			if target == "" || strings.Contains(target, ":") {
+				continue // within the page, or on the network
+			}
+			links++
+			if _, err := os.Stat(filepath.Join(filepath.Dir(page), target)); err != nil {
+				t.Errorf("%s links to %s, which is not there: write it or take the link out", page, target)
+			}
+		}
+	}
+	if links < 10 {
+		t.Errorf("found only %d links in %d pages: the pattern no longer matches them", links, len(pages))
 	}
 }

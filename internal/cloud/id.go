@@ -34,4 +34,12 @@ type (
 	DomainID string
 	// RoleID identifies a role.
 	RoleID string
+	// VolumeID identifies a volume.
+	VolumeID string
+	// SnapshotID identifies a volume snapshot.
+	SnapshotID string
+	// VolumeTypeID identifies a volume type.
+	VolumeTypeID string
+	// AttachmentID identifies an attachment of a volume to a server.
+	AttachmentID string
 )

@@ -13,21 +13,39 @@ const (
 	IntentStart   IntentKind = "start"
 	IntentReboot  IntentKind = "reboot"
 	IntentMigrate IntentKind = "migrate"
+	// Of a server and a volume.
+	IntentAttach IntentKind = "attach"
+	IntentDetach IntentKind = "detach"
+	// Of a volume; keyed by it.
+	IntentVolumeCreate   IntentKind = "volume-create"
+	IntentVolumeDelete   IntentKind = "volume-delete"
+	IntentVolumeExtend   IntentKind = "volume-extend"
+	IntentVolumeUpload   IntentKind = "volume-upload"
+	IntentVolumeRetype   IntentKind = "volume-retype"
+	IntentVolumeRevert   IntentKind = "volume-revert"
+	IntentSnapshotCreate IntentKind = "snapshot-create"
+	IntentSnapshotDelete IntentKind = "snapshot-delete"
 )
 
-// Intent is what somebody asked to be done to a server: the edge writes it in the transaction that checks the server's state and
+// Intent is what somebody asked to be done to a server or a volume: the edge writes it in the transaction that checks the server's state and
 // sets its task, then answers 202. Control starts one run with the intent's ID and removes the intent with the run's last write.
 type Intent struct {
-	ID        IntentID    `json:"id"`
-	Kind      IntentKind  `json:"kind"`
-	Server    ServerID    `json:"server"`
-	Migration MigrationID `json:"migration,omitempty"` // migrate
-	Hard      bool        `json:"hard,omitempty"`      // reboot
-	Tried     []HostName  `json:"tried,omitempty"`     // boot, migrate: hosts that failed this request; placement leaves them out
-	RequestID string      `json:"request_id"`          // "req-<uuid>" of the API call; the instance action's key
-	Project   ProjectID   `json:"project"`
-	User      UserID      `json:"user"`
-	Created   time.Time   `json:"created"`
+	ID         IntentID     `json:"id"`
+	Kind       IntentKind   `json:"kind"`
+	Server     ServerID     `json:"server"`
+	Migration  MigrationID  `json:"migration,omitempty"`   // migrate
+	Volume     VolumeID     `json:"volume,omitempty"`      // attach, detach, volume-..., snapshot-...
+	Snapshot   SnapshotID   `json:"snapshot,omitempty"`    // snapshot-...
+	Attachment AttachmentID `json:"attachment,omitempty"`  // attach, detach
+	Image      ImageID      `json:"image,omitempty"`       // volume-upload: the image to fill
+	VolumeType VolumeTypeID `json:"volume_type,omitempty"` // volume-retype: the new type
+	SizeGiB    int          `json:"size_gib,omitempty"`    // volume-extend: the new size
+	Hard       bool         `json:"hard,omitempty"`        // reboot
+	Tried      []HostName   `json:"tried,omitempty"`       // boot, migrate: hosts that failed this request; placement leaves them out
+	RequestID  string       `json:"request_id"`            // "req-<uuid>" of the API call; the instance action's key
+	Project    ProjectID    `json:"project"`
+	User       UserID       `json:"user"`
+	Created    time.Time    `json:"created"`
 }
 
 // Action is what Nova calls an instance action: one request on one server with the events that carried it out.

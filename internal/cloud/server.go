@@ -92,29 +92,32 @@ type Server struct {
 	AdminPass         string            `json:"-"`                   // shown once, never stored
 	ConfigDrive       bool              `json:"config_drive"`
 	Ports             []PortID          `json:"ports"`
-	Zone              string            `json:"zone,omitempty"` // requested availability zone
-	Group             GroupID           `json:"group,omitempty"`
-	ForcedHost        HostName          `json:"forced_host,omitempty"` // asked for at creation (az:host or 2.74 host)
-	Locked            bool              `json:"locked"`
-	LockedReason      string            `json:"locked_reason,omitempty"`   // 2.73
-	LockedByAdmin     bool              `json:"locked_by_admin,omitempty"` // locked by an administrator: its owner cannot unlock it
-	AccessIPv4        string            `json:"access_ipv4,omitempty"`     // address the owner gives out; godwit only shows it
-	AccessIPv6        string            `json:"access_ipv6,omitempty"`
-	DiskConfig        string            `json:"disk_config,omitempty"` // OS-DCF:diskConfig as asked, AUTO or MANUAL; empty means MANUAL
-	PortTags          map[PortID]string `json:"port_tags,omitempty"`   // device role tags of NICs (2.32, 2.42)
-	VMState           VMState           `json:"vm_state"`
-	Task              TaskState         `json:"task"`
-	Power             PowerState        `json:"power"`
-	Host              HostName          `json:"host,omitempty"` // where its domain and disks are; empty until placed
-	Generation        int64             `json:"generation"`     // grows with each decision about where or whether it runs; host calls carry it
-	Progress          int               `json:"progress"`       // 0..100
-	Fault             *Fault            `json:"fault,omitempty"`
-	BootIndex         int               `json:"boot_index"` // place among servers of one multi-create request
-	Reservation       string            `json:"reservation"`
-	Created           time.Time         `json:"created"`
-	Updated           time.Time         `json:"updated"`
-	Launched          time.Time         `json:"launched,omitzero"`
-	Terminated        time.Time         `json:"terminated,omitzero"`
+	// Devices are the server's disks that are or become volumes. When one has boot index 0 the server has no local root disk, and Image is
+	// empty unless that volume was made from it.
+	Devices       []BlockDevice     `json:"devices,omitempty"`
+	Zone          string            `json:"zone,omitempty"` // requested availability zone
+	Group         GroupID           `json:"group,omitempty"`
+	ForcedHost    HostName          `json:"forced_host,omitempty"` // asked for at creation (az:host or 2.74 host)
+	Locked        bool              `json:"locked"`
+	LockedReason  string            `json:"locked_reason,omitempty"`   // 2.73
+	LockedByAdmin bool              `json:"locked_by_admin,omitempty"` // locked by an administrator: its owner cannot unlock it
+	AccessIPv4    string            `json:"access_ipv4,omitempty"`     // address the owner gives out; godwit only shows it
+	AccessIPv6    string            `json:"access_ipv6,omitempty"`
+	DiskConfig    string            `json:"disk_config,omitempty"` // OS-DCF:diskConfig as asked, AUTO or MANUAL; empty means MANUAL
+	PortTags      map[PortID]string `json:"port_tags,omitempty"`   // device role tags of NICs (2.32, 2.42)
+	VMState       VMState           `json:"vm_state"`
+	Task          TaskState         `json:"task"`
+	Power         PowerState        `json:"power"`
+	Host          HostName          `json:"host,omitempty"` // where its domain and disks are; empty until placed
+	Generation    int64             `json:"generation"`     // grows with each decision about where or whether it runs; host calls carry it
+	Progress      int               `json:"progress"`       // 0..100
+	Fault         *Fault            `json:"fault,omitempty"`
+	BootIndex     int               `json:"boot_index"` // place among servers of one multi-create request
+	Reservation   string            `json:"reservation"`
+	Created       time.Time         `json:"created"`
+	Updated       time.Time         `json:"updated"`
+	Launched      time.Time         `json:"launched,omitzero"`
+	Terminated    time.Time         `json:"terminated,omitzero"`
 }
 
 // Fault is the last error a server's owner should see.
@@ -131,6 +134,16 @@ func (s *Server) RootBytes() int64 {
 		return int64(s.Flavor.RootGiB) << 30
 	}
 	return s.ImageVirtualBytes
+}
+
+// RootDevice returns the volume the server boots from, nil when it boots from a local disk.
+func (s *Server) RootDevice() *BlockDevice {
+	for i := range s.Devices {
+		if s.Devices[i].BootIndex == 0 {
+			return &s.Devices[i]
+		}
+	}
+	return nil
 }
 
 // ServerObservation is what a host last saw of one of its servers. Owned by that host's agent.

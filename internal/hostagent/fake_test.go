@@ -315,3 +315,15 @@ func (d direct) Update(ctx context.Context, r *hostpb.UpdateRequest, _ ...grpc.C
 func (d direct) SyncNetworks(ctx context.Context, r *hostpb.SyncNetworksRequest, _ ...grpc.CallOption) (*hostpb.SyncNetworksReply, error) {
 	return d.a.SyncNetworks(ctx, r)
 }
+
+func (d direct) AttachVolume(ctx context.Context, r *hostpb.AttachVolumeRequest, _ ...grpc.CallOption) (*hostpb.ServerState, error) {
+	return d.a.AttachVolume(ctx, r)
+}
+
+func (d direct) DetachVolume(ctx context.Context, r *hostpb.DetachVolumeRequest, _ ...grpc.CallOption) (*hostpb.ServerState, error) {
+	return d.a.DetachVolume(ctx, r)
+}
+
+func (d direct) ResizeVolume(ctx context.Context, r *hostpb.ResizeVolumeRequest, _ ...grpc.CallOption) (*hostpb.ServerState, error) {
+	return d.a.ResizeVolume(ctx, r)
+}

@@ -38,7 +38,7 @@ func main() {
 	defer stop()
 	d := &demo{godwit: *godwit, name: *name}
 	if err := d.run(ctx); err != nil {
-		fmt.Fprintf(os.Stderr, "\ndemo: %v\nThe lab stays up for a look: %s lab status; %s lab down\n", err, d.godwit, d.godwit)
+		fmt.Fprintf(os.Stderr, "\ndemo: %v\nThe lab stays up for a look: %s lab status --name %s; %s lab down --name %s\n", err, d.godwit, d.name, d.godwit, d.name)
 		os.Exit(1)
 	}
 }
@@ -328,7 +328,7 @@ The lab stays up. Look around:
   source %s; openstack server list
   %s servers; %s hosts; %s migrations; %s why %s
 Remove it without a trace:
-  %s lab down %s
+  %s lab down --name %s
 `, d.cloud.Lab.Path(lab.Controller, labcloud.OpenrcInside), d.godwit, d.godwit, d.godwit, d.godwit, serverName, d.godwit, d.name)
 	return d.talk.Close()
 }

@@ -76,3 +76,15 @@ func (c *client) Update(ctx context.Context, in *hostpb.UpdateRequest, _ ...grpc
 func (c *client) SyncNetworks(ctx context.Context, in *hostpb.SyncNetworksRequest, _ ...grpc.CallOption) (*hostpb.SyncNetworksReply, error) {
 	return call(ctx, c.host.SyncNetworks, in)
 }
+
+func (c *client) AttachVolume(ctx context.Context, in *hostpb.AttachVolumeRequest, _ ...grpc.CallOption) (*hostpb.ServerState, error) {
+	return call(ctx, c.host.AttachVolume, in)
+}
+
+func (c *client) DetachVolume(ctx context.Context, in *hostpb.DetachVolumeRequest, _ ...grpc.CallOption) (*hostpb.ServerState, error) {
+	return call(ctx, c.host.DetachVolume, in)
+}
+
+func (c *client) ResizeVolume(ctx context.Context, in *hostpb.ResizeVolumeRequest, _ ...grpc.CallOption) (*hostpb.ServerState, error) {
+	return call(ctx, c.host.ResizeVolume, in)
+}

@@ -707,6 +707,7 @@ type ServerSpec struct {
 	Created          *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=created,proto3" json:"created,omitempty"`
 	ReservationId    string                 `protobuf:"bytes,22,opt,name=reservation_id,json=reservationId,proto3" json:"reservation_id,omitempty"`
 	LaunchIndex      int64                  `protobuf:"varint,23,opt,name=launch_index,json=launchIndex,proto3" json:"launch_index,omitempty"`
+	Volumes          []*VolumeDisk          `protobuf:"bytes,24,rep,name=volumes,proto3" json:"volumes,omitempty"` // the one with boot index 0 takes root's place; root is then unset
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -895,6 +896,334 @@ func (x *ServerSpec) GetLaunchIndex() int64 {
 	return 0
 }
 
+func (x *ServerSpec) GetVolumes() []*VolumeDisk {
+	if x != nil {
+		return x.Volumes
+	}
+	return nil
+}
+
+// VolumeDisk is a disk of a server that is a volume, and how this host connects to it.
+type VolumeDisk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	VolumeId      string                 `protobuf:"bytes,1,opt,name=volume_id,json=volumeId,proto3" json:"volume_id,omitempty"` // also the disk's serial number
+	AttachmentId  string                 `protobuf:"bytes,2,opt,name=attachment_id,json=attachmentId,proto3" json:"attachment_id,omitempty"`
+	Device        string                 `protobuf:"bytes,3,opt,name=device,proto3" json:"device,omitempty"` // "vdb"
+	BootIndex     int64                  `protobuf:"varint,4,opt,name=boot_index,json=bootIndex,proto3" json:"boot_index,omitempty"`
+	ReadOnly      bool                   `protobuf:"varint,5,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	Export        string                 `protobuf:"bytes,6,opt,name=export,proto3" json:"export,omitempty"`
+	Address       string                 `protobuf:"bytes,7,opt,name=address,proto3" json:"address,omitempty"`
+	Port          int64                  `protobuf:"varint,8,opt,name=port,proto3" json:"port,omitempty"`
+	Tls           bool                   `protobuf:"varint,9,opt,name=tls,proto3" json:"tls,omitempty"`
+	TlsHostname   string                 `protobuf:"bytes,10,opt,name=tls_hostname,json=tlsHostname,proto3" json:"tls_hostname,omitempty"`
+	Shareable     bool                   `protobuf:"varint,11,opt,name=shareable,proto3" json:"shareable,omitempty"` // multiattach
+	Tag           string                 `protobuf:"bytes,12,opt,name=tag,proto3" json:"tag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VolumeDisk) Reset() {
+	*x = VolumeDisk{}
+	mi := &file_host_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VolumeDisk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VolumeDisk) ProtoMessage() {}
+
+func (x *VolumeDisk) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VolumeDisk.ProtoReflect.Descriptor instead.
+func (*VolumeDisk) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *VolumeDisk) GetVolumeId() string {
+	if x != nil {
+		return x.VolumeId
+	}
+	return ""
+}
+
+func (x *VolumeDisk) GetAttachmentId() string {
+	if x != nil {
+		return x.AttachmentId
+	}
+	return ""
+}
+
+func (x *VolumeDisk) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *VolumeDisk) GetBootIndex() int64 {
+	if x != nil {
+		return x.BootIndex
+	}
+	return 0
+}
+
+func (x *VolumeDisk) GetReadOnly() bool {
+	if x != nil {
+		return x.ReadOnly
+	}
+	return false
+}
+
+func (x *VolumeDisk) GetExport() string {
+	if x != nil {
+		return x.Export
+	}
+	return ""
+}
+
+func (x *VolumeDisk) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *VolumeDisk) GetPort() int64 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *VolumeDisk) GetTls() bool {
+	if x != nil {
+		return x.Tls
+	}
+	return false
+}
+
+func (x *VolumeDisk) GetTlsHostname() string {
+	if x != nil {
+		return x.TlsHostname
+	}
+	return ""
+}
+
+func (x *VolumeDisk) GetShareable() bool {
+	if x != nil {
+		return x.Shareable
+	}
+	return false
+}
+
+func (x *VolumeDisk) GetTag() string {
+	if x != nil {
+		return x.Tag
+	}
+	return ""
+}
+
+type AttachVolumeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	Spec          *ServerSpec            `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	Volume        *VolumeDisk            `protobuf:"bytes,3,opt,name=volume,proto3" json:"volume,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachVolumeRequest) Reset() {
+	*x = AttachVolumeRequest{}
+	mi := &file_host_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachVolumeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachVolumeRequest) ProtoMessage() {}
+
+func (x *AttachVolumeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachVolumeRequest.ProtoReflect.Descriptor instead.
+func (*AttachVolumeRequest) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *AttachVolumeRequest) GetCall() *Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *AttachVolumeRequest) GetSpec() *ServerSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *AttachVolumeRequest) GetVolume() *VolumeDisk {
+	if x != nil {
+		return x.Volume
+	}
+	return nil
+}
+
+type DetachVolumeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	Spec          *ServerSpec            `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	VolumeId      string                 `protobuf:"bytes,3,opt,name=volume_id,json=volumeId,proto3" json:"volume_id,omitempty"`
+	Grace         *durationpb.Duration   `protobuf:"bytes,4,opt,name=grace,proto3" json:"grace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DetachVolumeRequest) Reset() {
+	*x = DetachVolumeRequest{}
+	mi := &file_host_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DetachVolumeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DetachVolumeRequest) ProtoMessage() {}
+
+func (x *DetachVolumeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DetachVolumeRequest.ProtoReflect.Descriptor instead.
+func (*DetachVolumeRequest) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *DetachVolumeRequest) GetCall() *Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *DetachVolumeRequest) GetSpec() *ServerSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *DetachVolumeRequest) GetVolumeId() string {
+	if x != nil {
+		return x.VolumeId
+	}
+	return ""
+}
+
+func (x *DetachVolumeRequest) GetGrace() *durationpb.Duration {
+	if x != nil {
+		return x.Grace
+	}
+	return nil
+}
+
+type ResizeVolumeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	VolumeId      string                 `protobuf:"bytes,2,opt,name=volume_id,json=volumeId,proto3" json:"volume_id,omitempty"`
+	Bytes         int64                  `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResizeVolumeRequest) Reset() {
+	*x = ResizeVolumeRequest{}
+	mi := &file_host_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResizeVolumeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResizeVolumeRequest) ProtoMessage() {}
+
+func (x *ResizeVolumeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResizeVolumeRequest.ProtoReflect.Descriptor instead.
+func (*ResizeVolumeRequest) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ResizeVolumeRequest) GetCall() *Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *ResizeVolumeRequest) GetVolumeId() string {
+	if x != nil {
+		return x.VolumeId
+	}
+	return ""
+}
+
+func (x *ResizeVolumeRequest) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
 type RootDisk struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ImageId       string                 `protobuf:"bytes,1,opt,name=image_id,json=imageId,proto3" json:"image_id,omitempty"`
@@ -908,7 +1237,7 @@ type RootDisk struct {
 
 func (x *RootDisk) Reset() {
 	*x = RootDisk{}
-	mi := &file_host_proto_msgTypes[6]
+	mi := &file_host_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -920,7 +1249,7 @@ func (x *RootDisk) String() string {
 func (*RootDisk) ProtoMessage() {}
 
 func (x *RootDisk) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[6]
+	mi := &file_host_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -933,7 +1262,7 @@ func (x *RootDisk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootDisk.ProtoReflect.Descriptor instead.
 func (*RootDisk) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{6}
+	return file_host_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RootDisk) GetImageId() string {
@@ -988,7 +1317,7 @@ type NIC struct {
 
 func (x *NIC) Reset() {
 	*x = NIC{}
-	mi := &file_host_proto_msgTypes[7]
+	mi := &file_host_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1000,7 +1329,7 @@ func (x *NIC) String() string {
 func (*NIC) ProtoMessage() {}
 
 func (x *NIC) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[7]
+	mi := &file_host_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1013,7 +1342,7 @@ func (x *NIC) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NIC.ProtoReflect.Descriptor instead.
 func (*NIC) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{7}
+	return file_host_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *NIC) GetPortId() string {
@@ -1095,7 +1424,7 @@ type NICAddress struct {
 
 func (x *NICAddress) Reset() {
 	*x = NICAddress{}
-	mi := &file_host_proto_msgTypes[8]
+	mi := &file_host_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1107,7 +1436,7 @@ func (x *NICAddress) String() string {
 func (*NICAddress) ProtoMessage() {}
 
 func (x *NICAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[8]
+	mi := &file_host_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1120,7 +1449,7 @@ func (x *NICAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NICAddress.ProtoReflect.Descriptor instead.
 func (*NICAddress) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{8}
+	return file_host_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *NICAddress) GetSubnetId() string {
@@ -1189,7 +1518,7 @@ type StaticRoute struct {
 
 func (x *StaticRoute) Reset() {
 	*x = StaticRoute{}
-	mi := &file_host_proto_msgTypes[9]
+	mi := &file_host_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1201,7 +1530,7 @@ func (x *StaticRoute) String() string {
 func (*StaticRoute) ProtoMessage() {}
 
 func (x *StaticRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[9]
+	mi := &file_host_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1214,7 +1543,7 @@ func (x *StaticRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StaticRoute.ProtoReflect.Descriptor instead.
 func (*StaticRoute) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{9}
+	return file_host_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StaticRoute) GetDestination() string {
@@ -1245,7 +1574,7 @@ type SecurityRule struct {
 
 func (x *SecurityRule) Reset() {
 	*x = SecurityRule{}
-	mi := &file_host_proto_msgTypes[10]
+	mi := &file_host_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1257,7 +1586,7 @@ func (x *SecurityRule) String() string {
 func (*SecurityRule) ProtoMessage() {}
 
 func (x *SecurityRule) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[10]
+	mi := &file_host_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1270,7 +1599,7 @@ func (x *SecurityRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityRule.ProtoReflect.Descriptor instead.
 func (*SecurityRule) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{10}
+	return file_host_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SecurityRule) GetDirection() string {
@@ -1326,7 +1655,7 @@ type PrepareRequest struct {
 
 func (x *PrepareRequest) Reset() {
 	*x = PrepareRequest{}
-	mi := &file_host_proto_msgTypes[11]
+	mi := &file_host_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1338,7 +1667,7 @@ func (x *PrepareRequest) String() string {
 func (*PrepareRequest) ProtoMessage() {}
 
 func (x *PrepareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[11]
+	mi := &file_host_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1351,7 +1680,7 @@ func (x *PrepareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareRequest.ProtoReflect.Descriptor instead.
 func (*PrepareRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{11}
+	return file_host_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PrepareRequest) GetCall() *Call {
@@ -1385,7 +1714,7 @@ type PrepareReply struct {
 
 func (x *PrepareReply) Reset() {
 	*x = PrepareReply{}
-	mi := &file_host_proto_msgTypes[12]
+	mi := &file_host_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1397,7 +1726,7 @@ func (x *PrepareReply) String() string {
 func (*PrepareReply) ProtoMessage() {}
 
 func (x *PrepareReply) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[12]
+	mi := &file_host_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1410,7 +1739,7 @@ func (x *PrepareReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareReply.ProtoReflect.Descriptor instead.
 func (*PrepareReply) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{12}
+	return file_host_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PrepareReply) GetMigrationAddress() string {
@@ -1437,7 +1766,7 @@ type StartRequest struct {
 
 func (x *StartRequest) Reset() {
 	*x = StartRequest{}
-	mi := &file_host_proto_msgTypes[13]
+	mi := &file_host_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1449,7 +1778,7 @@ func (x *StartRequest) String() string {
 func (*StartRequest) ProtoMessage() {}
 
 func (x *StartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[13]
+	mi := &file_host_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1462,7 +1791,7 @@ func (x *StartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRequest.ProtoReflect.Descriptor instead.
 func (*StartRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{13}
+	return file_host_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StartRequest) GetCall() *Call {
@@ -1489,7 +1818,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_host_proto_msgTypes[14]
+	mi := &file_host_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1501,7 +1830,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[14]
+	mi := &file_host_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1514,7 +1843,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{14}
+	return file_host_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StopRequest) GetCall() *Call {
@@ -1543,7 +1872,7 @@ type RebootRequest struct {
 
 func (x *RebootRequest) Reset() {
 	*x = RebootRequest{}
-	mi := &file_host_proto_msgTypes[15]
+	mi := &file_host_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1555,7 +1884,7 @@ func (x *RebootRequest) String() string {
 func (*RebootRequest) ProtoMessage() {}
 
 func (x *RebootRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[15]
+	mi := &file_host_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1568,7 +1897,7 @@ func (x *RebootRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebootRequest.ProtoReflect.Descriptor instead.
 func (*RebootRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{15}
+	return file_host_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RebootRequest) GetCall() *Call {
@@ -1617,7 +1946,7 @@ type MigrateRequest struct {
 
 func (x *MigrateRequest) Reset() {
 	*x = MigrateRequest{}
-	mi := &file_host_proto_msgTypes[16]
+	mi := &file_host_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1629,7 +1958,7 @@ func (x *MigrateRequest) String() string {
 func (*MigrateRequest) ProtoMessage() {}
 
 func (x *MigrateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[16]
+	mi := &file_host_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1642,7 +1971,7 @@ func (x *MigrateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MigrateRequest.ProtoReflect.Descriptor instead.
 func (*MigrateRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{16}
+	return file_host_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *MigrateRequest) GetCall() *Call {
@@ -1726,7 +2055,7 @@ type MigrateReply struct {
 
 func (x *MigrateReply) Reset() {
 	*x = MigrateReply{}
-	mi := &file_host_proto_msgTypes[17]
+	mi := &file_host_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1738,7 +2067,7 @@ func (x *MigrateReply) String() string {
 func (*MigrateReply) ProtoMessage() {}
 
 func (x *MigrateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[17]
+	mi := &file_host_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1751,7 +2080,7 @@ func (x *MigrateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MigrateReply.ProtoReflect.Descriptor instead.
 func (*MigrateReply) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{17}
+	return file_host_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *MigrateReply) GetOutcome() MigrateOutcome {
@@ -1797,7 +2126,7 @@ type MigrationStats struct {
 
 func (x *MigrationStats) Reset() {
 	*x = MigrationStats{}
-	mi := &file_host_proto_msgTypes[18]
+	mi := &file_host_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1809,7 +2138,7 @@ func (x *MigrationStats) String() string {
 func (*MigrationStats) ProtoMessage() {}
 
 func (x *MigrationStats) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[18]
+	mi := &file_host_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1822,7 +2151,7 @@ func (x *MigrationStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MigrationStats.ProtoReflect.Descriptor instead.
 func (*MigrationStats) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{18}
+	return file_host_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *MigrationStats) GetMemoryTotal() int64 {
@@ -1935,7 +2264,7 @@ type SteerRequest struct {
 
 func (x *SteerRequest) Reset() {
 	*x = SteerRequest{}
-	mi := &file_host_proto_msgTypes[19]
+	mi := &file_host_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1947,7 +2276,7 @@ func (x *SteerRequest) String() string {
 func (*SteerRequest) ProtoMessage() {}
 
 func (x *SteerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[19]
+	mi := &file_host_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1960,7 +2289,7 @@ func (x *SteerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SteerRequest.ProtoReflect.Descriptor instead.
 func (*SteerRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{19}
+	return file_host_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SteerRequest) GetCall() *Call {
@@ -1999,7 +2328,7 @@ type SteerReply struct {
 
 func (x *SteerReply) Reset() {
 	*x = SteerReply{}
-	mi := &file_host_proto_msgTypes[20]
+	mi := &file_host_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2011,7 +2340,7 @@ func (x *SteerReply) String() string {
 func (*SteerReply) ProtoMessage() {}
 
 func (x *SteerReply) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[20]
+	mi := &file_host_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2024,7 +2353,7 @@ func (x *SteerReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SteerReply.ProtoReflect.Descriptor instead.
 func (*SteerReply) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{20}
+	return file_host_proto_rawDescGZIP(), []int{24}
 }
 
 type AdoptRequest struct {
@@ -2038,7 +2367,7 @@ type AdoptRequest struct {
 
 func (x *AdoptRequest) Reset() {
 	*x = AdoptRequest{}
-	mi := &file_host_proto_msgTypes[21]
+	mi := &file_host_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2050,7 +2379,7 @@ func (x *AdoptRequest) String() string {
 func (*AdoptRequest) ProtoMessage() {}
 
 func (x *AdoptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[21]
+	mi := &file_host_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2063,7 +2392,7 @@ func (x *AdoptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdoptRequest.ProtoReflect.Descriptor instead.
 func (*AdoptRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{21}
+	return file_host_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *AdoptRequest) GetCall() *Call {
@@ -2097,7 +2426,7 @@ type DiscardRequest struct {
 
 func (x *DiscardRequest) Reset() {
 	*x = DiscardRequest{}
-	mi := &file_host_proto_msgTypes[22]
+	mi := &file_host_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2109,7 +2438,7 @@ func (x *DiscardRequest) String() string {
 func (*DiscardRequest) ProtoMessage() {}
 
 func (x *DiscardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[22]
+	mi := &file_host_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2122,7 +2451,7 @@ func (x *DiscardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardRequest.ProtoReflect.Descriptor instead.
 func (*DiscardRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{22}
+	return file_host_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DiscardRequest) GetCall() *Call {
@@ -2148,7 +2477,7 @@ type DiscardReply struct {
 
 func (x *DiscardReply) Reset() {
 	*x = DiscardReply{}
-	mi := &file_host_proto_msgTypes[23]
+	mi := &file_host_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2160,7 +2489,7 @@ func (x *DiscardReply) String() string {
 func (*DiscardReply) ProtoMessage() {}
 
 func (x *DiscardReply) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[23]
+	mi := &file_host_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2173,7 +2502,7 @@ func (x *DiscardReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardReply.ProtoReflect.Descriptor instead.
 func (*DiscardReply) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{23}
+	return file_host_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *DiscardReply) GetConsole() []byte {
@@ -2193,7 +2522,7 @@ type ConsoleRequest struct {
 
 func (x *ConsoleRequest) Reset() {
 	*x = ConsoleRequest{}
-	mi := &file_host_proto_msgTypes[24]
+	mi := &file_host_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2205,7 +2534,7 @@ func (x *ConsoleRequest) String() string {
 func (*ConsoleRequest) ProtoMessage() {}
 
 func (x *ConsoleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[24]
+	mi := &file_host_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2218,7 +2547,7 @@ func (x *ConsoleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleRequest.ProtoReflect.Descriptor instead.
 func (*ConsoleRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{24}
+	return file_host_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ConsoleRequest) GetServerId() string {
@@ -2244,7 +2573,7 @@ type ConsoleReply struct {
 
 func (x *ConsoleReply) Reset() {
 	*x = ConsoleReply{}
-	mi := &file_host_proto_msgTypes[25]
+	mi := &file_host_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2256,7 +2585,7 @@ func (x *ConsoleReply) String() string {
 func (*ConsoleReply) ProtoMessage() {}
 
 func (x *ConsoleReply) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[25]
+	mi := &file_host_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2269,7 +2598,7 @@ func (x *ConsoleReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleReply.ProtoReflect.Descriptor instead.
 func (*ConsoleReply) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{25}
+	return file_host_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ConsoleReply) GetData() []byte {
@@ -2289,7 +2618,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_host_proto_msgTypes[26]
+	mi := &file_host_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2301,7 +2630,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[26]
+	mi := &file_host_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2314,7 +2643,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{26}
+	return file_host_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *UpdateRequest) GetCall() *Call {
@@ -2339,7 +2668,7 @@ type UpdateReply struct {
 
 func (x *UpdateReply) Reset() {
 	*x = UpdateReply{}
-	mi := &file_host_proto_msgTypes[27]
+	mi := &file_host_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2351,7 +2680,7 @@ func (x *UpdateReply) String() string {
 func (*UpdateReply) ProtoMessage() {}
 
 func (x *UpdateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[27]
+	mi := &file_host_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2364,7 +2693,7 @@ func (x *UpdateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateReply.ProtoReflect.Descriptor instead.
 func (*UpdateReply) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{27}
+	return file_host_proto_rawDescGZIP(), []int{31}
 }
 
 type SyncNetworksRequest struct {
@@ -2378,7 +2707,7 @@ type SyncNetworksRequest struct {
 
 func (x *SyncNetworksRequest) Reset() {
 	*x = SyncNetworksRequest{}
-	mi := &file_host_proto_msgTypes[28]
+	mi := &file_host_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2390,7 +2719,7 @@ func (x *SyncNetworksRequest) String() string {
 func (*SyncNetworksRequest) ProtoMessage() {}
 
 func (x *SyncNetworksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[28]
+	mi := &file_host_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2403,7 +2732,7 @@ func (x *SyncNetworksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncNetworksRequest.ProtoReflect.Descriptor instead.
 func (*SyncNetworksRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{28}
+	return file_host_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SyncNetworksRequest) GetRevision() int64 {
@@ -2437,7 +2766,7 @@ type TunnelPeer struct {
 
 func (x *TunnelPeer) Reset() {
 	*x = TunnelPeer{}
-	mi := &file_host_proto_msgTypes[29]
+	mi := &file_host_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2449,7 +2778,7 @@ func (x *TunnelPeer) String() string {
 func (*TunnelPeer) ProtoMessage() {}
 
 func (x *TunnelPeer) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[29]
+	mi := &file_host_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2462,7 +2791,7 @@ func (x *TunnelPeer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TunnelPeer.ProtoReflect.Descriptor instead.
 func (*TunnelPeer) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{29}
+	return file_host_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *TunnelPeer) GetHost() string {
@@ -2488,7 +2817,7 @@ type SyncNetworksReply struct {
 
 func (x *SyncNetworksReply) Reset() {
 	*x = SyncNetworksReply{}
-	mi := &file_host_proto_msgTypes[30]
+	mi := &file_host_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2500,7 +2829,7 @@ func (x *SyncNetworksReply) String() string {
 func (*SyncNetworksReply) ProtoMessage() {}
 
 func (x *SyncNetworksReply) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[30]
+	mi := &file_host_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2513,7 +2842,7 @@ func (x *SyncNetworksReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncNetworksReply.ProtoReflect.Descriptor instead.
 func (*SyncNetworksReply) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{30}
+	return file_host_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *SyncNetworksReply) GetBridges() []*Bridge {
@@ -2534,7 +2863,7 @@ type Bridge struct {
 
 func (x *Bridge) Reset() {
 	*x = Bridge{}
-	mi := &file_host_proto_msgTypes[31]
+	mi := &file_host_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2546,7 +2875,7 @@ func (x *Bridge) String() string {
 func (*Bridge) ProtoMessage() {}
 
 func (x *Bridge) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[31]
+	mi := &file_host_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2559,7 +2888,7 @@ func (x *Bridge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bridge.ProtoReflect.Descriptor instead.
 func (*Bridge) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{31}
+	return file_host_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Bridge) GetNetworkId() string {
@@ -2594,7 +2923,7 @@ type EnrollRequest struct {
 
 func (x *EnrollRequest) Reset() {
 	*x = EnrollRequest{}
-	mi := &file_host_proto_msgTypes[32]
+	mi := &file_host_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2606,7 +2935,7 @@ func (x *EnrollRequest) String() string {
 func (*EnrollRequest) ProtoMessage() {}
 
 func (x *EnrollRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[32]
+	mi := &file_host_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2619,7 +2948,7 @@ func (x *EnrollRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrollRequest.ProtoReflect.Descriptor instead.
 func (*EnrollRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{32}
+	return file_host_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *EnrollRequest) GetToken() string {
@@ -2653,7 +2982,7 @@ type EnrollReply struct {
 
 func (x *EnrollReply) Reset() {
 	*x = EnrollReply{}
-	mi := &file_host_proto_msgTypes[33]
+	mi := &file_host_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2665,7 +2994,7 @@ func (x *EnrollReply) String() string {
 func (*EnrollReply) ProtoMessage() {}
 
 func (x *EnrollReply) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[33]
+	mi := &file_host_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2678,7 +3007,7 @@ func (x *EnrollReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrollReply.ProtoReflect.Descriptor instead.
 func (*EnrollReply) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{33}
+	return file_host_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *EnrollReply) GetCertificate() []byte {
@@ -2703,6 +3032,7 @@ type HostEvent struct {
 	//	*HostEvent_Observation
 	//	*HostEvent_Progress
 	//	*HostEvent_Heartbeat
+	//	*HostEvent_VolumeFacts
 	Event         isHostEvent_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2710,7 +3040,7 @@ type HostEvent struct {
 
 func (x *HostEvent) Reset() {
 	*x = HostEvent{}
-	mi := &file_host_proto_msgTypes[34]
+	mi := &file_host_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2722,7 +3052,7 @@ func (x *HostEvent) String() string {
 func (*HostEvent) ProtoMessage() {}
 
 func (x *HostEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[34]
+	mi := &file_host_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2735,7 +3065,7 @@ func (x *HostEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostEvent.ProtoReflect.Descriptor instead.
 func (*HostEvent) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{34}
+	return file_host_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *HostEvent) GetEvent() isHostEvent_Event {
@@ -2781,6 +3111,15 @@ func (x *HostEvent) GetHeartbeat() *Heartbeat {
 	return nil
 }
 
+func (x *HostEvent) GetVolumeFacts() *VolumeFacts {
+	if x != nil {
+		if x, ok := x.Event.(*HostEvent_VolumeFacts); ok {
+			return x.VolumeFacts
+		}
+	}
+	return nil
+}
+
 type isHostEvent_Event interface {
 	isHostEvent_Event()
 }
@@ -2801,6 +3140,10 @@ type HostEvent_Heartbeat struct {
 	Heartbeat *Heartbeat `protobuf:"bytes,4,opt,name=heartbeat,proto3,oneof"` // every second
 }
 
+type HostEvent_VolumeFacts struct {
+	VolumeFacts *VolumeFacts `protobuf:"bytes,5,opt,name=volume_facts,json=volumeFacts,proto3,oneof"` // first on the stream of a volume service, instead of facts
+}
+
 func (*HostEvent_Facts) isHostEvent_Event() {}
 
 func (*HostEvent_Observation) isHostEvent_Event() {}
@@ -2808,6 +3151,8 @@ func (*HostEvent_Observation) isHostEvent_Event() {}
 func (*HostEvent_Progress) isHostEvent_Event() {}
 
 func (*HostEvent_Heartbeat) isHostEvent_Event() {}
+
+func (*HostEvent_VolumeFacts) isHostEvent_Event() {}
 
 type Heartbeat struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2819,7 +3164,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_host_proto_msgTypes[35]
+	mi := &file_host_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2831,7 +3176,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[35]
+	mi := &file_host_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2844,7 +3189,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{35}
+	return file_host_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Heartbeat) GetSeq() int64 {
@@ -2874,7 +3219,7 @@ type MigrationUpdate struct {
 
 func (x *MigrationUpdate) Reset() {
 	*x = MigrationUpdate{}
-	mi := &file_host_proto_msgTypes[36]
+	mi := &file_host_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2886,7 +3231,7 @@ func (x *MigrationUpdate) String() string {
 func (*MigrationUpdate) ProtoMessage() {}
 
 func (x *MigrationUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[36]
+	mi := &file_host_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2899,7 +3244,7 @@ func (x *MigrationUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MigrationUpdate.ProtoReflect.Descriptor instead.
 func (*MigrationUpdate) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{36}
+	return file_host_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *MigrationUpdate) GetMigrationId() string {
@@ -2950,7 +3295,7 @@ type HostNotice struct {
 
 func (x *HostNotice) Reset() {
 	*x = HostNotice{}
-	mi := &file_host_proto_msgTypes[37]
+	mi := &file_host_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2962,7 +3307,7 @@ func (x *HostNotice) String() string {
 func (*HostNotice) ProtoMessage() {}
 
 func (x *HostNotice) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[37]
+	mi := &file_host_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2975,7 +3320,7 @@ func (x *HostNotice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostNotice.ProtoReflect.Descriptor instead.
 func (*HostNotice) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{37}
+	return file_host_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *HostNotice) GetNotice() isHostNotice_Notice {
@@ -3029,7 +3374,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_host_proto_msgTypes[38]
+	mi := &file_host_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3041,7 +3386,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[38]
+	mi := &file_host_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3054,7 +3399,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{38}
+	return file_host_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Welcome) GetServerVersion() string {
@@ -3081,7 +3426,7 @@ type FetchImageRequest struct {
 
 func (x *FetchImageRequest) Reset() {
 	*x = FetchImageRequest{}
-	mi := &file_host_proto_msgTypes[39]
+	mi := &file_host_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3093,7 +3438,7 @@ func (x *FetchImageRequest) String() string {
 func (*FetchImageRequest) ProtoMessage() {}
 
 func (x *FetchImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[39]
+	mi := &file_host_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3106,7 +3451,7 @@ func (x *FetchImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchImageRequest.ProtoReflect.Descriptor instead.
 func (*FetchImageRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{39}
+	return file_host_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *FetchImageRequest) GetImageId() string {
@@ -3132,7 +3477,7 @@ type ImageChunk struct {
 
 func (x *ImageChunk) Reset() {
 	*x = ImageChunk{}
-	mi := &file_host_proto_msgTypes[40]
+	mi := &file_host_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3144,7 +3489,7 @@ func (x *ImageChunk) String() string {
 func (*ImageChunk) ProtoMessage() {}
 
 func (x *ImageChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[40]
+	mi := &file_host_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3157,7 +3502,7 @@ func (x *ImageChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageChunk.ProtoReflect.Descriptor instead.
 func (*ImageChunk) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{40}
+	return file_host_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ImageChunk) GetData() []byte {
@@ -3172,7 +3517,7 @@ var File_host_proto protoreflect.FileDescriptor
 const file_host_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"host.proto\x12\x0egodwit.host.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/duration.proto\"Z\n" +
+	"host.proto\x12\x0egodwit.host.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\fvolume.proto\"Z\n" +
 	"\x04Call\x12\x1b\n" +
 	"\tserver_id\x18\x01 \x01(\tR\bserverId\x12\x1e\n" +
 	"\n" +
@@ -3226,7 +3571,7 @@ const file_host_proto_rawDesc = "" +
 	"\fmigration_id\x18\b \x01(\tR\vmigrationId\x12K\n" +
 	"\x11migration_outcome\x18\t \x01(\x0e2\x1e.godwit.host.v1.MigrateOutcomeR\x10migrationOutcome\x125\n" +
 	"\tpost_copy\x18\n" +
-	" \x01(\x0e2\x18.godwit.host.v1.PostCopyR\bpostCopy\"\xbf\x06\n" +
+	" \x01(\x0e2\x18.godwit.host.v1.PostCopyR\bpostCopy\"\xf5\x06\n" +
 	"\n" +
 	"ServerSpec\x12\x1b\n" +
 	"\tserver_id\x18\x01 \x01(\tR\bserverId\x12\x12\n" +
@@ -3255,11 +3600,41 @@ const file_host_proto_rawDesc = "" +
 	"\bimage_id\x18\x14 \x01(\tR\aimageId\x124\n" +
 	"\acreated\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12%\n" +
 	"\x0ereservation_id\x18\x16 \x01(\tR\rreservationId\x12!\n" +
-	"\flaunch_index\x18\x17 \x01(\x03R\vlaunchIndex\x1a;\n" +
+	"\flaunch_index\x18\x17 \x01(\x03R\vlaunchIndex\x124\n" +
+	"\avolumes\x18\x18 \x03(\v2\x1a.godwit.host.v1.VolumeDiskR\avolumes\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\t\x10\n" +
-	"\"\xa2\x01\n" +
+	"\"\xcd\x02\n" +
+	"\n" +
+	"VolumeDisk\x12\x1b\n" +
+	"\tvolume_id\x18\x01 \x01(\tR\bvolumeId\x12#\n" +
+	"\rattachment_id\x18\x02 \x01(\tR\fattachmentId\x12\x16\n" +
+	"\x06device\x18\x03 \x01(\tR\x06device\x12\x1d\n" +
+	"\n" +
+	"boot_index\x18\x04 \x01(\x03R\tbootIndex\x12\x1b\n" +
+	"\tread_only\x18\x05 \x01(\bR\breadOnly\x12\x16\n" +
+	"\x06export\x18\x06 \x01(\tR\x06export\x12\x18\n" +
+	"\aaddress\x18\a \x01(\tR\aaddress\x12\x12\n" +
+	"\x04port\x18\b \x01(\x03R\x04port\x12\x10\n" +
+	"\x03tls\x18\t \x01(\bR\x03tls\x12!\n" +
+	"\ftls_hostname\x18\n" +
+	" \x01(\tR\vtlsHostname\x12\x1c\n" +
+	"\tshareable\x18\v \x01(\bR\tshareable\x12\x10\n" +
+	"\x03tag\x18\f \x01(\tR\x03tag\"\xa3\x01\n" +
+	"\x13AttachVolumeRequest\x12(\n" +
+	"\x04call\x18\x01 \x01(\v2\x14.godwit.host.v1.CallR\x04call\x12.\n" +
+	"\x04spec\x18\x02 \x01(\v2\x1a.godwit.host.v1.ServerSpecR\x04spec\x122\n" +
+	"\x06volume\x18\x03 \x01(\v2\x1a.godwit.host.v1.VolumeDiskR\x06volume\"\xbd\x01\n" +
+	"\x13DetachVolumeRequest\x12(\n" +
+	"\x04call\x18\x01 \x01(\v2\x14.godwit.host.v1.CallR\x04call\x12.\n" +
+	"\x04spec\x18\x02 \x01(\v2\x1a.godwit.host.v1.ServerSpecR\x04spec\x12\x1b\n" +
+	"\tvolume_id\x18\x03 \x01(\tR\bvolumeId\x12/\n" +
+	"\x05grace\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"r\n" +
+	"\x13ResizeVolumeRequest\x12(\n" +
+	"\x04call\x18\x01 \x01(\v2\x14.godwit.host.v1.CallR\x04call\x12\x1b\n" +
+	"\tvolume_id\x18\x02 \x01(\tR\bvolumeId\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x03R\x05bytes\"\xa2\x01\n" +
 	"\bRootDisk\x12\x19\n" +
 	"\bimage_id\x18\x01 \x01(\tR\aimageId\x12!\n" +
 	"\fimage_format\x18\x02 \x01(\tR\vimageFormat\x12\x1f\n" +
@@ -3397,12 +3772,13 @@ const file_host_proto_rawDesc = "" +
 	"\x03csr\x18\x03 \x01(\fR\x03csr\"?\n" +
 	"\vEnrollReply\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x0e\n" +
-	"\x02ca\x18\x02 \x01(\fR\x02ca\"\x82\x02\n" +
+	"\x02ca\x18\x02 \x01(\fR\x02ca\"\xc4\x02\n" +
 	"\tHostEvent\x121\n" +
 	"\x05facts\x18\x01 \x01(\v2\x19.godwit.host.v1.HostFactsH\x00R\x05facts\x12?\n" +
 	"\vobservation\x18\x02 \x01(\v2\x1b.godwit.host.v1.ServerStateH\x00R\vobservation\x12=\n" +
 	"\bprogress\x18\x03 \x01(\v2\x1f.godwit.host.v1.MigrationUpdateH\x00R\bprogress\x129\n" +
-	"\theartbeat\x18\x04 \x01(\v2\x19.godwit.host.v1.HeartbeatH\x00R\theartbeatB\a\n" +
+	"\theartbeat\x18\x04 \x01(\v2\x19.godwit.host.v1.HeartbeatH\x00R\theartbeat\x12@\n" +
+	"\fvolume_facts\x18\x05 \x01(\v2\x1b.godwit.host.v1.VolumeFactsH\x00R\vvolumeFactsB\a\n" +
 	"\x05event\"M\n" +
 	"\tHeartbeat\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x03R\x03seq\x12.\n" +
@@ -3447,7 +3823,7 @@ const file_host_proto_rawDesc = "" +
 	"\x16MIGRATE_OUTCOME_FAILED\x10\x02\x12\x1d\n" +
 	"\x19MIGRATE_OUTCOME_CANCELLED\x10\x03\x12\x1b\n" +
 	"\x17MIGRATE_OUTCOME_UNKNOWN\x10\x04\x12\x1a\n" +
-	"\x16MIGRATE_OUTCOME_BROKEN\x10\x052\xa5\a\n" +
+	"\x16MIGRATE_OUTCOME_BROKEN\x10\x052\x9b\t\n" +
 	"\x04Host\x12@\n" +
 	"\x05Facts\x12\x1c.godwit.host.v1.FactsRequest\x1a\x19.godwit.host.v1.HostFacts\x12F\n" +
 	"\aInspect\x12\x1e.godwit.host.v1.InspectRequest\x1a\x1b.godwit.host.v1.ServerState\x12G\n" +
@@ -3461,7 +3837,10 @@ const file_host_proto_rawDesc = "" +
 	"\aDiscard\x12\x1e.godwit.host.v1.DiscardRequest\x1a\x1c.godwit.host.v1.DiscardReply\x12G\n" +
 	"\aConsole\x12\x1e.godwit.host.v1.ConsoleRequest\x1a\x1c.godwit.host.v1.ConsoleReply\x12D\n" +
 	"\x06Update\x12\x1d.godwit.host.v1.UpdateRequest\x1a\x1b.godwit.host.v1.UpdateReply\x12V\n" +
-	"\fSyncNetworks\x12#.godwit.host.v1.SyncNetworksRequest\x1a!.godwit.host.v1.SyncNetworksReply2\xe4\x01\n" +
+	"\fSyncNetworks\x12#.godwit.host.v1.SyncNetworksRequest\x1a!.godwit.host.v1.SyncNetworksReply\x12P\n" +
+	"\fAttachVolume\x12#.godwit.host.v1.AttachVolumeRequest\x1a\x1b.godwit.host.v1.ServerState\x12P\n" +
+	"\fDetachVolume\x12#.godwit.host.v1.DetachVolumeRequest\x1a\x1b.godwit.host.v1.ServerState\x12P\n" +
+	"\fResizeVolume\x12#.godwit.host.v1.ResizeVolumeRequest\x1a\x1b.godwit.host.v1.ServerState2\xe4\x01\n" +
 	"\aControl\x12D\n" +
 	"\x06Enroll\x12\x1d.godwit.host.v1.EnrollRequest\x1a\x1b.godwit.host.v1.EnrollReply\x12D\n" +
 	"\aSession\x12\x19.godwit.host.v1.HostEvent\x1a\x1a.godwit.host.v1.HostNotice(\x010\x01\x12M\n" +
@@ -3481,7 +3860,7 @@ func file_host_proto_rawDescGZIP() []byte {
 }
 
 var file_host_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_host_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_host_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_host_proto_goTypes = []any{
 	(DomainState)(0),              // 0: godwit.host.v1.DomainState
 	(PostCopy)(0),                 // 1: godwit.host.v1.PostCopy
@@ -3492,127 +3871,147 @@ var file_host_proto_goTypes = []any{
 	(*InspectRequest)(nil),        // 6: godwit.host.v1.InspectRequest
 	(*ServerState)(nil),           // 7: godwit.host.v1.ServerState
 	(*ServerSpec)(nil),            // 8: godwit.host.v1.ServerSpec
-	(*RootDisk)(nil),              // 9: godwit.host.v1.RootDisk
-	(*NIC)(nil),                   // 10: godwit.host.v1.NIC
-	(*NICAddress)(nil),            // 11: godwit.host.v1.NICAddress
-	(*StaticRoute)(nil),           // 12: godwit.host.v1.StaticRoute
-	(*SecurityRule)(nil),          // 13: godwit.host.v1.SecurityRule
-	(*PrepareRequest)(nil),        // 14: godwit.host.v1.PrepareRequest
-	(*PrepareReply)(nil),          // 15: godwit.host.v1.PrepareReply
-	(*StartRequest)(nil),          // 16: godwit.host.v1.StartRequest
-	(*StopRequest)(nil),           // 17: godwit.host.v1.StopRequest
-	(*RebootRequest)(nil),         // 18: godwit.host.v1.RebootRequest
-	(*MigrateRequest)(nil),        // 19: godwit.host.v1.MigrateRequest
-	(*MigrateReply)(nil),          // 20: godwit.host.v1.MigrateReply
-	(*MigrationStats)(nil),        // 21: godwit.host.v1.MigrationStats
-	(*SteerRequest)(nil),          // 22: godwit.host.v1.SteerRequest
-	(*SteerReply)(nil),            // 23: godwit.host.v1.SteerReply
-	(*AdoptRequest)(nil),          // 24: godwit.host.v1.AdoptRequest
-	(*DiscardRequest)(nil),        // 25: godwit.host.v1.DiscardRequest
-	(*DiscardReply)(nil),          // 26: godwit.host.v1.DiscardReply
-	(*ConsoleRequest)(nil),        // 27: godwit.host.v1.ConsoleRequest
-	(*ConsoleReply)(nil),          // 28: godwit.host.v1.ConsoleReply
-	(*UpdateRequest)(nil),         // 29: godwit.host.v1.UpdateRequest
-	(*UpdateReply)(nil),           // 30: godwit.host.v1.UpdateReply
-	(*SyncNetworksRequest)(nil),   // 31: godwit.host.v1.SyncNetworksRequest
-	(*TunnelPeer)(nil),            // 32: godwit.host.v1.TunnelPeer
-	(*SyncNetworksReply)(nil),     // 33: godwit.host.v1.SyncNetworksReply
-	(*Bridge)(nil),                // 34: godwit.host.v1.Bridge
-	(*EnrollRequest)(nil),         // 35: godwit.host.v1.EnrollRequest
-	(*EnrollReply)(nil),           // 36: godwit.host.v1.EnrollReply
-	(*HostEvent)(nil),             // 37: godwit.host.v1.HostEvent
-	(*Heartbeat)(nil),             // 38: godwit.host.v1.Heartbeat
-	(*MigrationUpdate)(nil),       // 39: godwit.host.v1.MigrationUpdate
-	(*HostNotice)(nil),            // 40: godwit.host.v1.HostNotice
-	(*Welcome)(nil),               // 41: godwit.host.v1.Welcome
-	(*FetchImageRequest)(nil),     // 42: godwit.host.v1.FetchImageRequest
-	(*ImageChunk)(nil),            // 43: godwit.host.v1.ImageChunk
-	nil,                           // 44: godwit.host.v1.ServerSpec.MetadataEntry
-	(*timestamppb.Timestamp)(nil), // 45: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 46: google.protobuf.Duration
+	(*VolumeDisk)(nil),            // 9: godwit.host.v1.VolumeDisk
+	(*AttachVolumeRequest)(nil),   // 10: godwit.host.v1.AttachVolumeRequest
+	(*DetachVolumeRequest)(nil),   // 11: godwit.host.v1.DetachVolumeRequest
+	(*ResizeVolumeRequest)(nil),   // 12: godwit.host.v1.ResizeVolumeRequest
+	(*RootDisk)(nil),              // 13: godwit.host.v1.RootDisk
+	(*NIC)(nil),                   // 14: godwit.host.v1.NIC
+	(*NICAddress)(nil),            // 15: godwit.host.v1.NICAddress
+	(*StaticRoute)(nil),           // 16: godwit.host.v1.StaticRoute
+	(*SecurityRule)(nil),          // 17: godwit.host.v1.SecurityRule
+	(*PrepareRequest)(nil),        // 18: godwit.host.v1.PrepareRequest
+	(*PrepareReply)(nil),          // 19: godwit.host.v1.PrepareReply
+	(*StartRequest)(nil),          // 20: godwit.host.v1.StartRequest
+	(*StopRequest)(nil),           // 21: godwit.host.v1.StopRequest
+	(*RebootRequest)(nil),         // 22: godwit.host.v1.RebootRequest
+	(*MigrateRequest)(nil),        // 23: godwit.host.v1.MigrateRequest
+	(*MigrateReply)(nil),          // 24: godwit.host.v1.MigrateReply
+	(*MigrationStats)(nil),        // 25: godwit.host.v1.MigrationStats
+	(*SteerRequest)(nil),          // 26: godwit.host.v1.SteerRequest
+	(*SteerReply)(nil),            // 27: godwit.host.v1.SteerReply
+	(*AdoptRequest)(nil),          // 28: godwit.host.v1.AdoptRequest
+	(*DiscardRequest)(nil),        // 29: godwit.host.v1.DiscardRequest
+	(*DiscardReply)(nil),          // 30: godwit.host.v1.DiscardReply
+	(*ConsoleRequest)(nil),        // 31: godwit.host.v1.ConsoleRequest
+	(*ConsoleReply)(nil),          // 32: godwit.host.v1.ConsoleReply
+	(*UpdateRequest)(nil),         // 33: godwit.host.v1.UpdateRequest
+	(*UpdateReply)(nil),           // 34: godwit.host.v1.UpdateReply
+	(*SyncNetworksRequest)(nil),   // 35: godwit.host.v1.SyncNetworksRequest
+	(*TunnelPeer)(nil),            // 36: godwit.host.v1.TunnelPeer
+	(*SyncNetworksReply)(nil),     // 37: godwit.host.v1.SyncNetworksReply
+	(*Bridge)(nil),                // 38: godwit.host.v1.Bridge
+	(*EnrollRequest)(nil),         // 39: godwit.host.v1.EnrollRequest
+	(*EnrollReply)(nil),           // 40: godwit.host.v1.EnrollReply
+	(*HostEvent)(nil),             // 41: godwit.host.v1.HostEvent
+	(*Heartbeat)(nil),             // 42: godwit.host.v1.Heartbeat
+	(*MigrationUpdate)(nil),       // 43: godwit.host.v1.MigrationUpdate
+	(*HostNotice)(nil),            // 44: godwit.host.v1.HostNotice
+	(*Welcome)(nil),               // 45: godwit.host.v1.Welcome
+	(*FetchImageRequest)(nil),     // 46: godwit.host.v1.FetchImageRequest
+	(*ImageChunk)(nil),            // 47: godwit.host.v1.ImageChunk
+	nil,                           // 48: godwit.host.v1.ServerSpec.MetadataEntry
+	(*timestamppb.Timestamp)(nil), // 49: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 50: google.protobuf.Duration
+	(*VolumeFacts)(nil),           // 51: godwit.host.v1.VolumeFacts
 }
 var file_host_proto_depIdxs = []int32{
 	0,  // 0: godwit.host.v1.ServerState.domain:type_name -> godwit.host.v1.DomainState
 	2,  // 1: godwit.host.v1.ServerState.migration_outcome:type_name -> godwit.host.v1.MigrateOutcome
 	1,  // 2: godwit.host.v1.ServerState.post_copy:type_name -> godwit.host.v1.PostCopy
-	9,  // 3: godwit.host.v1.ServerSpec.root:type_name -> godwit.host.v1.RootDisk
-	10, // 4: godwit.host.v1.ServerSpec.nics:type_name -> godwit.host.v1.NIC
-	44, // 5: godwit.host.v1.ServerSpec.metadata:type_name -> godwit.host.v1.ServerSpec.MetadataEntry
-	45, // 6: godwit.host.v1.ServerSpec.created:type_name -> google.protobuf.Timestamp
-	11, // 7: godwit.host.v1.NIC.addresses:type_name -> godwit.host.v1.NICAddress
-	13, // 8: godwit.host.v1.NIC.rules:type_name -> godwit.host.v1.SecurityRule
-	12, // 9: godwit.host.v1.NICAddress.routes:type_name -> godwit.host.v1.StaticRoute
-	3,  // 10: godwit.host.v1.PrepareRequest.call:type_name -> godwit.host.v1.Call
-	8,  // 11: godwit.host.v1.PrepareRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	3,  // 12: godwit.host.v1.StartRequest.call:type_name -> godwit.host.v1.Call
-	8,  // 13: godwit.host.v1.StartRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	3,  // 14: godwit.host.v1.StopRequest.call:type_name -> godwit.host.v1.Call
-	46, // 15: godwit.host.v1.StopRequest.grace:type_name -> google.protobuf.Duration
-	3,  // 16: godwit.host.v1.RebootRequest.call:type_name -> godwit.host.v1.Call
-	8,  // 17: godwit.host.v1.RebootRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	46, // 18: godwit.host.v1.RebootRequest.grace:type_name -> google.protobuf.Duration
-	3,  // 19: godwit.host.v1.MigrateRequest.call:type_name -> godwit.host.v1.Call
-	46, // 20: godwit.host.v1.MigrateRequest.downtime_max:type_name -> google.protobuf.Duration
-	2,  // 21: godwit.host.v1.MigrateReply.outcome:type_name -> godwit.host.v1.MigrateOutcome
-	21, // 22: godwit.host.v1.MigrateReply.stats:type_name -> godwit.host.v1.MigrationStats
-	46, // 23: godwit.host.v1.MigrationStats.downtime:type_name -> google.protobuf.Duration
-	46, // 24: godwit.host.v1.MigrationStats.setup:type_name -> google.protobuf.Duration
-	46, // 25: godwit.host.v1.MigrationStats.elapsed:type_name -> google.protobuf.Duration
-	3,  // 26: godwit.host.v1.SteerRequest.call:type_name -> godwit.host.v1.Call
-	3,  // 27: godwit.host.v1.AdoptRequest.call:type_name -> godwit.host.v1.Call
-	8,  // 28: godwit.host.v1.AdoptRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	3,  // 29: godwit.host.v1.DiscardRequest.call:type_name -> godwit.host.v1.Call
-	3,  // 30: godwit.host.v1.UpdateRequest.call:type_name -> godwit.host.v1.Call
-	8,  // 31: godwit.host.v1.UpdateRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	32, // 32: godwit.host.v1.SyncNetworksRequest.peers:type_name -> godwit.host.v1.TunnelPeer
-	10, // 33: godwit.host.v1.SyncNetworksRequest.foreign_ports:type_name -> godwit.host.v1.NIC
-	34, // 34: godwit.host.v1.SyncNetworksReply.bridges:type_name -> godwit.host.v1.Bridge
-	5,  // 35: godwit.host.v1.HostEvent.facts:type_name -> godwit.host.v1.HostFacts
-	7,  // 36: godwit.host.v1.HostEvent.observation:type_name -> godwit.host.v1.ServerState
-	39, // 37: godwit.host.v1.HostEvent.progress:type_name -> godwit.host.v1.MigrationUpdate
-	38, // 38: godwit.host.v1.HostEvent.heartbeat:type_name -> godwit.host.v1.Heartbeat
-	45, // 39: godwit.host.v1.Heartbeat.sent:type_name -> google.protobuf.Timestamp
-	21, // 40: godwit.host.v1.MigrationUpdate.stats:type_name -> godwit.host.v1.MigrationStats
-	41, // 41: godwit.host.v1.HostNotice.welcome:type_name -> godwit.host.v1.Welcome
-	38, // 42: godwit.host.v1.HostNotice.heartbeat:type_name -> godwit.host.v1.Heartbeat
-	46, // 43: godwit.host.v1.Welcome.session_ttl:type_name -> google.protobuf.Duration
-	4,  // 44: godwit.host.v1.Host.Facts:input_type -> godwit.host.v1.FactsRequest
-	6,  // 45: godwit.host.v1.Host.Inspect:input_type -> godwit.host.v1.InspectRequest
-	14, // 46: godwit.host.v1.Host.Prepare:input_type -> godwit.host.v1.PrepareRequest
-	16, // 47: godwit.host.v1.Host.Start:input_type -> godwit.host.v1.StartRequest
-	17, // 48: godwit.host.v1.Host.Stop:input_type -> godwit.host.v1.StopRequest
-	18, // 49: godwit.host.v1.Host.Reboot:input_type -> godwit.host.v1.RebootRequest
-	19, // 50: godwit.host.v1.Host.Migrate:input_type -> godwit.host.v1.MigrateRequest
-	22, // 51: godwit.host.v1.Host.Steer:input_type -> godwit.host.v1.SteerRequest
-	24, // 52: godwit.host.v1.Host.Adopt:input_type -> godwit.host.v1.AdoptRequest
-	25, // 53: godwit.host.v1.Host.Discard:input_type -> godwit.host.v1.DiscardRequest
-	27, // 54: godwit.host.v1.Host.Console:input_type -> godwit.host.v1.ConsoleRequest
-	29, // 55: godwit.host.v1.Host.Update:input_type -> godwit.host.v1.UpdateRequest
-	31, // 56: godwit.host.v1.Host.SyncNetworks:input_type -> godwit.host.v1.SyncNetworksRequest
-	35, // 57: godwit.host.v1.Control.Enroll:input_type -> godwit.host.v1.EnrollRequest
-	37, // 58: godwit.host.v1.Control.Session:input_type -> godwit.host.v1.HostEvent
-	42, // 59: godwit.host.v1.Control.FetchImage:input_type -> godwit.host.v1.FetchImageRequest
-	5,  // 60: godwit.host.v1.Host.Facts:output_type -> godwit.host.v1.HostFacts
-	7,  // 61: godwit.host.v1.Host.Inspect:output_type -> godwit.host.v1.ServerState
-	15, // 62: godwit.host.v1.Host.Prepare:output_type -> godwit.host.v1.PrepareReply
-	7,  // 63: godwit.host.v1.Host.Start:output_type -> godwit.host.v1.ServerState
-	7,  // 64: godwit.host.v1.Host.Stop:output_type -> godwit.host.v1.ServerState
-	7,  // 65: godwit.host.v1.Host.Reboot:output_type -> godwit.host.v1.ServerState
-	20, // 66: godwit.host.v1.Host.Migrate:output_type -> godwit.host.v1.MigrateReply
-	23, // 67: godwit.host.v1.Host.Steer:output_type -> godwit.host.v1.SteerReply
-	7,  // 68: godwit.host.v1.Host.Adopt:output_type -> godwit.host.v1.ServerState
-	26, // 69: godwit.host.v1.Host.Discard:output_type -> godwit.host.v1.DiscardReply
-	28, // 70: godwit.host.v1.Host.Console:output_type -> godwit.host.v1.ConsoleReply
-	30, // 71: godwit.host.v1.Host.Update:output_type -> godwit.host.v1.UpdateReply
-	33, // 72: godwit.host.v1.Host.SyncNetworks:output_type -> godwit.host.v1.SyncNetworksReply
-	36, // 73: godwit.host.v1.Control.Enroll:output_type -> godwit.host.v1.EnrollReply
-	40, // 74: godwit.host.v1.Control.Session:output_type -> godwit.host.v1.HostNotice
-	43, // 75: godwit.host.v1.Control.FetchImage:output_type -> godwit.host.v1.ImageChunk
-	60, // [60:76] is the sub-list for method output_type
-	44, // [44:60] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	13, // 3: godwit.host.v1.ServerSpec.root:type_name -> godwit.host.v1.RootDisk
+	14, // 4: godwit.host.v1.ServerSpec.nics:type_name -> godwit.host.v1.NIC
+	48, // 5: godwit.host.v1.ServerSpec.metadata:type_name -> godwit.host.v1.ServerSpec.MetadataEntry
+	49, // 6: godwit.host.v1.ServerSpec.created:type_name -> google.protobuf.Timestamp
+	9,  // 7: godwit.host.v1.ServerSpec.volumes:type_name -> godwit.host.v1.VolumeDisk
+	3,  // 8: godwit.host.v1.AttachVolumeRequest.call:type_name -> godwit.host.v1.Call
+	8,  // 9: godwit.host.v1.AttachVolumeRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	9,  // 10: godwit.host.v1.AttachVolumeRequest.volume:type_name -> godwit.host.v1.VolumeDisk
+	3,  // 11: godwit.host.v1.DetachVolumeRequest.call:type_name -> godwit.host.v1.Call
+	8,  // 12: godwit.host.v1.DetachVolumeRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	50, // 13: godwit.host.v1.DetachVolumeRequest.grace:type_name -> google.protobuf.Duration
+	3,  // 14: godwit.host.v1.ResizeVolumeRequest.call:type_name -> godwit.host.v1.Call
+	15, // 15: godwit.host.v1.NIC.addresses:type_name -> godwit.host.v1.NICAddress
+	17, // 16: godwit.host.v1.NIC.rules:type_name -> godwit.host.v1.SecurityRule
+	16, // 17: godwit.host.v1.NICAddress.routes:type_name -> godwit.host.v1.StaticRoute
+	3,  // 18: godwit.host.v1.PrepareRequest.call:type_name -> godwit.host.v1.Call
+	8,  // 19: godwit.host.v1.PrepareRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	3,  // 20: godwit.host.v1.StartRequest.call:type_name -> godwit.host.v1.Call
+	8,  // 21: godwit.host.v1.StartRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	3,  // 22: godwit.host.v1.StopRequest.call:type_name -> godwit.host.v1.Call
+	50, // 23: godwit.host.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	3,  // 24: godwit.host.v1.RebootRequest.call:type_name -> godwit.host.v1.Call
+	8,  // 25: godwit.host.v1.RebootRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	50, // 26: godwit.host.v1.RebootRequest.grace:type_name -> google.protobuf.Duration
+	3,  // 27: godwit.host.v1.MigrateRequest.call:type_name -> godwit.host.v1.Call
+	50, // 28: godwit.host.v1.MigrateRequest.downtime_max:type_name -> google.protobuf.Duration
+	2,  // 29: godwit.host.v1.MigrateReply.outcome:type_name -> godwit.host.v1.MigrateOutcome
+	25, // 30: godwit.host.v1.MigrateReply.stats:type_name -> godwit.host.v1.MigrationStats
+	50, // 31: godwit.host.v1.MigrationStats.downtime:type_name -> google.protobuf.Duration
+	50, // 32: godwit.host.v1.MigrationStats.setup:type_name -> google.protobuf.Duration
+	50, // 33: godwit.host.v1.MigrationStats.elapsed:type_name -> google.protobuf.Duration
+	3,  // 34: godwit.host.v1.SteerRequest.call:type_name -> godwit.host.v1.Call
+	3,  // 35: godwit.host.v1.AdoptRequest.call:type_name -> godwit.host.v1.Call
+	8,  // 36: godwit.host.v1.AdoptRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	3,  // 37: godwit.host.v1.DiscardRequest.call:type_name -> godwit.host.v1.Call
+	3,  // 38: godwit.host.v1.UpdateRequest.call:type_name -> godwit.host.v1.Call
+	8,  // 39: godwit.host.v1.UpdateRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	36, // 40: godwit.host.v1.SyncNetworksRequest.peers:type_name -> godwit.host.v1.TunnelPeer
+	14, // 41: godwit.host.v1.SyncNetworksRequest.foreign_ports:type_name -> godwit.host.v1.NIC
+	38, // 42: godwit.host.v1.SyncNetworksReply.bridges:type_name -> godwit.host.v1.Bridge
+	5,  // 43: godwit.host.v1.HostEvent.facts:type_name -> godwit.host.v1.HostFacts
+	7,  // 44: godwit.host.v1.HostEvent.observation:type_name -> godwit.host.v1.ServerState
+	43, // 45: godwit.host.v1.HostEvent.progress:type_name -> godwit.host.v1.MigrationUpdate
+	42, // 46: godwit.host.v1.HostEvent.heartbeat:type_name -> godwit.host.v1.Heartbeat
+	51, // 47: godwit.host.v1.HostEvent.volume_facts:type_name -> godwit.host.v1.VolumeFacts
+	49, // 48: godwit.host.v1.Heartbeat.sent:type_name -> google.protobuf.Timestamp
+	25, // 49: godwit.host.v1.MigrationUpdate.stats:type_name -> godwit.host.v1.MigrationStats
+	45, // 50: godwit.host.v1.HostNotice.welcome:type_name -> godwit.host.v1.Welcome
+	42, // 51: godwit.host.v1.HostNotice.heartbeat:type_name -> godwit.host.v1.Heartbeat
+	50, // 52: godwit.host.v1.Welcome.session_ttl:type_name -> google.protobuf.Duration
+	4,  // 53: godwit.host.v1.Host.Facts:input_type -> godwit.host.v1.FactsRequest
+	6,  // 54: godwit.host.v1.Host.Inspect:input_type -> godwit.host.v1.InspectRequest
+	18, // 55: godwit.host.v1.Host.Prepare:input_type -> godwit.host.v1.PrepareRequest
+	20, // 56: godwit.host.v1.Host.Start:input_type -> godwit.host.v1.StartRequest
+	21, // 57: godwit.host.v1.Host.Stop:input_type -> godwit.host.v1.StopRequest
+	22, // 58: godwit.host.v1.Host.Reboot:input_type -> godwit.host.v1.RebootRequest
+	23, // 59: godwit.host.v1.Host.Migrate:input_type -> godwit.host.v1.MigrateRequest
+	26, // 60: godwit.host.v1.Host.Steer:input_type -> godwit.host.v1.SteerRequest
+	28, // 61: godwit.host.v1.Host.Adopt:input_type -> godwit.host.v1.AdoptRequest
+	29, // 62: godwit.host.v1.Host.Discard:input_type -> godwit.host.v1.DiscardRequest
+	31, // 63: godwit.host.v1.Host.Console:input_type -> godwit.host.v1.ConsoleRequest
+	33, // 64: godwit.host.v1.Host.Update:input_type -> godwit.host.v1.UpdateRequest
+	35, // 65: godwit.host.v1.Host.SyncNetworks:input_type -> godwit.host.v1.SyncNetworksRequest
+	10, // 66: godwit.host.v1.Host.AttachVolume:input_type -> godwit.host.v1.AttachVolumeRequest
+	11, // 67: godwit.host.v1.Host.DetachVolume:input_type -> godwit.host.v1.DetachVolumeRequest
+	12, // 68: godwit.host.v1.Host.ResizeVolume:input_type -> godwit.host.v1.ResizeVolumeRequest
+	39, // 69: godwit.host.v1.Control.Enroll:input_type -> godwit.host.v1.EnrollRequest
+	41, // 70: godwit.host.v1.Control.Session:input_type -> godwit.host.v1.HostEvent
+	46, // 71: godwit.host.v1.Control.FetchImage:input_type -> godwit.host.v1.FetchImageRequest
+	5,  // 72: godwit.host.v1.Host.Facts:output_type -> godwit.host.v1.HostFacts
+	7,  // 73: godwit.host.v1.Host.Inspect:output_type -> godwit.host.v1.ServerState
+	19, // 74: godwit.host.v1.Host.Prepare:output_type -> godwit.host.v1.PrepareReply
+	7,  // 75: godwit.host.v1.Host.Start:output_type -> godwit.host.v1.ServerState
+	7,  // 76: godwit.host.v1.Host.Stop:output_type -> godwit.host.v1.ServerState
+	7,  // 77: godwit.host.v1.Host.Reboot:output_type -> godwit.host.v1.ServerState
+	24, // 78: godwit.host.v1.Host.Migrate:output_type -> godwit.host.v1.MigrateReply
+	27, // 79: godwit.host.v1.Host.Steer:output_type -> godwit.host.v1.SteerReply
+	7,  // 80: godwit.host.v1.Host.Adopt:output_type -> godwit.host.v1.ServerState
+	30, // 81: godwit.host.v1.Host.Discard:output_type -> godwit.host.v1.DiscardReply
+	32, // 82: godwit.host.v1.Host.Console:output_type -> godwit.host.v1.ConsoleReply
+	34, // 83: godwit.host.v1.Host.Update:output_type -> godwit.host.v1.UpdateReply
+	37, // 84: godwit.host.v1.Host.SyncNetworks:output_type -> godwit.host.v1.SyncNetworksReply
+	7,  // 85: godwit.host.v1.Host.AttachVolume:output_type -> godwit.host.v1.ServerState
+	7,  // 86: godwit.host.v1.Host.DetachVolume:output_type -> godwit.host.v1.ServerState
+	7,  // 87: godwit.host.v1.Host.ResizeVolume:output_type -> godwit.host.v1.ServerState
+	40, // 88: godwit.host.v1.Control.Enroll:output_type -> godwit.host.v1.EnrollReply
+	44, // 89: godwit.host.v1.Control.Session:output_type -> godwit.host.v1.HostNotice
+	47, // 90: godwit.host.v1.Control.FetchImage:output_type -> godwit.host.v1.ImageChunk
+	72, // [72:91] is the sub-list for method output_type
+	53, // [53:72] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_host_proto_init() }
@@ -3620,13 +4019,15 @@ func file_host_proto_init() {
 	if File_host_proto != nil {
 		return
 	}
-	file_host_proto_msgTypes[34].OneofWrappers = []any{
+	file_volume_proto_init()
+	file_host_proto_msgTypes[38].OneofWrappers = []any{
 		(*HostEvent_Facts)(nil),
 		(*HostEvent_Observation)(nil),
 		(*HostEvent_Progress)(nil),
 		(*HostEvent_Heartbeat)(nil),
+		(*HostEvent_VolumeFacts)(nil),
 	}
-	file_host_proto_msgTypes[37].OneofWrappers = []any{
+	file_host_proto_msgTypes[41].OneofWrappers = []any{
 		(*HostNotice_Welcome)(nil),
 		(*HostNotice_Heartbeat)(nil),
 	}
@@ -3636,7 +4037,7 @@ func file_host_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_host_proto_rawDesc), len(file_host_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   42,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -43,6 +43,9 @@ const (
 	Host_Console_FullMethodName      = "/godwit.host.v1.Host/Console"
 	Host_Update_FullMethodName       = "/godwit.host.v1.Host/Update"
 	Host_SyncNetworks_FullMethodName = "/godwit.host.v1.Host/SyncNetworks"
+	Host_AttachVolume_FullMethodName = "/godwit.host.v1.Host/AttachVolume"
+	Host_DetachVolume_FullMethodName = "/godwit.host.v1.Host/DetachVolume"
+	Host_ResizeVolume_FullMethodName = "/godwit.host.v1.Host/ResizeVolume"
 )
 
 // HostClient is the client API for Host service.
@@ -81,6 +84,12 @@ type HostClient interface {
 	Update(ctx context.Context, in *UpdateRequest, opts ...grpc.CallOption) (*UpdateReply, error)
 	// SyncNetworks tells the host every other host's tunnel end point and the foreign ports bound to it.
 	SyncNetworks(ctx context.Context, in *SyncNetworksRequest, opts ...grpc.CallOption) (*SyncNetworksReply, error)
+	// AttachVolume connects a volume to the server: hot-plugged when it runs, and in its persistent definition.
+	AttachVolume(ctx context.Context, in *AttachVolumeRequest, opts ...grpc.CallOption) (*ServerState, error)
+	// DetachVolume takes a volume from the server: the guest is asked to let go, and the call returns when QEMU has closed it. An absent volume is success.
+	DetachVolume(ctx context.Context, in *DetachVolumeRequest, opts ...grpc.CallOption) (*ServerState, error)
+	// ResizeVolume tells the running guest that a volume has grown.
+	ResizeVolume(ctx context.Context, in *ResizeVolumeRequest, opts ...grpc.CallOption) (*ServerState, error)
 }
 
 type hostClient struct {
@@ -221,6 +230,36 @@ func (c *hostClient) SyncNetworks(ctx context.Context, in *SyncNetworksRequest, 
 	return out, nil
 }
 
+func (c *hostClient) AttachVolume(ctx context.Context, in *AttachVolumeRequest, opts ...grpc.CallOption) (*ServerState, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ServerState)
+	err := c.cc.Invoke(ctx, Host_AttachVolume_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *hostClient) DetachVolume(ctx context.Context, in *DetachVolumeRequest, opts ...grpc.CallOption) (*ServerState, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ServerState)
+	err := c.cc.Invoke(ctx, Host_DetachVolume_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *hostClient) ResizeVolume(ctx context.Context, in *ResizeVolumeRequest, opts ...grpc.CallOption) (*ServerState, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ServerState)
+	err := c.cc.Invoke(ctx, Host_ResizeVolume_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // HostServer is the server API for Host service.
 // All implementations must embed UnimplementedHostServer
 // for forward compatibility.
@@ -257,6 +296,12 @@ type HostServer interface {
 	Update(context.Context, *UpdateRequest) (*UpdateReply, error)
 	// SyncNetworks tells the host every other host's tunnel end point and the foreign ports bound to it.
 	SyncNetworks(context.Context, *SyncNetworksRequest) (*SyncNetworksReply, error)
+	// AttachVolume connects a volume to the server: hot-plugged when it runs, and in its persistent definition.
+	AttachVolume(context.Context, *AttachVolumeRequest) (*ServerState, error)
+	// DetachVolume takes a volume from the server: the guest is asked to let go, and the call returns when QEMU has closed it. An absent volume is success.
+	DetachVolume(context.Context, *DetachVolumeRequest) (*ServerState, error)
+	// ResizeVolume tells the running guest that a volume has grown.
+	ResizeVolume(context.Context, *ResizeVolumeRequest) (*ServerState, error)
 	mustEmbedUnimplementedHostServer()
 }
 
@@ -305,6 +350,15 @@ func (UnimplementedHostServer) Update(context.Context, *UpdateRequest) (*UpdateR
 }
 func (UnimplementedHostServer) SyncNetworks(context.Context, *SyncNetworksRequest) (*SyncNetworksReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method SyncNetworks not implemented")
+}
+func (UnimplementedHostServer) AttachVolume(context.Context, *AttachVolumeRequest) (*ServerState, error) {
+	return nil, status.Error(codes.Unimplemented, "method AttachVolume not implemented")
+}
+func (UnimplementedHostServer) DetachVolume(context.Context, *DetachVolumeRequest) (*ServerState, error) {
+	return nil, status.Error(codes.Unimplemented, "method DetachVolume not implemented")
+}
+func (UnimplementedHostServer) ResizeVolume(context.Context, *ResizeVolumeRequest) (*ServerState, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResizeVolume not implemented")
 }
 func (UnimplementedHostServer) mustEmbedUnimplementedHostServer() {}
 func (UnimplementedHostServer) testEmbeddedByValue()              {}
@@ -561,6 +615,60 @@ func _Host_SyncNetworks_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Host_AttachVolume_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AttachVolumeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HostServer).AttachVolume(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Host_AttachVolume_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HostServer).AttachVolume(ctx, req.(*AttachVolumeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Host_DetachVolume_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DetachVolumeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HostServer).DetachVolume(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Host_DetachVolume_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HostServer).DetachVolume(ctx, req.(*DetachVolumeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Host_ResizeVolume_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResizeVolumeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HostServer).ResizeVolume(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Host_ResizeVolume_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HostServer).ResizeVolume(ctx, req.(*ResizeVolumeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Host_ServiceDesc is the grpc.ServiceDesc for Host service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -619,6 +727,18 @@ var Host_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SyncNetworks",
 			Handler:    _Host_SyncNetworks_Handler,
+		},
+		{
+			MethodName: "AttachVolume",
+			Handler:    _Host_AttachVolume_Handler,
+		},
+		{
+			MethodName: "DetachVolume",
+			Handler:    _Host_DetachVolume_Handler,
+		},
+		{
+			MethodName: "ResizeVolume",
+			Handler:    _Host_ResizeVolume_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

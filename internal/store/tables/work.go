@@ -32,6 +32,7 @@ var Progress = store.NewTable[cloud.MigrationProgress]("progress")
 // Intents holds what was asked and is not finished, by id. Created by the edge, removed by the last write of the run that carries it out.
 var Intents = store.NewTable("intents",
 	store.Index(ByServer, func(i *cloud.Intent) []string { return one(i.Server) }),
+	store.Index(ByVolume, func(i *cloud.Intent) []string { return one(i.Volume) }),
 )
 
 // Actions holds instance actions, by ActionKey. Created by the edge, extended by flows.
