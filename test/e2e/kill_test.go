@@ -315,8 +315,11 @@ func awaitHalf(ctx context.Context, t *testing.T, id string) {
 	t.Helper()
 	err := labcloud.Until(ctx, "half of "+id+" copied", func() (bool, error) {
 		p, runs, err := cloud.Progress(ctx, id)
-		if err != nil || !runs {
-			return false, fmt.Errorf("%s: no migration runs (%v)", id, err)
+		if err != nil {
+			return false, fmt.Errorf("%s: %w", id, err)
+		}
+		if !runs {
+			return false, fmt.Errorf("%s: no migration runs", id)
 		}
 		return p.MemoryTotal > 0 && p.MemoryRemaining*2 <= p.MemoryTotal || p.DiskTotal > 0 && p.DiskRemaining*2 <= p.DiskTotal, nil
 	})

@@ -105,7 +105,6 @@ func pour(ctx context.Context, t *testing.T, ip string) *stream {
 func number(i int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(i)) }
 
 func (s *stream) write() error {
-	const size = 8
 	tick := time.NewTicker(pourPeriod)
 	defer tick.Stop()
 	var chunk []byte
