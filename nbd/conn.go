@@ -100,7 +100,7 @@ func NewConn(r Result, w Wire, o ConnOptions) (*Conn, error) {
 		c.memory = heap{}
 	}
 	if a, ok := r.Device.(Attacher); ok {
-		if err := a.Attach(); err != nil {
+		if err := a.Attach(c); err != nil {
 			return nil, fmt.Errorf("nbd: attach export %q: %w", r.Export, err)
 		}
 		c.attached = true
@@ -340,6 +340,14 @@ func (c *Conn) Drain() {
 	c.draining = true
 }
 
+// Finish takes no more requests, finishes what is under way, and closes the connection. A client that reconnects (QEMU does) asks again for
+// what went unanswered; to tell it that it should not, Drain for a while before.
+func (c *Conn) Finish() {
+	c.enter()
+	defer c.leave()
+	c.end()
+}
+
 // Ended says that the client will send nothing more; what it asked for is still answered.
 func (c *Conn) Ended() {
 	c.enter()
@@ -349,6 +357,13 @@ func (c *Conn) Ended() {
 
 // Closed says that the connection is closed, whyever. The device's requests may still end; their answers go nowhere.
 func (c *Conn) Closed(error) {
+	if left := c.closing(); left != nil {
+		left.Leave()
+	}
+}
+
+// closing does what Closed does under the lock. It returns the device if it is to be told.
+func (c *Conn) closing() Leaver {
 	c.enter()
 	defer c.leave()
 	c.closed = true
@@ -358,4 +373,8 @@ func (c *Conn) Closed(error) {
 		c.letGo(r)
 	}
 	c.settle()
+	if l, ok := c.device.(Leaver); ok && c.attached && c.underWay > 0 {
+		return l
+	}
+	return nil
 }

@@ -52,11 +52,16 @@ func (i Info) normal() (Info, error) {
 
 // Attacher is a Device that wants to know its connections.
 type Attacher interface {
-	// Attach is called before the first request of a connection; an error refuses it. It must not block.
-	Attach() error
+	// Attach is called before the first request of a connection; an error refuses it. The Conn is the device's to Drain and to Finish. It
+	// must not block, nor call the Conn's methods.
+	Attach(c *Conn) error
 	// Detach is called after the last request of an attached connection is done.
 	Detach()
 }
+
+// Leaver is a Device that wants to know at once that a client has gone: nobody will hear of the requests under way. A device that holds
+// requests back may end them early. It is called once at most, without the Conn's lock, so that with several goroutines Detach may come first.
+type Leaver interface{ Leave() }
 
 // Exports finds devices by name.
 type Exports interface {
@@ -88,6 +93,9 @@ type Request struct {
 	Buffer *Buffer
 	// Local is for the device's use. It is kept when the request is used again.
 	Local any
+	// Intercept is for a device that stands before another: Done calls it, once, instead of answering. It ends the request, then or later,
+	// by calling Done again.
+	Intercept func(err error)
 
 	cookie uint64
 	conn   *Conn
@@ -95,7 +103,14 @@ type Request struct {
 
 // Done ends the request. The device must not touch it afterwards. An error goes to the client, with its text if the client understands
 // that; see Error for its number.
-func (r *Request) Done(err error) { r.conn.done(r, err) }
+func (r *Request) Done(err error) {
+	if f := r.Intercept; f != nil {
+		r.Intercept = nil
+		f(err)
+		return
+	}
+	r.conn.done(r, err)
+}
 
 // Memory provides the buffers of payloads.
 type Memory interface {

@@ -227,8 +227,8 @@ type counted struct {
 	refuse             error
 }
 
-func (c *counted) Attach() error { c.attached++; return c.refuse }
-func (c *counted) Detach()       { c.detached++ }
+func (c *counted) Attach(*Conn) error { c.attached++; return c.refuse }
+func (c *counted) Detach()            { c.detached++ }
 
 func TestADisconnectWaitsForWhatIsUnderWay(t *testing.T) {
 	held := &holding{requests: make(chan *Request, 1)}

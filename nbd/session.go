@@ -21,7 +21,7 @@ type SessionOptions struct {
 	Peer    Peer
 	Conn    ConnOptions // without a Lock
 	// Secure is called when the client has been told to start TLS. The owner takes the connection from the loop (uring.Link.Detach) and goes
-	// on with Server.ServeConn. The Session hears no more. nil with TLSOff.
+	// on with Server.ServeConn, or, when TLS is set up, with ResumeSession. The Session hears no more. nil with TLSOff.
 	Secure func(*Negotiation)
 }
 
@@ -30,6 +30,11 @@ func NewSession(w Wire, o SessionOptions) *Session {
 	s := &Session{wire: w, options: o, negotiation: NewNegotiation(o.Exports, o.TLSMode, o.Peer)}
 	_, _ = w.Write(s.negotiation.Greeting()) // a wire that is closing drops it, which Closed will tell
 	return s
+}
+
+// ResumeSession goes on with a negotiation that came as far as StartTLS and has since been Secured; w is what carries the bytes within TLS.
+func ResumeSession(w Wire, n *Negotiation, o SessionOptions) *Session {
+	return &Session{wire: w, options: o, negotiation: n}
 }
 
 // Negotiating reports whether the client has not yet chosen an export.

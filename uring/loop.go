@@ -299,6 +299,15 @@ func (l *Loop) Cancel(token uint64) {
 	e.UserData = ignoredToken
 }
 
+// AtRoundEnd calls f once, after the completions of this round and before the kernel is called: for work that is done best for all that
+// happened in a round together. On the loop's own thread only.
+func (l *Loop) AtRoundEnd(f func()) { l.atRoundEnd(flushFunc(f)) }
+
+// flushFunc is a function as a flush.
+type flushFunc func()
+
+func (f flushFunc) flush() { f() }
+
 // atRoundEnd has f flushed once, after the completions of this round. On the loop's own thread only.
 func (l *Loop) atRoundEnd(f flush) { l.flushes = append(l.flushes, f) }
 

@@ -112,6 +112,38 @@ func TestRegisteredFilesCanBeReplaced(t *testing.T) {
 	if n, err := write(); n != 3 || err != nil {
 		t.Errorf("a filled place: %d, %v", n, err)
 	}
+	taken := make(chan error, 1)
+	if err := l.Post(func() { taken <- l.SetFile(1, -1) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-taken; err != nil {
+		t.Fatal(err)
+	}
+	if _, err := write(); !errors.Is(err, unix.EBADF) {
+		t.Errorf("a place emptied on the loop's thread: %v", err)
+	}
+}
+
+func TestWorkForTheRoundEndRunsOnceAfterTheRoundsCompletions(t *testing.T) {
+	l := newLoop(t, Options{})
+	said := make(chan string, 1)
+	if err := l.Post(func() {
+		order := ""
+		done := 0
+		for range 3 {
+			l.Begin(Handler(func(int32, CQEFlags) {
+				order += "c"
+				if done++; done == 1 {
+					l.AtRoundEnd(func() { said <- order })
+				}
+			})).PrepNop()
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-said; got != "ccc" {
+		t.Errorf("at the end of the round %q had happened", got)
+	}
 }
 
 func TestWorkersAreLimited(t *testing.T) {

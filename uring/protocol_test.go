@@ -254,7 +254,7 @@ func TestLinkKeepsTheProtocolInEveryMode(t *testing.T) {
 			options: ServerOptions{ConnsMax: 1, QueuedBytesMax: 1 + random.IntN(2000), CloseTimeout: closeTimeoutDefault, SingleReceives: seed%4 == 2}}
 		server.acceptor = acceptor{loop: stack.loop, closed: true}
 		server.service = service(func(l *Link) Session { return fickle(l, seed, closed) })
-		if err := stack.loop.Post(func() { server.open(fds[0]) }); err != nil {
+		if err := stack.loop.Post(func() { server.open(fds[0], server.service) }); err != nil {
 			t.Fatal(err)
 		}
 		for done := false; !done; {

@@ -34,6 +34,19 @@ func (l *Loop) UpdateFiles(first int, fds []int32) error {
 	return err
 }
 
+// SetFile replaces one registered file at once; -1 takes it away. Requests under way keep what they began with. On the loop's own thread
+// only: in a Completer, in a Session, in a function given to Post.
+func (l *Loop) SetFile(index int, fd int32) error {
+	fds := &[1]int32{fd}
+	u := &filesUpdate{Offset: uint32(index), FDs: address(unsafe.Pointer(fds))}
+	_, err := l.ring.kernel.register(l.ring.fd, registerFilesUpdate, unsafe.Pointer(u), 1)
+	runtime.KeepAlive(fds)
+	if err != nil {
+		return fmt.Errorf("loop: register file: %w", err)
+	}
+	return nil
+}
+
 // register runs on the loop's thread: a single issuer registers too.
 func (l *Loop) register(op uint32, arg unsafe.Pointer, n int, keep any) error {
 	result := make(chan error, 1)

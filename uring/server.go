@@ -80,27 +80,66 @@ const (
 
 // Serve runs a service on a listener of package net, which the server closes.
 func (s *Stack) Serve(plain net.Listener, service Service, o ServerOptions) (*Server, error) {
-	o.ConnsMax = cmp.Or(o.ConnsMax, connsDefault)
-	o.QueuedBytesMax = cmp.Or(o.QueuedBytesMax, queuedBytesDefault)
-	o.CloseTimeout = cmp.Or(o.CloseTimeout, closeTimeoutDefault)
 	file, err := descriptorOf(plain)
 	if err != nil {
 		return nil, err
 	}
-	server := &Server{stack: s, service: service, options: o, plain: plain, file: file, links: map[*Link]struct{}{}, emptied: make(chan struct{})}
-	server.acceptor = acceptor{loop: s.loop, fd: int(file.Fd()), got: server.open,
-		welcome: func() bool { return len(server.links) < o.ConnsMax }}
+	server := s.newServer(service, o)
+	server.plain, server.file = plain, file
+	server.acceptor.fd = int(file.Fd())
 	if err := s.join(server); err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
 	return server, s.loop.Post(server.acceptor.arm)
 }
 
-// Addr returns the listening address.
-func (s *Server) Addr() net.Addr { return s.plain.Addr() }
+// ServeAdopted runs a service on connections that others accept: to spread those of one listener over several loops, or to take one back
+// that left for a while (Link.Detach).
+func (s *Stack) ServeAdopted(service Service, o ServerOptions) (*Server, error) {
+	server := s.newServer(service, o)
+	return server, s.join(server)
+}
+
+func (s *Stack) newServer(service Service, o ServerOptions) *Server {
+	o.ConnsMax = cmp.Or(o.ConnsMax, connsDefault)
+	o.QueuedBytesMax = cmp.Or(o.QueuedBytesMax, queuedBytesDefault)
+	o.CloseTimeout = cmp.Or(o.CloseTimeout, closeTimeoutDefault)
+	server := &Server{stack: s, service: service, options: o, links: map[*Link]struct{}{}, emptied: make(chan struct{})}
+	server.acceptor = acceptor{loop: s.loop, fd: -1, got: func(fd int) { server.open(fd, service) },
+		welcome: func() bool { return server.plain != nil && len(server.links) < o.ConnsMax }}
+	return server
+}
+
+// Adopt takes over a connected socket, and closes it whatever becomes of it; service, if not nil, is asked for its session instead of the
+// server's own. ConnsMax does not count. Any goroutine may call it, and the socket must be in blocking mode, as descriptors of
+// (*net.TCPConn).File are once Fd was called: a ring does the waiting.
+func (s *Server) Adopt(fd int, service Service) error {
+	if service == nil {
+		service = s.service
+	}
+	err := s.stack.loop.Post(func() {
+		if s.closing {
+			unix.Close(fd)
+			return
+		}
+		s.open(fd, service)
+	})
+	if err != nil {
+		return errors.Join(err, unix.Close(fd))
+	}
+	return nil
+}
+
+// Addr returns the listening address, nil if the server has none.
+func (s *Server) Addr() net.Addr {
+	if s.plain == nil {
+		return nil
+	}
+	return s.plain.Addr()
+}
 
 // open makes a link of an accepted connection. On the loop's thread.
-func (s *Server) open(fd int) {
+func (s *Server) open(fd int, service Service) {
 	if err := noDelay(fd); err != nil {
 		unix.Close(fd) // the peer is gone already
 		return
@@ -111,7 +150,7 @@ func (s *Server) open(fd int) {
 	l := &Link{server: s, loop: s.stack.loop, fd: fd, session: nobody{}, single: s.options.SingleReceives, zeroCopyMin: s.options.ZeroCopyMin}
 	s.links[l] = struct{}{}
 	l.guard(func() {
-		if l.session = s.service.Accept(l); l.session == nil {
+		if l.session = service.Accept(l); l.session == nil {
 			l.session = nobody{}
 			l.Close()
 		}
@@ -141,7 +180,11 @@ func (s *Server) close() error {
 	stopped := make(chan struct{})
 	err := s.stack.loop.Post(func() {
 		s.closing = true
-		s.acceptor.close(func() { close(stopped) })
+		if s.plain != nil {
+			s.acceptor.close(func() { close(stopped) })
+		} else {
+			close(stopped)
+		}
 		if len(s.links) == 0 {
 			close(s.emptied)
 		}
@@ -152,6 +195,9 @@ func (s *Server) close() error {
 	if err == nil {
 		<-stopped
 		<-s.emptied
+	}
+	if s.plain == nil {
+		return nil
 	}
 	return errors.Join(s.plain.Close(), s.file.Close())
 }
