@@ -39,10 +39,11 @@ type Moves struct {
 	ParallelConnections int
 }
 
-// Options are what New needs; Records and Hosts are required.
+// Options are what New needs; Records, Hosts and Volumes are required.
 type Options struct {
 	Records Records
 	Hosts   Hosts
+	Volumes Volumes
 	Policy  placement.Policy
 	Moves   Moves
 	// StopGrace is how long a guest may take to shut down before its power is cut. Zero means StopGraceDefault.

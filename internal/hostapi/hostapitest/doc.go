@@ -7,6 +7,11 @@
 //
 //	if v := fleet.Violations(); len(v) > 0 { t.Error(v) }
 //
+// AddVolumes adds fake volume services, which enforce volume.proto the same way. Hosts and services know of each other: a host opens the
+// volumes in a server's specification as QEMU would, a guest that begins to run writes to its disks, and so makes a standby the
+// writer. Starting a guest with a volume that is not open for its host, and closing or cutting off a volume under a running guest,
+// are violations.
+//
 // Faults are scripted per call: refuse it, carry it out and lose the reply, delay it, or run something at that moment
 // (a crash). Fleet.Leftovers says what a host still keeps, so that "leaves nothing behind" can be tested.
 //

@@ -18,6 +18,7 @@ import (
 type Fleet struct {
 	mu         sync.Mutex
 	hosts      map[cloud.HostName]*FakeHost
+	volumes    map[cloud.HostName]*FakeVolumeHost
 	faults     []*Fault
 	violations []string
 	calls      []string
@@ -28,19 +29,48 @@ type Fleet struct {
 
 // NewFleet makes a fleet of hosts that are reachable and empty.
 func NewFleet(names ...cloud.HostName) *Fleet {
-	f := &Fleet{hosts: map[cloud.HostName]*FakeHost{}}
+	f := &Fleet{hosts: map[cloud.HostName]*FakeHost{}, volumes: map[cloud.HostName]*FakeVolumeHost{}}
 	for i, name := range names {
-		f.hosts[name] = &FakeHost{
-			fleet: f, name: name, address: fmt.Sprintf("192.0.2.%d", i+1), epoch: 1, reachable: true, down: make(chan struct{}),
-			servers: map[string]*slot{},
-		}
+		f.hosts[name] = &FakeHost{member: newMember(f, name, errUnreachable(name)), address: fmt.Sprintf("192.0.2.%d", i+1), servers: map[string]*slot{}}
 	}
 	return f
 }
 
+// member is what hosts and volume services have in common. Guarded by the fleet's lock.
+type member struct {
+	fleet     *Fleet
+	name      cloud.HostName
+	gone      error // what callers get while it is not reachable
+	epoch     int64
+	reachable bool
+	down      chan struct{} // closed when the process crashes, new when it starts
+}
+
+func newMember(f *Fleet, name cloud.HostName, gone error) member {
+	return member{fleet: f, name: name, gone: gone, epoch: 1, reachable: true, down: make(chan struct{})}
+}
+
+// Name returns the member's name.
+func (m *member) Name() cloud.HostName { return m.name }
+
+func (m *member) self() *member { return m }
+
+func (m *member) crash() {
+	m.reachable = false
+	close(m.down)
+}
+
+func (m *member) revive() {
+	if m.reachable {
+		return
+	}
+	m.reachable, m.down = true, make(chan struct{})
+	m.epoch++
+}
+
 // Fault changes what one or more calls do. The first fault that matches a call is used.
 type Fault struct {
-	Host  cloud.HostName // empty: any
+	Host  cloud.HostName // or volume service; empty: any
 	Call  string         // "Prepare", "Start" ...; empty: any
 	Skip  int            // matching calls to let through first
 	Times int            // calls to affect; 0 means 1, negative means all
@@ -189,13 +219,14 @@ func (f *Fleet) fault(host cloud.HostName, call string) *Fault {
 }
 
 // serve wraps one call: reachability, faults, the log of calls and the lock.
-func serve[Req, Reply proto.Message](ctx context.Context, h *FakeHost, name string, req Req, effect func(Req) (Reply, error)) (Reply, error) {
+func serve[Req, Reply proto.Message](ctx context.Context, on interface{ self() *member }, name string, req Req, effect func(Req) (Reply, error)) (Reply, error) {
 	var none Reply
+	h := on.self()
 	f := h.fleet
 	f.mu.Lock()
 	if !h.reachable {
 		f.mu.Unlock()
-		return none, errUnreachable(h.name)
+		return none, h.gone
 	}
 	f.calls = append(f.calls, fmt.Sprintf("%s %s%s", h.name, name, subject(req)))
 	fault, down := f.fault(h.name, name), h.down
@@ -217,7 +248,7 @@ func serve[Req, Reply proto.Message](ctx context.Context, h *FakeHost, name stri
 	f.mu.Lock()
 	if !h.reachable { // it crashed just now
 		f.mu.Unlock()
-		return none, errUnreachable(h.name)
+		return none, h.gone
 	}
 	reply, err := effect(req)
 	f.mu.Unlock()
@@ -237,8 +268,14 @@ func subject(req proto.Message) string {
 	if r, ok := req.(interface{ GetCall() *hostpb.Call }); ok {
 		return fmt.Sprintf(" %s %d", r.GetCall().GetServerId(), r.GetCall().GetGeneration())
 	}
+	if r, ok := req.(interface{ GetCall() *hostpb.VolumeCall }); ok {
+		return fmt.Sprintf(" %s %d", r.GetCall().GetVolumeId(), r.GetCall().GetGeneration())
+	}
 	if r, ok := req.(interface{ GetServerId() string }); ok {
 		return " " + r.GetServerId()
+	}
+	if r, ok := req.(interface{ GetVolumeId() string }); ok {
+		return " " + r.GetVolumeId()
 	}
 	return ""
 }

@@ -25,15 +25,11 @@ const (
 // FakeHost is one host of a Fleet; it implements hostpb.HostServer. All its state is guarded by the fleet's lock.
 type FakeHost struct {
 	hostpb.UnimplementedHostServer
-	fleet     *Fleet
-	name      cloud.HostName
-	address   string
-	epoch     int64
-	seq       int64
-	reachable bool
-	down      chan struct{} // closed when the agent crashes, new when it starts
-	servers   map[string]*slot
-	networks  int64 // revision of SyncNetworks
+	member
+	address  string
+	seq      int64
+	servers  map[string]*slot
+	networks int64 // revision of SyncNetworks
 }
 
 // slot is what a host keeps of one server. It outlives Discard as a tombstone with the generation.
@@ -70,9 +66,6 @@ func (s *slot) describe() string {
 	return strings.Join(parts, ", ")
 }
 
-// Name returns the host's name.
-func (h *FakeHost) Name() cloud.HostName { return h.name }
-
 // CrashAgent makes the agent unreachable; guests and their migrations go on without it.
 func (h *FakeHost) CrashAgent() {
 	h.fleet.mu.Lock()
@@ -80,8 +73,7 @@ func (h *FakeHost) CrashAgent() {
 	if !h.reachable {
 		return
 	}
-	h.reachable = false
-	close(h.down)
+	h.crash()
 	for _, s := range h.servers {
 		if s.job != nil && !s.job.over() {
 			s.job.orphan = true
@@ -116,12 +108,7 @@ func (h *FakeHost) PowerOff() {
 func (h *FakeHost) Revive() {
 	h.fleet.mu.Lock()
 	defer h.fleet.mu.Unlock()
-	if h.reachable {
-		return
-	}
-	h.reachable = true
-	h.down = make(chan struct{})
-	h.epoch++
+	h.revive()
 }
 
 // State returns what Inspect would, whether or not the agent is reachable.
@@ -161,6 +148,9 @@ func (h *FakeHost) set(s *slot, state hostpb.DomainState, reason string) {
 	s.domain, s.reason = state, reason
 	if on := h.fleet.running(s.id); len(on) > 1 {
 		h.fleet.violate("server %s runs on %v at once", s.id, on)
+	}
+	if s.runs() {
+		h.writeVolumes(s)
 	}
 	h.seq++
 	if h.fleet.observe != nil && h.reachable {
@@ -262,6 +252,11 @@ func (h *FakeHost) Prepare(ctx context.Context, req *hostpb.PrepareRequest) (*ho
 			h.fleet.violate("%s: prepared to receive server %s, which is %s here", h.name, s.id, s.describe())
 			return nil, conflict("server %s is already here", s.id)
 		}
+		if req.GetIncoming() { // QEMU opens them when the migration begins
+			if err := h.reachVolumes("Prepare", s, req.GetSpec().GetVolumes()...); err != nil {
+				return nil, err
+			}
+		}
 		s.spec, s.disks, s.receiving = proto.CloneOf(req.GetSpec()), true, req.GetIncoming()
 		return &hostpb.PrepareReply{MigrationAddress: h.address}, nil
 	})
@@ -283,6 +278,9 @@ func (h *FakeHost) Start(ctx context.Context, req *hostpb.StartRequest) (*hostpb
 		if !s.disks || s.receiving {
 			h.fleet.violate("%s: started server %s, which is %s", h.name, s.id, s.describe())
 			return nil, conflict("server %s is not prepared here", s.id)
+		}
+		if err := h.reachVolumes("Start", s, req.GetSpec().GetVolumes()...); err != nil {
+			return nil, err
 		}
 		h.start(s, req.GetSpec())
 		return h.state(s), nil
