@@ -1,0 +1,178 @@
+package volume
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// chunkBytes is what one request of a copy carries: large enough that requests cost little, small enough that several are under way at once.
+	chunkBytes = 1 << 20
+	// copiesAtOnce is how many: what keeps a disk busy while the other side's requests are waited for.
+	copiesAtOnce = 8
+	// holeBytes is the grain in which zeros are left out of a copy: the block size of file systems.
+	holeBytes = 4 << 10
+)
+
+// duplicate makes dst, which is empty, equal to src: it shares blocks where that is possible and else copies what is not a hole.
+func duplicate(ctx context.Context, src, dst file, progress func(int64)) error {
+	size, err := src.Size()
+	if err != nil {
+		return err
+	}
+	err = dst.Clone(src)
+	if errors.Is(err, errNoReflink) {
+		return copySparse(ctx, src, dst, size, progress)
+	}
+	if err == nil && progress != nil {
+		progress(size)
+	}
+	return err
+}
+
+// copySparse copies size bytes, several chunks at once, and leaves holes where src has holes or zeros.
+func copySparse(ctx context.Context, src, dst file, size int64, progress func(int64)) error {
+	if err := dst.Truncate(size); err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(copiesAtOnce)
+	free := make(chan []byte, copiesAtOnce)
+	walk := func(off, n int64) {
+		group.Go(func() error {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			buf := takeBuffer(free)
+			defer func() { free <- buf }()
+			return copyChunk(src, dst, buf[:n], off)
+		})
+	}
+	err := eachChunk(ctx, src, size, func(off, n int64) {
+		walk(off, n)
+		if progress != nil {
+			progress(off)
+		}
+	})
+	if err = errors.Join(err, group.Wait()); err == nil && progress != nil {
+		progress(size)
+	}
+	return err
+}
+
+func takeBuffer(free chan []byte) []byte {
+	select {
+	case buf := <-free:
+		return buf
+	default:
+		return make([]byte, chunkBytes)
+	}
+}
+
+// eachChunk calls f for the stretches of data below size, none longer than chunkBytes, in order.
+func eachChunk(ctx context.Context, src file, size int64, f func(off, n int64)) error {
+	for off := int64(0); off < size; {
+		start, end, err := src.NextData(off)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if end = min(end, size); end <= off {
+			return nil // data beyond the size that was asked for
+		}
+		for start < end {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			n := min(end-start, chunkBytes)
+			f(start, n)
+			start += n
+		}
+		off = end
+	}
+	return nil
+}
+
+func copyChunk(src, dst file, buf []byte, off int64) error {
+	n, err := src.ReadAt(buf, off)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	return writeSparse(dst, buf[:n], off)
+}
+
+// writeSparse writes p at off but for its blocks of zeros; the file has a hole there.
+func writeSparse(dst io.WriterAt, p []byte, off int64) error {
+	for len(p) > 0 {
+		n, zero := run(p)
+		if !zero {
+			if _, err := dst.WriteAt(p[:n], off); err != nil {
+				return err
+			}
+		}
+		p, off = p[n:], off+int64(n)
+	}
+	return nil
+}
+
+var zeros [holeBytes]byte
+
+// run returns how many bytes p begins with that are, in blocks of holeBytes, all zero or all not.
+func run(p []byte) (n int, zero bool) {
+	block := func(at int) bool {
+		b := p[at:min(at+holeBytes, len(p))]
+		return bytes.Equal(b, zeros[:len(b)])
+	}
+	zero = block(0)
+	for n = holeBytes; n < len(p) && block(n) == zero; n += holeBytes {
+	}
+	return min(n, len(p)), zero
+}
+
+// copyStream writes what r gives, at most size bytes, into dst, which is empty, and leaves zeros out.
+func copyStream(ctx context.Context, r io.Reader, dst file, size int64, progress func(int64)) error {
+	if err := dst.Truncate(size); err != nil {
+		return err
+	}
+	buf := make([]byte, chunkBytes)
+	for off := int64(0); ; {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		n, err := readChunk(r, buf)
+		if int64(n) > size-off {
+			return fits(off+int64(n), size)
+		}
+		if werr := writeSparse(dst, buf[:n], off); werr != nil {
+			return werr
+		}
+		off += int64(n)
+		if progress != nil {
+			progress(off)
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// readChunk fills buf; less only with an error, io.EOF at the end. Unlike io.ReadFull it cannot take a stream that broke off for one that ended.
+func readChunk(r io.Reader, buf []byte) (n int, err error) {
+	for n < len(buf) && err == nil {
+		var got int
+		got, err = r.Read(buf[n:])
+		n += got
+	}
+	return n, err
+}
+
+var errTooLong = errors.New("the image does not fit")

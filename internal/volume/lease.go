@@ -1,0 +1,207 @@
+package volume
+
+import (
+	"fmt"
+	"sync/atomic"
+
+	"github.com/godwit-cloud/godwit/internal/cloud"
+)
+
+// Verdict is the answer to Lease.Begin.
+type Verdict uint8
+
+// The verdicts.
+const (
+	Go      Verdict = iota // make the mutation, then call End
+	Held                   // not now: keep it, and call Await
+	Refused                // never: Err says why
+)
+
+// Visit is a connection that asks to use an attachment.
+type Visit struct {
+	Volume     cloud.VolumeID
+	Attachment cloud.AttachmentID
+	Host       cloud.HostName // whom the connection's certificate names; empty: nobody was asked for one
+	// CutOff, if not nil, is called at most once, from any goroutine: nothing more is allowed (Err says why), the connection should end
+	// when the requests under way are answered. It must not block, nor call the package.
+	CutOff func()
+	// Resized, if not nil, is called from any goroutine with each new size. It must not block, nor call the package.
+	Resized func(bytes int64)
+}
+
+// gateShut is the bit of Lease.gate that sends Begin the long way. Below it is the number of mutations under way.
+const gateShut = 1 << 62
+
+// Lease is a connection's right to use an attachment, from Admit to Close. Its methods do not block, and any goroutine may call them.
+type Lease struct {
+	gate atomic.Int64 // see gateShut; the bit is changed with volume.mu
+	dead atomic.Bool  // cut off or closed; never false again
+
+	volume     *volume
+	attachment cloud.AttachmentID
+	epoch      int64
+	data       *dataFile
+	cutOff     func()
+	resized    func(int64)
+
+	closed bool // by Close; guarded by volume.mu
+}
+
+// waiter is a call of Await that has not been answered.
+type waiter struct {
+	lease *Lease
+	done  func(error)
+}
+
+// Find returns an open attachment as it is now, for those who only ask. It does not block.
+func (s *Store) Find(id cloud.VolumeID, attachment cloud.AttachmentID) (Attachment, bool) {
+	v := s.lookup(id)
+	if v == nil {
+		return Attachment{}, false
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	r, ok := v.meta.Ledger.find(attachment)
+	if !ok || v.data == nil {
+		return Attachment{}, false
+	}
+	return v.attachmentLocked(r), true
+}
+
+// Admit lets a connection use an attachment that is open for its host and not cut off. The caller closes the lease. cloud.KindNotFound:
+// there is no such attachment; cloud.KindForbidden: it is another host's; cloud.KindConflict: a newer one writes. It does not block.
+func (s *Store) Admit(visit Visit) (*Lease, error) {
+	v := s.lookup(visit.Volume)
+	if v == nil {
+		return nil, cloud.Errorf(cloud.KindNotFound, "volume %s: no such volume", visit.Volume)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	r, ok := v.meta.Ledger.find(visit.Attachment)
+	switch {
+	case !ok || v.data == nil || v.ended:
+		return nil, cloud.Errorf(cloud.KindNotFound, "volume %s: attachment %s is not open", visit.Volume, visit.Attachment)
+	case visit.Host != "" && visit.Host != r.Host:
+		return nil, cloud.Errorf(cloud.KindForbidden, "volume %s: attachment %s is not for host %s", visit.Volume, visit.Attachment, visit.Host)
+	case v.meta.Ledger.role(r) == RoleCutOff:
+		return nil, cloud.Errorf(cloud.KindConflict, "volume %s: attachment %s: %w", visit.Volume, visit.Attachment, ErrCutOff)
+	}
+	l := &Lease{volume: v, attachment: r.ID, epoch: r.Epoch, data: v.data, cutOff: visit.CutOff, resized: visit.Resized}
+	l.gate.Store(gateShut)
+	v.data.refs++
+	v.leases[l] = struct{}{}
+	v.turnGateLocked(l)
+	return l, nil
+}
+
+// Begin asks to start a mutation: a write, a trim, a write of zeros. Go must be followed by End when the mutation is done, whatever became of it.
+// Between the two nothing may wait for the client or for the limits, because a change of the writer waits for End: ask the Limiter and have the
+// whole payload first.
+func (l *Lease) Begin() Verdict {
+	if l.gate.Add(1) < gateShut {
+		return Go
+	}
+	return l.beginShut()
+}
+
+// End says that a mutation is done: the kernel will not write any more.
+func (l *Lease) End() {
+	if l.gate.Add(-1) == gateShut {
+		l.volume.drained()
+	}
+}
+
+func (l *Lease) beginShut() Verdict {
+	l.End()
+	v := l.volume
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.refusalLocked(l) != nil {
+		return Refused
+	}
+	return Held
+}
+
+// Await does what it takes to let a held mutation go on, such as making a standby the writer, and then calls done: with nil when Begin is worth
+// another try, with an error when the mutation must fail. done is called once, at once or later, from any goroutine, and must not block.
+func (l *Lease) Await(done func(error)) {
+	v := l.volume
+	v.mu.Lock()
+	err := v.refusalLocked(l)
+	if err != nil || l.gate.Load() < gateShut {
+		v.mu.Unlock()
+		done(err)
+		return
+	}
+	v.held = append(v.held, waiter{l, done})
+	promote := v.meta.Ledger.roleOf(l.attachment, l.epoch) == RoleStandby && !v.promoting[l.attachment]
+	if promote {
+		v.promoting[l.attachment] = true
+	}
+	v.mu.Unlock()
+	if promote {
+		v.store.later(func() { v.promoteHeld(l.attachment) })
+	}
+}
+
+// Err is nil while the attachment may be used at all; it costs one atomic load. Otherwise reads and flushes are to be refused too.
+func (l *Lease) Err() error {
+	if !l.dead.Load() {
+		return nil
+	}
+	l.volume.mu.Lock()
+	defer l.volume.mu.Unlock()
+	return l.volume.refusalLocked(l)
+}
+
+// Refusal says why Begin returned Refused; nil if a mutation may be tried now or later.
+func (l *Lease) Refusal() error {
+	l.volume.mu.Lock()
+	defer l.volume.mu.Unlock()
+	return l.volume.refusalLocked(l)
+}
+
+// Attachment returns the attachment as it is now.
+func (l *Lease) Attachment() Attachment {
+	v := l.volume
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	r, ok := v.meta.Ledger.find(l.attachment)
+	if !ok || r.Epoch != l.epoch {
+		return Attachment{ID: l.attachment, Epoch: l.epoch, Role: RoleAbsent}
+	}
+	return v.attachmentLocked(r)
+}
+
+// File returns the volume's data, open until the lease is closed. Every lease of a volume gets the same one.
+func (l *Lease) File() File { return l.data.file }
+
+// Align is what offsets and lengths of requests to File must be multiples of, and addresses of memory too: 1, or more if I/O is direct.
+func (l *Lease) Align() int { return l.data.align }
+
+// Size returns the volume's size in bytes now; one atomic load.
+func (l *Lease) Size() int64 { return l.volume.size.Load() }
+
+// Limiter returns the limits that all leases of the volume share.
+func (l *Lease) Limiter() *Limiter { return &l.volume.limiter }
+
+// Close gives the lease back. Every Begin must have had its End, and no read of File may be under way.
+func (l *Lease) Close() {
+	v := l.volume
+	v.mu.Lock()
+	if l.closed {
+		v.mu.Unlock()
+		return
+	}
+	if n := l.gate.Or(gateShut) &^ gateShut; n != 0 {
+		v.mu.Unlock()
+		panic(fmt.Sprintf("volume: lease of %s closed with %d mutations under way", v.id, n))
+	}
+	l.closed = true
+	l.dead.Store(true)
+	delete(v.leases, l)
+	wake := v.wakeLocked()
+	v.releaseLocked(l.data)
+	v.mu.Unlock()
+	wake()
+}
