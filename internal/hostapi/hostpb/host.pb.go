@@ -1940,6 +1940,7 @@ type MigrateRequest struct {
 	AutoConverge            bool                   `protobuf:"varint,8,opt,name=auto_converge,json=autoConverge,proto3" json:"auto_converge,omitempty"`
 	PostCopy                bool                   `protobuf:"varint,9,opt,name=post_copy,json=postCopy,proto3" json:"post_copy,omitempty"`
 	ParallelConnections     int32                  `protobuf:"varint,10,opt,name=parallel_connections,json=parallelConnections,proto3" json:"parallel_connections,omitempty"` // 0 or 1: a single stream
+	TargetVolumes           []*VolumeDisk          `protobuf:"bytes,11,rep,name=target_volumes,json=targetVolumes,proto3" json:"target_volumes,omitempty"`                    // how the target connects to each of the server's volumes
 	unknownFields           protoimpl.UnknownFields
 	sizeCache               protoimpl.SizeCache
 }
@@ -2042,6 +2043,13 @@ func (x *MigrateRequest) GetParallelConnections() int32 {
 		return x.ParallelConnections
 	}
 	return 0
+}
+
+func (x *MigrateRequest) GetTargetVolumes() []*VolumeDisk {
+	if x != nil {
+		return x.TargetVolumes
+	}
+	return nil
 }
 
 type MigrateReply struct {
@@ -3690,7 +3698,7 @@ const file_host_proto_rawDesc = "" +
 	"\x04call\x18\x01 \x01(\v2\x14.godwit.host.v1.CallR\x04call\x12.\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1a.godwit.host.v1.ServerSpecR\x04spec\x12\x12\n" +
 	"\x04hard\x18\x03 \x01(\bR\x04hard\x12/\n" +
-	"\x05grace\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"\xb4\x03\n" +
+	"\x05grace\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"\xf7\x03\n" +
 	"\x0eMigrateRequest\x12(\n" +
 	"\x04call\x18\x01 \x01(\v2\x14.godwit.host.v1.CallR\x04call\x12!\n" +
 	"\fmigration_id\x18\x02 \x01(\tR\vmigrationId\x12\x1f\n" +
@@ -3704,7 +3712,8 @@ const file_host_proto_rawDesc = "" +
 	"\rauto_converge\x18\b \x01(\bR\fautoConverge\x12\x1b\n" +
 	"\tpost_copy\x18\t \x01(\bR\bpostCopy\x121\n" +
 	"\x14parallel_connections\x18\n" +
-	" \x01(\x05R\x13parallelConnections\"\x94\x01\n" +
+	" \x01(\x05R\x13parallelConnections\x12A\n" +
+	"\x0etarget_volumes\x18\v \x03(\v2\x1a.godwit.host.v1.VolumeDiskR\rtargetVolumes\"\x94\x01\n" +
 	"\fMigrateReply\x128\n" +
 	"\aoutcome\x18\x01 \x01(\x0e2\x1e.godwit.host.v1.MigrateOutcomeR\aoutcome\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x124\n" +
@@ -3945,73 +3954,74 @@ var file_host_proto_depIdxs = []int32{
 	50, // 26: godwit.host.v1.RebootRequest.grace:type_name -> google.protobuf.Duration
 	3,  // 27: godwit.host.v1.MigrateRequest.call:type_name -> godwit.host.v1.Call
 	50, // 28: godwit.host.v1.MigrateRequest.downtime_max:type_name -> google.protobuf.Duration
-	2,  // 29: godwit.host.v1.MigrateReply.outcome:type_name -> godwit.host.v1.MigrateOutcome
-	25, // 30: godwit.host.v1.MigrateReply.stats:type_name -> godwit.host.v1.MigrationStats
-	50, // 31: godwit.host.v1.MigrationStats.downtime:type_name -> google.protobuf.Duration
-	50, // 32: godwit.host.v1.MigrationStats.setup:type_name -> google.protobuf.Duration
-	50, // 33: godwit.host.v1.MigrationStats.elapsed:type_name -> google.protobuf.Duration
-	3,  // 34: godwit.host.v1.SteerRequest.call:type_name -> godwit.host.v1.Call
-	3,  // 35: godwit.host.v1.AdoptRequest.call:type_name -> godwit.host.v1.Call
-	8,  // 36: godwit.host.v1.AdoptRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	3,  // 37: godwit.host.v1.DiscardRequest.call:type_name -> godwit.host.v1.Call
-	3,  // 38: godwit.host.v1.UpdateRequest.call:type_name -> godwit.host.v1.Call
-	8,  // 39: godwit.host.v1.UpdateRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	36, // 40: godwit.host.v1.SyncNetworksRequest.peers:type_name -> godwit.host.v1.TunnelPeer
-	14, // 41: godwit.host.v1.SyncNetworksRequest.foreign_ports:type_name -> godwit.host.v1.NIC
-	38, // 42: godwit.host.v1.SyncNetworksReply.bridges:type_name -> godwit.host.v1.Bridge
-	5,  // 43: godwit.host.v1.HostEvent.facts:type_name -> godwit.host.v1.HostFacts
-	7,  // 44: godwit.host.v1.HostEvent.observation:type_name -> godwit.host.v1.ServerState
-	43, // 45: godwit.host.v1.HostEvent.progress:type_name -> godwit.host.v1.MigrationUpdate
-	42, // 46: godwit.host.v1.HostEvent.heartbeat:type_name -> godwit.host.v1.Heartbeat
-	51, // 47: godwit.host.v1.HostEvent.volume_facts:type_name -> godwit.host.v1.VolumeFacts
-	49, // 48: godwit.host.v1.Heartbeat.sent:type_name -> google.protobuf.Timestamp
-	25, // 49: godwit.host.v1.MigrationUpdate.stats:type_name -> godwit.host.v1.MigrationStats
-	45, // 50: godwit.host.v1.HostNotice.welcome:type_name -> godwit.host.v1.Welcome
-	42, // 51: godwit.host.v1.HostNotice.heartbeat:type_name -> godwit.host.v1.Heartbeat
-	50, // 52: godwit.host.v1.Welcome.session_ttl:type_name -> google.protobuf.Duration
-	4,  // 53: godwit.host.v1.Host.Facts:input_type -> godwit.host.v1.FactsRequest
-	6,  // 54: godwit.host.v1.Host.Inspect:input_type -> godwit.host.v1.InspectRequest
-	18, // 55: godwit.host.v1.Host.Prepare:input_type -> godwit.host.v1.PrepareRequest
-	20, // 56: godwit.host.v1.Host.Start:input_type -> godwit.host.v1.StartRequest
-	21, // 57: godwit.host.v1.Host.Stop:input_type -> godwit.host.v1.StopRequest
-	22, // 58: godwit.host.v1.Host.Reboot:input_type -> godwit.host.v1.RebootRequest
-	23, // 59: godwit.host.v1.Host.Migrate:input_type -> godwit.host.v1.MigrateRequest
-	26, // 60: godwit.host.v1.Host.Steer:input_type -> godwit.host.v1.SteerRequest
-	28, // 61: godwit.host.v1.Host.Adopt:input_type -> godwit.host.v1.AdoptRequest
-	29, // 62: godwit.host.v1.Host.Discard:input_type -> godwit.host.v1.DiscardRequest
-	31, // 63: godwit.host.v1.Host.Console:input_type -> godwit.host.v1.ConsoleRequest
-	33, // 64: godwit.host.v1.Host.Update:input_type -> godwit.host.v1.UpdateRequest
-	35, // 65: godwit.host.v1.Host.SyncNetworks:input_type -> godwit.host.v1.SyncNetworksRequest
-	10, // 66: godwit.host.v1.Host.AttachVolume:input_type -> godwit.host.v1.AttachVolumeRequest
-	11, // 67: godwit.host.v1.Host.DetachVolume:input_type -> godwit.host.v1.DetachVolumeRequest
-	12, // 68: godwit.host.v1.Host.ResizeVolume:input_type -> godwit.host.v1.ResizeVolumeRequest
-	39, // 69: godwit.host.v1.Control.Enroll:input_type -> godwit.host.v1.EnrollRequest
-	41, // 70: godwit.host.v1.Control.Session:input_type -> godwit.host.v1.HostEvent
-	46, // 71: godwit.host.v1.Control.FetchImage:input_type -> godwit.host.v1.FetchImageRequest
-	5,  // 72: godwit.host.v1.Host.Facts:output_type -> godwit.host.v1.HostFacts
-	7,  // 73: godwit.host.v1.Host.Inspect:output_type -> godwit.host.v1.ServerState
-	19, // 74: godwit.host.v1.Host.Prepare:output_type -> godwit.host.v1.PrepareReply
-	7,  // 75: godwit.host.v1.Host.Start:output_type -> godwit.host.v1.ServerState
-	7,  // 76: godwit.host.v1.Host.Stop:output_type -> godwit.host.v1.ServerState
-	7,  // 77: godwit.host.v1.Host.Reboot:output_type -> godwit.host.v1.ServerState
-	24, // 78: godwit.host.v1.Host.Migrate:output_type -> godwit.host.v1.MigrateReply
-	27, // 79: godwit.host.v1.Host.Steer:output_type -> godwit.host.v1.SteerReply
-	7,  // 80: godwit.host.v1.Host.Adopt:output_type -> godwit.host.v1.ServerState
-	30, // 81: godwit.host.v1.Host.Discard:output_type -> godwit.host.v1.DiscardReply
-	32, // 82: godwit.host.v1.Host.Console:output_type -> godwit.host.v1.ConsoleReply
-	34, // 83: godwit.host.v1.Host.Update:output_type -> godwit.host.v1.UpdateReply
-	37, // 84: godwit.host.v1.Host.SyncNetworks:output_type -> godwit.host.v1.SyncNetworksReply
-	7,  // 85: godwit.host.v1.Host.AttachVolume:output_type -> godwit.host.v1.ServerState
-	7,  // 86: godwit.host.v1.Host.DetachVolume:output_type -> godwit.host.v1.ServerState
-	7,  // 87: godwit.host.v1.Host.ResizeVolume:output_type -> godwit.host.v1.ServerState
-	40, // 88: godwit.host.v1.Control.Enroll:output_type -> godwit.host.v1.EnrollReply
-	44, // 89: godwit.host.v1.Control.Session:output_type -> godwit.host.v1.HostNotice
-	47, // 90: godwit.host.v1.Control.FetchImage:output_type -> godwit.host.v1.ImageChunk
-	72, // [72:91] is the sub-list for method output_type
-	53, // [53:72] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	9,  // 29: godwit.host.v1.MigrateRequest.target_volumes:type_name -> godwit.host.v1.VolumeDisk
+	2,  // 30: godwit.host.v1.MigrateReply.outcome:type_name -> godwit.host.v1.MigrateOutcome
+	25, // 31: godwit.host.v1.MigrateReply.stats:type_name -> godwit.host.v1.MigrationStats
+	50, // 32: godwit.host.v1.MigrationStats.downtime:type_name -> google.protobuf.Duration
+	50, // 33: godwit.host.v1.MigrationStats.setup:type_name -> google.protobuf.Duration
+	50, // 34: godwit.host.v1.MigrationStats.elapsed:type_name -> google.protobuf.Duration
+	3,  // 35: godwit.host.v1.SteerRequest.call:type_name -> godwit.host.v1.Call
+	3,  // 36: godwit.host.v1.AdoptRequest.call:type_name -> godwit.host.v1.Call
+	8,  // 37: godwit.host.v1.AdoptRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	3,  // 38: godwit.host.v1.DiscardRequest.call:type_name -> godwit.host.v1.Call
+	3,  // 39: godwit.host.v1.UpdateRequest.call:type_name -> godwit.host.v1.Call
+	8,  // 40: godwit.host.v1.UpdateRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	36, // 41: godwit.host.v1.SyncNetworksRequest.peers:type_name -> godwit.host.v1.TunnelPeer
+	14, // 42: godwit.host.v1.SyncNetworksRequest.foreign_ports:type_name -> godwit.host.v1.NIC
+	38, // 43: godwit.host.v1.SyncNetworksReply.bridges:type_name -> godwit.host.v1.Bridge
+	5,  // 44: godwit.host.v1.HostEvent.facts:type_name -> godwit.host.v1.HostFacts
+	7,  // 45: godwit.host.v1.HostEvent.observation:type_name -> godwit.host.v1.ServerState
+	43, // 46: godwit.host.v1.HostEvent.progress:type_name -> godwit.host.v1.MigrationUpdate
+	42, // 47: godwit.host.v1.HostEvent.heartbeat:type_name -> godwit.host.v1.Heartbeat
+	51, // 48: godwit.host.v1.HostEvent.volume_facts:type_name -> godwit.host.v1.VolumeFacts
+	49, // 49: godwit.host.v1.Heartbeat.sent:type_name -> google.protobuf.Timestamp
+	25, // 50: godwit.host.v1.MigrationUpdate.stats:type_name -> godwit.host.v1.MigrationStats
+	45, // 51: godwit.host.v1.HostNotice.welcome:type_name -> godwit.host.v1.Welcome
+	42, // 52: godwit.host.v1.HostNotice.heartbeat:type_name -> godwit.host.v1.Heartbeat
+	50, // 53: godwit.host.v1.Welcome.session_ttl:type_name -> google.protobuf.Duration
+	4,  // 54: godwit.host.v1.Host.Facts:input_type -> godwit.host.v1.FactsRequest
+	6,  // 55: godwit.host.v1.Host.Inspect:input_type -> godwit.host.v1.InspectRequest
+	18, // 56: godwit.host.v1.Host.Prepare:input_type -> godwit.host.v1.PrepareRequest
+	20, // 57: godwit.host.v1.Host.Start:input_type -> godwit.host.v1.StartRequest
+	21, // 58: godwit.host.v1.Host.Stop:input_type -> godwit.host.v1.StopRequest
+	22, // 59: godwit.host.v1.Host.Reboot:input_type -> godwit.host.v1.RebootRequest
+	23, // 60: godwit.host.v1.Host.Migrate:input_type -> godwit.host.v1.MigrateRequest
+	26, // 61: godwit.host.v1.Host.Steer:input_type -> godwit.host.v1.SteerRequest
+	28, // 62: godwit.host.v1.Host.Adopt:input_type -> godwit.host.v1.AdoptRequest
+	29, // 63: godwit.host.v1.Host.Discard:input_type -> godwit.host.v1.DiscardRequest
+	31, // 64: godwit.host.v1.Host.Console:input_type -> godwit.host.v1.ConsoleRequest
+	33, // 65: godwit.host.v1.Host.Update:input_type -> godwit.host.v1.UpdateRequest
+	35, // 66: godwit.host.v1.Host.SyncNetworks:input_type -> godwit.host.v1.SyncNetworksRequest
+	10, // 67: godwit.host.v1.Host.AttachVolume:input_type -> godwit.host.v1.AttachVolumeRequest
+	11, // 68: godwit.host.v1.Host.DetachVolume:input_type -> godwit.host.v1.DetachVolumeRequest
+	12, // 69: godwit.host.v1.Host.ResizeVolume:input_type -> godwit.host.v1.ResizeVolumeRequest
+	39, // 70: godwit.host.v1.Control.Enroll:input_type -> godwit.host.v1.EnrollRequest
+	41, // 71: godwit.host.v1.Control.Session:input_type -> godwit.host.v1.HostEvent
+	46, // 72: godwit.host.v1.Control.FetchImage:input_type -> godwit.host.v1.FetchImageRequest
+	5,  // 73: godwit.host.v1.Host.Facts:output_type -> godwit.host.v1.HostFacts
+	7,  // 74: godwit.host.v1.Host.Inspect:output_type -> godwit.host.v1.ServerState
+	19, // 75: godwit.host.v1.Host.Prepare:output_type -> godwit.host.v1.PrepareReply
+	7,  // 76: godwit.host.v1.Host.Start:output_type -> godwit.host.v1.ServerState
+	7,  // 77: godwit.host.v1.Host.Stop:output_type -> godwit.host.v1.ServerState
+	7,  // 78: godwit.host.v1.Host.Reboot:output_type -> godwit.host.v1.ServerState
+	24, // 79: godwit.host.v1.Host.Migrate:output_type -> godwit.host.v1.MigrateReply
+	27, // 80: godwit.host.v1.Host.Steer:output_type -> godwit.host.v1.SteerReply
+	7,  // 81: godwit.host.v1.Host.Adopt:output_type -> godwit.host.v1.ServerState
+	30, // 82: godwit.host.v1.Host.Discard:output_type -> godwit.host.v1.DiscardReply
+	32, // 83: godwit.host.v1.Host.Console:output_type -> godwit.host.v1.ConsoleReply
+	34, // 84: godwit.host.v1.Host.Update:output_type -> godwit.host.v1.UpdateReply
+	37, // 85: godwit.host.v1.Host.SyncNetworks:output_type -> godwit.host.v1.SyncNetworksReply
+	7,  // 86: godwit.host.v1.Host.AttachVolume:output_type -> godwit.host.v1.ServerState
+	7,  // 87: godwit.host.v1.Host.DetachVolume:output_type -> godwit.host.v1.ServerState
+	7,  // 88: godwit.host.v1.Host.ResizeVolume:output_type -> godwit.host.v1.ServerState
+	40, // 89: godwit.host.v1.Control.Enroll:output_type -> godwit.host.v1.EnrollReply
+	44, // 90: godwit.host.v1.Control.Session:output_type -> godwit.host.v1.HostNotice
+	47, // 91: godwit.host.v1.Control.FetchImage:output_type -> godwit.host.v1.ImageChunk
+	73, // [73:92] is the sub-list for method output_type
+	54, // [54:73] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_host_proto_init() }
