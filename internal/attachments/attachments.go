@@ -59,7 +59,7 @@ func mayReserve(tx *store.Tx, v *cloud.Volume, server cloud.ServerID) error {
 		if v.Multiattach {
 			return onceEach(tx, v, server)
 		}
-	case cloud.VolumeExtending, cloud.VolumeUploading, cloud.VolumeRetyping, cloud.VolumeMaintenance, cloud.VolumeDeleting, cloud.VolumeError,
+	case cloud.VolumeExtending, cloud.VolumeUploading, cloud.VolumeRetyping, cloud.VolumeMaintenance, cloud.VolumeReverting, cloud.VolumeDeleting, cloud.VolumeError,
 		cloud.VolumeErrorDeleting, cloud.VolumeErrorExtending, cloud.VolumeErrorRestoring, cloud.VolumeDeleted: // refused
 	}
 	if v.Multiattach {
@@ -266,7 +266,7 @@ func settle(tx *store.Tx, v *cloud.Volume, now time.Time) error {
 	switch v.Status {
 	case cloud.VolumeAvailable, cloud.VolumeReserved, cloud.VolumeAttaching, cloud.VolumeInUse, cloud.VolumeDetaching:
 		v.Status = rest // derived, not moved: with several servers any of these may follow any other
-	case cloud.VolumeExtending, cloud.VolumeUploading, cloud.VolumeRetyping, cloud.VolumeMaintenance:
+	case cloud.VolumeExtending, cloud.VolumeUploading, cloud.VolumeRetyping, cloud.VolumeMaintenance, cloud.VolumeReverting:
 		v.PreviousStatus = rest
 	case cloud.VolumeCreating, cloud.VolumeDownloading, cloud.VolumeDeleting, cloud.VolumeError, cloud.VolumeErrorDeleting,
 		cloud.VolumeErrorExtending, cloud.VolumeErrorRestoring, cloud.VolumeDeleted: // not an attachment's to change

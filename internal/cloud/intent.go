@@ -40,6 +40,7 @@ type Intent struct {
 	Image      ImageID      `json:"image,omitempty"`       // volume-upload: the image to fill
 	VolumeType VolumeTypeID `json:"volume_type,omitempty"` // volume-retype: the new type
 	SizeGiB    int          `json:"size_gib,omitempty"`    // volume-extend: the new size
+	Cascade    bool         `json:"cascade,omitempty"`     // volume-delete: its snapshots too
 	Hard       bool         `json:"hard,omitempty"`        // reboot
 	Tried      []HostName   `json:"tried,omitempty"`       // boot, migrate: hosts that failed this request; placement leaves them out
 	RequestID  string       `json:"request_id"`            // "req-<uuid>" of the API call; the instance action's key

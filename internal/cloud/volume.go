@@ -21,6 +21,7 @@ const (
 	VolumeUploading      VolumeStatus = "uploading" // being read into an image
 	VolumeRetyping       VolumeStatus = "retyping"
 	VolumeMaintenance    VolumeStatus = "maintenance"
+	VolumeReverting      VolumeStatus = "reverting" // being made as its latest snapshot was
 	VolumeDeleting       VolumeStatus = "deleting"
 	VolumeError          VolumeStatus = "error"
 	VolumeErrorDeleting  VolumeStatus = "error_deleting"
@@ -32,7 +33,7 @@ const (
 // VolumeStatuses returns every status.
 func VolumeStatuses() []VolumeStatus {
 	return []VolumeStatus{VolumeCreating, VolumeDownloading, VolumeAvailable, VolumeReserved, VolumeAttaching, VolumeInUse, VolumeDetaching,
-		VolumeExtending, VolumeUploading, VolumeRetyping, VolumeMaintenance, VolumeDeleting, VolumeError, VolumeErrorDeleting,
+		VolumeExtending, VolumeUploading, VolumeRetyping, VolumeMaintenance, VolumeReverting, VolumeDeleting, VolumeError, VolumeErrorDeleting,
 		VolumeErrorExtending, VolumeErrorRestoring, VolumeDeleted}
 }
 
@@ -40,7 +41,7 @@ func VolumeStatuses() []VolumeStatus {
 var volumeMoves = map[VolumeStatus][]VolumeStatus{
 	VolumeCreating:       {VolumeDownloading, VolumeAvailable, VolumeReserved, VolumeDeleting, VolumeError},
 	VolumeDownloading:    {VolumeAvailable, VolumeReserved, VolumeDeleting, VolumeError},
-	VolumeAvailable:      {VolumeReserved, VolumeAttaching, VolumeInUse, VolumeExtending, VolumeUploading, VolumeRetyping, VolumeMaintenance, VolumeDeleting, VolumeError},
+	VolumeAvailable:      {VolumeReserved, VolumeAttaching, VolumeInUse, VolumeExtending, VolumeUploading, VolumeRetyping, VolumeMaintenance, VolumeReverting, VolumeDeleting, VolumeError},
 	VolumeReserved:       {VolumeAttaching, VolumeInUse, VolumeAvailable, VolumeError},
 	VolumeAttaching:      {VolumeInUse, VolumeAvailable, VolumeReserved, VolumeError},
 	VolumeInUse:          {VolumeDetaching, VolumeAvailable, VolumeReserved, VolumeExtending, VolumeUploading, VolumeRetyping, VolumeError},
@@ -49,6 +50,7 @@ var volumeMoves = map[VolumeStatus][]VolumeStatus{
 	VolumeUploading:      {VolumeAvailable, VolumeInUse, VolumeError},
 	VolumeRetyping:       {VolumeAvailable, VolumeInUse, VolumeError},
 	VolumeMaintenance:    {VolumeAvailable, VolumeInUse, VolumeError},
+	VolumeReverting:      {VolumeAvailable, VolumeErrorRestoring, VolumeError},
 	VolumeDeleting:       {VolumeDeleted, VolumeErrorDeleting, VolumeError},
 	VolumeError:          {VolumeDeleting, VolumeAvailable},
 	VolumeErrorDeleting:  {VolumeDeleting},
@@ -119,6 +121,7 @@ const (
 	SnapshotDeleting      SnapshotStatus = "deleting"
 	SnapshotError         SnapshotStatus = "error"
 	SnapshotErrorDeleting SnapshotStatus = "error_deleting"
+	SnapshotRestoring     SnapshotStatus = "restoring" // its volume is being made as it is
 )
 
 // VolumeSnapshot is a volume as it was at one moment. It lives on the volume's back end.

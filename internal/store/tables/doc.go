@@ -26,7 +26,7 @@ func All() []store.AnyTable {
 		Flavors, Keypairs, Servers, Graves, ServerGroups, Quotas, QuotaUsages,
 		Migrations, Progress, Intents, Actions, Observations, Decisions,
 		Images,
-		Volumes, VolumeSnapshots, VolumeTypes, Attachments, VolumeServices, VolumeReports, VolumeSessions,
+		Volumes, VolumeSnapshots, VolumeTypes, Attachments, VolumeQuotas, VolumeUsages, VolumeServices, VolumeReports, VolumeSessions,
 		Networks, Subnets, Ports, AddressClaims, SecurityGroups,
 		Domains, Projects, Users, Roles, Assignments, AppCredentials, Revocations, SigningKeys,
 		Counters, Secrets,

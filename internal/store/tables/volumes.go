@@ -36,6 +36,13 @@ var Attachments = store.NewTable("attachments",
 	store.Index(ByProject, func(a *cloud.Attachment) []string { return one(a.Project) }),
 )
 
+// VolumeQuotas holds the limits on volumes that operators set, by project; a project without a record has cloud.DefaultVolumeQuota. Written by the
+// edge. Compute's limits are in Quotas: each service forgets its own without touching the other's.
+var VolumeQuotas = store.NewTable[cloud.VolumeQuota]("volume-quotas")
+
+// VolumeUsages counts the volumes and snapshots that projects have, by project, in the same transaction as these. Written by the edge and the flows.
+var VolumeUsages = store.NewTable[cloud.VolumeUsage]("volume-usages")
+
 // VolumeServices holds what operators say of volume services, by name.
 var VolumeServices = store.NewTable[cloud.VolumeService]("volume-services")
 
