@@ -8,6 +8,8 @@ need=(
 	gcc linux-libc-dev
 	# peers of package nbd, and what volumes are measured with
 	libnbd-bin python3-libnbd nbdkit qemu-utils fio
+	# a file system that shares blocks, for the tests of volumes
+	xfsprogs
 )
 missing=()
 for p in "${need[@]}"; do
