@@ -55,8 +55,12 @@ tidy: ## fail when go.mod is not tidy
 demo: deps build ## the walk-through: three hosts, stock clients, live block migration, a table of results
 	$(GO) run ./test/demo -godwit $(BIN)
 
+# BENCH chooses sections and rounds: make bench BENCH='-only nbd,copy -rounds 10'
+BENCH ?=
+
 bench: deps build ## measure against the named peers and rewrite docs/benchmarks.md
-	$(GO) run ./test/bench -godwit $(BIN) -o docs/benchmarks.md
+	@scripts/install-bench-deps.sh
+	$(GO) run ./test/bench -godwit $(BIN) -o docs/benchmarks.md $(BENCH)
 
 # How often the kill matrix is repeated; each round lands its blows at other instants.
 DRILLS ?= 5

@@ -1,20 +1,18 @@
-// Command bench measures godwit beside its named peers, in one run on one machine, and writes docs/benchmarks.md.
+// Command bench measures godwit beside its named peers, in one run on one machine, and writes docs/benchmarks.md and its plots.
 //
 // Contenders take turns (A B B A ...), so that a drift of the machine hits both alike; every figure is a median with its spread; what
-// godwit loses is written down like what it wins. Each section says the command that made it.
+// godwit loses is written down like what it wins. Each section says the command that made it, and can be made again by itself: the others
+// stay as they are in the document. What people found out about a section's figures is in notes/, and goes with it.
 package main
 
 import (
 	"context"
 	"flag"
-	"fmt"
 	"log"
 	"os"
-	"os/exec"
 	"os/signal"
-	"runtime"
-	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -26,6 +24,9 @@ type section struct {
 }
 
 var sections = []section{
+	{"nbd", "NBD servers side by side", measureNBD},
+	{"copy", "Image copy", measureCopy},
+	{"echo", "Echo servers: uring against Go's net, Java NIO and Netty", measureEcho},
 	{"migrate", "Live block migration against raw virsh, blackout and downtime", measureMigrations},
 	{"boot", "Boot call to ACTIVE", measureBoots},
 	{"list", "GET /servers/detail with 1,000 servers", measureList},
@@ -35,55 +36,35 @@ var sections = []section{
 // bench is what sections share.
 type bench struct {
 	binary string
+	out    string // the document; empty for standard output
 	rounds int
 	stage  *stage // the lab, brought up by the first section that needs it
+	built  string // directory of our programs, made when first needed
+
+	// of the NBD section
+	span               time.Duration
+	xfs                bool
+	mode, loads, peers string // what to leave out while working on it; all if empty
 }
 
 func main() {
 	log.SetFlags(log.Ltime)
-	binary := flag.String("godwit", "bin/godwit", "the godwit program")
-	out := flag.String("o", "", "Markdown file to write; standard output if empty")
-	rounds := flag.Int("rounds", 10, "interleaved pairs of each comparison")
-	only := flag.String("only", "", "comma-separated sections: migrate, boot, list, rss; all if empty")
+	b := &bench{}
+	flag.StringVar(&b.binary, "godwit", "bin/godwit", "the godwit program")
+	flag.StringVar(&b.out, "o", "", "Markdown file to rewrite, plots go to benchmarks/ beside it; standard output and no plots if empty")
+	flag.IntVar(&b.rounds, "rounds", 10, "interleaved rounds of each comparison")
+	only := flag.String("only", "", "comma-separated sections: "+strings.Join(sectionKeys(), ", ")+"; all if empty")
+	flag.DurationVar(&b.span, "span", 500*time.Millisecond, "nbd, echo: how long each turn lasts")
+	flag.BoolVar(&b.xfs, "xfs", true, "nbd, copy: on XFS in a loop file, otherwise on the file system of the temporary directory")
+	flag.StringVar(&b.mode, "mode", "", "nbd: only this mode: \"page cache\" or \"O_DIRECT\"")
+	flag.StringVar(&b.loads, "loads", "", "nbd: only loads whose name contains this, such as \"random read, depth 64\"")
+	flag.StringVar(&b.peers, "peers", "", "nbd: only these contenders, by key, such as godwit,nbdkit")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	b := &bench{binary: *binary, rounds: *rounds}
-	err := b.report(ctx, *out, strings.Split(*only, ","))
+	err := b.report(ctx, strings.Split(*only, ","))
 	b.close()
 	if err != nil {
 		log.Fatal(err)
 	}
-}
-
-func (b *bench) report(ctx context.Context, out string, only []string) error {
-	var doc strings.Builder
-	fmt.Fprintf(&doc, "# Benchmarks\n\n%s\n", preface(ctx, b.rounds))
-	for _, s := range sections {
-		if only[0] != "" && !slices.Contains(only, s.key) {
-			continue
-		}
-		log.Printf("measuring: %s", s.title)
-		text, err := s.run(ctx, b)
-		if err != nil {
-			return fmt.Errorf("%s: %w", s.title, err)
-		}
-		fmt.Fprintf(&doc, "\n## %s\n\n`go run ./test/bench -only %s -rounds %d`\n\n%s", s.title, s.key, b.rounds, text)
-	}
-	if out == "" {
-		_, err := os.Stdout.WriteString(doc.String())
-		return err
-	}
-	return os.WriteFile(out, []byte(doc.String()), 0o644)
-}
-
-func preface(ctx context.Context, rounds int) string {
-	kernel, _ := exec.CommandContext(ctx, "uname", "-r").Output()
-	qemu, _ := exec.CommandContext(ctx, "sh", "-c", "qemu-system-x86_64 --version | head -1").Output()
-	libvirt, _ := exec.CommandContext(ctx, "libvirtd", "--version").Output()
-	return fmt.Sprintf(`Written by %s on %s: %d cores, Linux %s, %s, %s, %s.
-Guests are emulated (TCG) where the machine cannot run KVM guests, which slows both sides of each comparison; ratios are what to read.
-Contenders take turns (A B B A ...), %d rounds; figures are median (minimum to maximum, number of runs).`,
-		"`make bench`", time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), strings.TrimSpace(string(kernel)), strings.TrimSpace(string(qemu)),
-		strings.TrimSpace(string(libvirt)), runtime.Version(), rounds)
 }

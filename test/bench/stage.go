@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log"
 	"net/netip"
+	"os"
 	"time"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
@@ -38,6 +39,11 @@ func (b *bench) lab(ctx context.Context) (*stage, error) {
 }
 
 func (b *bench) close() {
+	if b.built != "" {
+		if err := os.RemoveAll(b.built); err != nil {
+			log.Print(err)
+		}
+	}
 	if b.stage != nil {
 		if err := b.stage.Lab.Down(context.Background()); err != nil {
 			log.Print(err)

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"net"
-	"os"
 	"runtime"
 	"slices"
 	"strconv"
@@ -12,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/godwit-cloud/godwit/test/bench/proc"
 	"github.com/godwit-cloud/godwit/uring"
 )
 
@@ -54,7 +54,7 @@ func drive(target string, conns, size int, span time.Duration) error {
 		return err
 	}
 	d.latencies = d.latencies[:0]
-	before, err := cpuTime(pid)
+	before, err := proc.CPUTime(pid)
 	if err != nil {
 		return err
 	}
@@ -63,7 +63,7 @@ func drive(target string, conns, size int, span time.Duration) error {
 		return err
 	}
 	took := time.Since(begun)
-	after, err := cpuTime(pid)
+	after, err := proc.CPUTime(pid)
 	if err != nil {
 		return err
 	}
@@ -162,26 +162,4 @@ func (d *driver) send(i int, p *peer) {
 	r := d.ring.Next()
 	r.PrepRecv(p.fd, p.in, unix.MSG_WAITALL)
 	r.UserData = uint64(i)<<1 | 1
-}
-
-// cpuTime is what the process has used so far, user and system.
-func cpuTime(pid int) (time.Duration, error) {
-	// schedstat counts in nanoseconds, but each thread by itself; a thread that ends takes its count with it, so servers here keep theirs.
-	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
-	if err != nil {
-		return 0, err
-	}
-	var total time.Duration
-	for _, task := range tasks {
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/schedstat", pid, task.Name()))
-		if err != nil {
-			continue // it ended meanwhile
-		}
-		ns, err := strconv.ParseInt(strings.Fields(string(text))[0], 10, 64)
-		if err != nil {
-			return 0, err
-		}
-		total += time.Duration(ns)
-	}
-	return total, nil
 }

@@ -3,28 +3,31 @@
 //	net    Go's package net, a goroutine for each connection
 //	conn   the same code on uring's net.Conn
 //	loop   a session on the ring's own thread
+//	nio    java.nio, one selector
+//	netty  Netty, one event loop
 //
-// Server and client run as processes of their own, pinned to one core each. The contenders take turns (A B C C B A), so that what else
-// the machine does hits them alike. The client keeps one message under way per connection, from a ring of its own; it counts round trips,
-// and the servers' CPU time is read from /proc: on a machine where the client's core is the limit, CPU time per round trip is the figure
-// that compares.
+// Servers and client run as processes of their own, servers pinned to one core, the client to another. All servers are up from beginning
+// to end and are warmed up before anything counts, so that what a virtual machine compiles while it runs is compiled; those that
+// are not asked use no processor time. The contenders take turns (A B C C B A), so that what else the machine does hits them alike. The
+// client keeps one message under way per connection, from a ring of its own; it counts round trips and reads the server's CPU
+// clock: on a machine where the client's core is the limit, CPU time per round trip is the figure that compares.
 package main
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
 
-var kinds = []string{"net", "conn", "loop"}
+var kinds = []string{"net", "conn", "loop", "nio", "netty"}
 
 func main() {
 	serveKind := flag.String("serve", "", "run one server: net, conn or loop")
@@ -33,10 +36,12 @@ func main() {
 	sizes := flag.String("sizes", "64,16384", "message sizes in bytes")
 	rounds := flag.Int("rounds", 10, "rounds; each contender runs once in a round")
 	span := flag.Duration("span", time.Second, "how long each contender runs in a round")
+	warm := flag.Duration("warm", 4*time.Second, "how long each server is warmed up")
 	only := flag.String("kinds", strings.Join(kinds, ","), "contenders")
-	serverCPU := flag.Int("server-cpu", 0, "core of the server")
+	serverCPU := flag.Int("server-cpu", 0, "core of the servers")
 	clientCPU := flag.Int("client-cpu", 1, "core of the client")
 	single := flag.Bool("single", false, "loop: ask for each receive by itself")
+	asJSON := flag.Bool("json", false, "print every run, for programs")
 	flag.Parse()
 	var err error
 	switch {
@@ -46,7 +51,7 @@ func main() {
 		err = drive(*address, number(*conns), number(*sizes), *span)
 	default:
 		b := bench{kinds: strings.Split(*only, ","), rounds: *rounds, span: *span, serverCPU: *serverCPU, clientCPU: *clientCPU, single: *single}
-		err = b.table(numbers(*conns), numbers(*sizes))
+		err = b.measure(numbers(*conns), numbers(*sizes), *warm, *asJSON)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "echo:", err)
@@ -74,62 +79,96 @@ type bench struct {
 	span                 time.Duration
 	serverCPU, clientCPU int
 	single               bool
+	servers              map[string]*server
 }
 
-// run is one contender's turn.
-type run struct {
-	perSecond float64
-	cpuMicros float64 // of the server, per round trip
-	median    time.Duration
-	p99       time.Duration
+// A Run is one contender's turn.
+type Run struct {
+	PerSecond    float64
+	CPUMicros    float64 // of the server, per round trip
+	MedianMicros float64
+	P99Micros    float64
 }
 
-func (b bench) table(conns, sizes []int) error {
-	fmt.Printf("%d rounds of %v, server on core %d, client on core %d; medians\n\n", b.rounds, b.span, b.serverCPU, b.clientCPU)
-	fmt.Println("| conns | bytes | server | round trips/s | server CPU us each | latency median us | p99 us | of net: speed | CPU |")
-	fmt.Println("|---|---|---|---|---|---|---|---|---|")
-	for _, size := range sizes {
-		for _, n := range conns {
-			if err := b.row(n, size); err != nil {
-				return err
-			}
+// A Row is everything measured of one contender under one load.
+type Row struct {
+	Conns, Bytes int
+	Kind         string
+	Runs         []Run
+}
+
+// measure has all servers up, runs all loads, and prints.
+func (b *bench) measure(conns, sizes []int, warm time.Duration, asJSON bool) (err error) {
+	defer func() { err = errors.Join(err, b.stopServers()) }()
+	if err := b.startServers(); err != nil {
+		return err
+	}
+	for _, kind := range b.kinds {
+		const warmConns, warmBytes = 50, 1024
+		if _, err := b.turn(kind, warmConns, warmBytes, warm); err != nil {
+			return fmt.Errorf("%s: %w", kind, err)
 		}
 	}
-	load, _ := os.ReadFile("/proc/loadavg")
-	fmt.Printf("\nload at the end: %s", load)
+	var rows []Row
+	for _, size := range sizes {
+		for _, n := range conns {
+			of, err := b.load(n, size)
+			if err != nil {
+				return err
+			}
+			rows = append(rows, of...)
+		}
+	}
+	if asJSON {
+		return json.NewEncoder(os.Stdout).Encode(rows)
+	}
+	b.print(rows)
 	return nil
 }
 
-func (b bench) row(conns, size int) error {
-	runs := map[string][]run{}
+func (b *bench) load(conns, size int) ([]Row, error) {
+	rows := make([]Row, len(b.kinds))
+	for i, kind := range b.kinds {
+		rows[i] = Row{Conns: conns, Bytes: size, Kind: kind}
+	}
 	for round := range b.rounds {
-		order := slices.Clone(b.kinds)
+		order := make([]int, len(rows))
+		for i := range order {
+			order[i] = i
+		}
 		if round%2 == 1 {
 			slices.Reverse(order)
 		}
-		for _, kind := range order {
-			r, err := b.turn(kind, conns, size)
+		for _, i := range order {
+			r, err := b.turn(rows[i].Kind, conns, size, b.span)
 			if err != nil {
-				return fmt.Errorf("%s, %d connections of %d bytes: %w", kind, conns, size, err)
+				return nil, fmt.Errorf("%s, %d connections of %d bytes: %w", rows[i].Kind, conns, size, err)
 			}
-			runs[kind] = append(runs[kind], r)
+			rows[i].Runs = append(rows[i].Runs, r)
 		}
 	}
-	base := runs[b.kinds[0]]
-	speed := func(r run) float64 { return r.perSecond }
-	cpu := func(r run) float64 { return r.cpuMicros }
-	for _, kind := range b.kinds {
-		r := runs[kind]
-		fmt.Printf("| %d | %d | %s | %.0f | %.2f | %.0f | %.0f | %.2f | %.2f |\n", conns, size, kind, median(r, speed), median(r, cpu),
-			median(r, func(r run) float64 { return micros(r.median) }), median(r, func(r run) float64 { return micros(r.p99) }),
-			median(r, speed)/median(base, speed), median(r, cpu)/median(base, cpu))
+	return rows, nil
+}
+
+func (b *bench) print(rows []Row) {
+	fmt.Printf("%d rounds of %v, servers on core %d, client on core %d; medians\n\n", b.rounds, b.span, b.serverCPU, b.clientCPU)
+	fmt.Println("| conns | bytes | server | round trips/s | server CPU us each | latency median us | p99 us | of the first: speed | CPU |")
+	fmt.Println("|---|---|---|---|---|---|---|---|---|")
+	speed := func(r Run) float64 { return r.PerSecond }
+	cpu := func(r Run) float64 { return r.CPUMicros }
+	for i, r := range rows {
+		base := rows[i-i%len(b.kinds)]
+		fmt.Printf("| %d | %d | %s | %.0f | %.2f | %.0f | %.0f | %.2f | %.2f |\n", r.Conns, r.Bytes, r.Kind, median(r.Runs, speed), median(r.Runs, cpu),
+			median(r.Runs, func(r Run) float64 { return r.MedianMicros }), median(r.Runs, func(r Run) float64 { return r.P99Micros }),
+			median(r.Runs, speed)/median(base.Runs, speed), median(r.Runs, cpu)/median(base.Runs, cpu))
 	}
-	return nil
+	load, _ := os.ReadFile("/proc/loadavg")
+	fmt.Printf("\nload at the end: %s", load)
 }
 
 func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 
-func median(runs []run, of func(run) float64) float64 {
+func median(runs []Run, of func(Run) float64) float64 {
 	values := make([]float64, len(runs))
 	for i, r := range runs {
 		values[i] = of(r)
@@ -137,47 +176,6 @@ func median(runs []run, of func(run) float64) float64 {
 	slices.SortFunc(values, cmp.Compare[float64])
 	n := len(values)
 	return (values[(n-1)/2] + values[n/2]) / 2
-}
-
-// turn starts a server, lets a client loose on it, and reads what both say.
-func (b bench) turn(kind string, conns, size int) (r run, err error) {
-	self, err := os.Executable()
-	if err != nil {
-		return r, err
-	}
-	server := exec.Command("taskset", "-c", strconv.Itoa(b.serverCPU), self, "-serve", kind, "-single="+strconv.FormatBool(b.single))
-	server.Stderr = os.Stderr
-	stdin, err := server.StdinPipe()
-	if err != nil {
-		return r, err
-	}
-	stdout, err := server.StdoutPipe()
-	if err != nil {
-		return r, err
-	}
-	if err := server.Start(); err != nil {
-		return r, err
-	}
-	defer func() {
-		err = errors.Join(err, stdin.Close(), server.Wait()) // the server ends when its input does
-	}()
-	var address string
-	if _, err := fmt.Fscanln(stdout, &address); err != nil {
-		return r, err
-	}
-	client := exec.Command("taskset", "-c", strconv.Itoa(b.clientCPU), self, "-client", address, "-conns", strconv.Itoa(conns),
-		"-sizes", strconv.Itoa(size), "-span", b.span.String())
-	client.Stderr = os.Stderr
-	out, err := client.Output()
-	if err != nil {
-		return r, err
-	}
-	var trips, cpuMicros, spanMicros, medianMicros, p99Micros float64
-	// The client asks the server for its CPU time around the measured span, over the connection itself.
-	if _, err := fmt.Sscan(string(out), &trips, &spanMicros, &cpuMicros, &medianMicros, &p99Micros); err != nil {
-		return r, fmt.Errorf("client said %q: %w", out, err)
-	}
-	return run{perSecond: trips / spanMicros * 1e6, cpuMicros: cpuMicros / trips, median: time.Duration(medianMicros * 1e3), p99: time.Duration(p99Micros * 1e3)}, nil
 }
 
 // untilInputEnds blocks until whoever started this process closes its input.

@@ -1,0 +1,230 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// nbdFileBytes is the size of the served file. It fits into the page cache of any machine that builds this project, and is larger than
+// what a disk's own cache helps with.
+const nbdFileBytes = 1 << 30
+
+// nbdLoad is a load and who has to bear it.
+type nbdLoad struct {
+	load
+	headline bool // an aim speaks of it: every setting of every peer is measured, not only the best
+}
+
+func nbdLoads() []nbdLoad {
+	var out []nbdLoad
+	for _, rw := range []string{"randread", "randwrite"} {
+		for _, depth := range []int{1, 16, 64} {
+			for _, jobs := range []int{1, 2} {
+				out = append(out, nbdLoad{load{rw, "4k", depth, jobs}, jobs == 1 && depth != 16})
+			}
+		}
+	}
+	const sequentialDepth = 8
+	for _, rw := range []string{"read", "write"} {
+		out = append(out, nbdLoad{load{rw, "256k", sequentialDepth, 1}, true})
+	}
+	return out
+}
+
+// nbdRun is one turn of one contender.
+type nbdRun struct {
+	fioResult
+	cpuMicros float64 // of the server, per request
+	rss       float64 // MB, after the turn
+}
+
+// nbdCell is everything measured of one contender under one load.
+type nbdCell struct {
+	who  contender
+	runs []nbdRun
+}
+
+func (c nbdCell) sample(of func(nbdRun) float64) sample {
+	out := make(sample, len(c.runs))
+	for i, r := range c.runs {
+		out[i] = of(r)
+	}
+	return out
+}
+
+func (c nbdCell) speed() sample { return c.sample(func(r nbdRun) float64 { return r.perSecond }) }
+func (c nbdCell) cpu() sample   { return c.sample(func(r nbdRun) float64 { return r.cpuMicros }) }
+func (c nbdCell) p50() sample   { return c.sample(func(r nbdRun) float64 { return r.p50 }) }
+func (c nbdCell) p99() sample   { return c.sample(func(r nbdRun) float64 { return r.p99 }) }
+func (c nbdCell) rss() sample   { return c.sample(func(r nbdRun) float64 { return r.rss }) }
+
+// nbdRow is one load in one mode.
+type nbdRow struct {
+	mode  cacheMode
+	load  nbdLoad
+	cells []nbdCell
+	file  nbdCell // ceiling: fio's io_uring engine on the bare file
+}
+
+// of finds a contender's cell.
+func (r nbdRow) of(key string) (nbdCell, bool) {
+	i := slices.IndexFunc(r.cells, func(c nbdCell) bool { return c.who.key == key })
+	if i < 0 {
+		return nbdCell{}, false
+	}
+	return r.cells[i], true
+}
+
+// bestPeer is the competitor with the best median; higher says which way is better.
+func (r nbdRow) bestPeer(of func(nbdCell) sample, higher bool) nbdCell {
+	var best nbdCell
+	for _, c := range r.cells {
+		if c.who.peer == ours || c.who.ceiling {
+			continue
+		}
+		if best.runs == nil || of(c).median() > of(best).median() == higher {
+			best = c
+		}
+	}
+	return best
+}
+
+// measureNBD compares NBD servers.
+func measureNBD(ctx context.Context, b *bench) (_ string, err error) {
+	disk, err := newScratch(ctx, b.xfs, 4*nbdFileBytes)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, disk.remove(context.WithoutCancel(ctx))) }()
+	file := filepath.Join(disk.dir, "disk")
+	if err := fillRandom(file, nbdFileBytes, func(int64) bool { return true }); err != nil {
+		return "", err
+	}
+	program, err := b.build(ctx, "./test/bench/nbdserver")
+	if err != nil {
+		return "", err
+	}
+	var rows []nbdRow
+	for _, mode := range []cacheMode{cached, direct} {
+		if b.mode != "" && b.mode != string(mode) {
+			continue
+		}
+		got, err := b.measureMode(ctx, disk.base, serving{file: file, mode: mode, nbdserver: program})
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", mode, err)
+		}
+		rows = append(rows, got...)
+	}
+	if err := b.plotNBD(rows); err != nil {
+		return "", err
+	}
+	return reportNBD(disk, b, rows), nil
+}
+
+// measureMode has all servers of a mode up at once; those that wait for their turn use no processor time.
+func (b *bench) measureMode(ctx context.Context, dir string, what serving) (rows []nbdRow, err error) {
+	servers, err := b.startServers(ctx, dir, what)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, stopServers(servers)) }()
+	if what.mode == cached {
+		if err := warm(what.file); err != nil {
+			return nil, err
+		}
+	}
+	for _, l := range nbdLoads() {
+		if b.loads != "" && !strings.Contains(l.String(), b.loads) {
+			continue
+		}
+		row, err := b.measureLoad(ctx, dir, what, servers, l)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, row)
+	}
+	return rows, nil
+}
+
+// measureLoad runs the rounds of one load: each contender and the bare file once in a round, the order reversed every other time.
+func (b *bench) measureLoad(ctx context.Context, dir string, what serving, servers []server, l nbdLoad) (nbdRow, error) {
+	row := nbdRow{mode: what.mode, load: l, file: nbdCell{who: contender{peer: "ceiling: fio io_uring on the file", key: "file", ceiling: true}}}
+	var turns []func() error
+	for _, s := range servers {
+		if l.headline || s.best[what.mode] {
+			at := len(row.cells)
+			row.cells = append(row.cells, nbdCell{who: s.contender})
+			turns = append(turns, func() error {
+				r, err := b.turn(ctx, dir, s, l.load)
+				row.cells[at].runs = append(row.cells[at].runs, r)
+				return err
+			})
+		}
+	}
+	turns = append(turns, func() error {
+		r, err := runFio(ctx, dir, fioTarget{file: what.file, direct: what.mode == direct}, l.load, nbdFileBytes, b.span)
+		row.file.runs = append(row.file.runs, nbdRun{fioResult: r})
+		return err
+	})
+	if err := interleave(b.rounds, turns); err != nil {
+		return row, fmt.Errorf("%v: %w", l.load, err)
+	}
+	us, best := row.cells[0], row.bestPeer(nbdCell.cpu, false)
+	log.Printf("  %s, %v: %s %.0f/s %.2f us; least CPU of the peers: %v %.0f/s %.2f us (load average %s)", what.mode, l.load, us.who, us.speed().median(),
+		us.cpu().median(), best.who, best.speed().median(), best.cpu().median(), loadAverage())
+	return row, nil
+}
+
+// turn lets the client loose on a server and reads what the server used.
+func (b *bench) turn(ctx context.Context, dir string, s server, l load) (nbdRun, error) {
+	before, err := s.cpu()
+	if err != nil {
+		return nbdRun{}, err
+	}
+	r, err := runFio(ctx, dir, fioTarget{socket: s.socket}, l, nbdFileBytes, b.span)
+	if err != nil {
+		return nbdRun{}, fmt.Errorf("%v: %w (server said: %s)", s, err, s.said.String())
+	}
+	after, err := s.cpu()
+	if err != nil {
+		return nbdRun{}, err
+	}
+	rss, err := s.rss()
+	return nbdRun{fioResult: r, cpuMicros: float64((after - before).Nanoseconds()) / 1e3 / r.requests, rss: rss}, err
+}
+
+// interleave lets everyone have a turn in each round: A B B A A B ...
+func interleave(rounds int, turns []func() error) error {
+	for round := range rounds {
+		order := slices.Clone(turns)
+		if round%2 == 1 {
+			slices.Reverse(order)
+		}
+		for _, turn := range order {
+			if err := turn(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// build compiles one of our programs for this run.
+func (b *bench) build(ctx context.Context, pkg string) (string, error) {
+	if b.built == "" {
+		dir, err := os.MkdirTemp("", "godwit-bench-bin-")
+		if err != nil {
+			return "", err
+		}
+		b.built = dir
+	}
+	out := filepath.Join(b.built, filepath.Base(pkg))
+	_, err := run(ctx, "go", "build", "-o", out, pkg)
+	return out, err
+}

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// An aim compares a ratio with a bound.
+type aim struct {
+	what  string
+	where string // mode and load
+	than  string // who is compared with
+	got   sample // ratios, pair by pair
+	bound float64
+	least bool // the bound is the least that is good enough; otherwise the most
+}
+
+func (a aim) met() bool {
+	if a.least {
+		return a.got.median() >= a.bound
+	}
+	return a.got.median() <= a.bound
+}
+
+func aimsTable(aims []aim) string {
+	t := table{head: []string{"aim", "where", "than", "ratio, pair by pair", "aim", ""}}
+	for _, a := range aims {
+		bound := "at most"
+		if a.least {
+			bound = "at least"
+		}
+		t.add(a.what, a.where, a.than, a.got.spread("%.2f"), fmt.Sprintf("%s %.2f", bound, a.bound), map[bool]string{true: "met", false: "**missed**"}[a.met()])
+	}
+	return t.String()
+}
+
+// The aims of NBD serving.
+const (
+	aimCPU     = 0.8
+	aimSpeed   = 1.1
+	aimLatency = 1.0
+	aimBare    = 0.85
+	aimEngine  = 1.4
+	deepQueue  = 64
+)
+
+// nbdAims are the aims that the rows speak of.
+func nbdAims(rows []nbdRow) []aim {
+	var out []aim
+	for _, r := range rows {
+		us, there := r.of("godwit")
+		if !there || r.load.jobs != 1 || !strings.HasPrefix(r.load.rw, "rand") {
+			continue
+		}
+		where := fmt.Sprintf("%s, %v", r.mode, r.load.load)
+		if r.load.depth == 1 {
+			if peer := r.bestPeer(nbdCell.p50, false); peer.runs != nil {
+				out = append(out, aim{"median latency", where, peer.who.String(), ratios(us.p50(), peer.p50()), aimLatency, false})
+			}
+		}
+		if r.load.depth != deepQueue {
+			continue
+		}
+		if peer := r.bestPeer(nbdCell.cpu, false); peer.runs != nil {
+			out = append(out, aim{"server CPU per request", where, peer.who.String(), ratios(us.cpu(), peer.cpu()), aimCPU, false})
+		}
+		if peer := r.bestPeer(nbdCell.speed, true); peer.runs != nil {
+			out = append(out, aim{"requests/s", where, peer.who.String(), ratios(us.speed(), peer.speed()), aimSpeed, true})
+		}
+		if r.mode != direct {
+			continue
+		}
+		out = append(out, aim{"requests/s", where, "fio io_uring on the bare file", ratios(us.speed(), r.file.speed()), aimBare, true})
+		if threads, there := r.of("godwit-threads"); there {
+			out = append(out, aim{"gain of io_uring, requests/s", where, threads.who.String(), ratios(us.speed(), threads.speed()), aimEngine, true})
+		}
+	}
+	slices.SortStableFunc(out, func(a, b aim) int { return strings.Compare(a.what, b.what) })
+	return out
+}
+
+// reportNBD writes the section.
+func reportNBD(disk *scratch, b *bench, rows []nbdRow) string {
+	var text strings.Builder
+	fmt.Fprintf(&text, `One file of %d MiB of random bytes on %s; servers on core %d, the client (fio's nbd engine over a unix socket) on core %d;
+each turn lasts %v. All servers of a table are up at the same time and serve the same file. CPU is the server's whole process (user, system, io_uring workers),
+of its CPU clock; what the kernel does on nobody's account (interrupts, the loop device's worker) is in no figure. Resident memory is
+that after the turn. The settings besides the defaults are those that won trials; the ceilings are no competitors: nbdkit's null
+plugin (a server that does nothing) shows what the client can do, fio's io_uring engine on the bare file what the disk can do from one core.
+
+`, nbdFileBytes/mebibyte, disk.what, serverCore, clientCore, b.span)
+	text.WriteString(aimsTable(nbdAims(rows)))
+	for _, mode := range []cacheMode{cached, direct} {
+		for _, p := range nbdPlots {
+			fmt.Fprintf(&text, "\n![%s, %s](%s)\n", p.title, mode, "benchmarks/"+p.file(mode))
+		}
+	}
+	commands := table{head: []string{"server", "command, page cache", "command, O_DIRECT"}}
+	for _, c := range contenders {
+		commands.add(c.String(), code(commandOf(c, cached)), code(commandOf(c, direct)))
+	}
+	fmt.Fprintf(&text, "\n%s", commands.String())
+	for _, r := range rows {
+		fmt.Fprintf(&text, "\n### %s, %v\n\n%s", r.mode, r.load.load, r.table())
+	}
+	return text.String()
+}
+
+func code(s string) string {
+	if s == "" {
+		return "cannot"
+	}
+	return "`" + s + "`"
+}
+
+// table shows a row's contenders; ratios are godwit's (io_uring) to each.
+func (r nbdRow) table() string {
+	t := table{head: []string{"server", "requests/s", "godwit/it", "server CPU, us/request", "godwit/it", "p50, us", "p99, us", "RSS, MB"}}
+	us, there := r.of("godwit")
+	ratio := func(of func(nbdCell) sample, c nbdCell) string {
+		if !there || c.who.key == us.who.key {
+			return ""
+		}
+		return fmt.Sprintf("%.2f", ratios(of(us), of(c)).median())
+	}
+	for _, c := range r.cells {
+		t.add(c.who.String(), c.speed().spread("%.0f"), ratio(nbdCell.speed, c), c.cpu().spread("%.2f"), ratio(nbdCell.cpu, c),
+			fmt.Sprintf("%.0f", c.p50().median()), fmt.Sprintf("%.0f", c.p99().median()), fmt.Sprintf("%.1f", c.rss().median()))
+	}
+	f := r.file
+	t.add(f.who.String(), f.speed().spread("%.0f"), ratio(nbdCell.speed, f), "", "", fmt.Sprintf("%.0f", f.p50().median()), fmt.Sprintf("%.0f", f.p99().median()), "")
+	return t.String()
+}
+
+// nbdPlot is one figure for each mode.
+type nbdPlot struct {
+	name, title, unit string
+	of                func(nbdCell) sample
+	ceilings          bool
+}
+
+var nbdPlots = []nbdPlot{
+	{"cpu", "Server CPU per request", "us per request (less is better)", nbdCell.cpu, false},
+	{"speed", "Requests per second", "thousand requests/s (more is better)", func(c nbdCell) sample { return c.sample(func(r nbdRun) float64 { return r.perSecond / 1e3 }) }, true},
+}
+
+func (p nbdPlot) file(mode cacheMode) string {
+	return "nbd-" + map[cacheMode]string{cached: "cached", direct: "direct"}[mode] + "-" + p.name + ".svg"
+}
+
+// plotNBD draws the loads of 4 KiB that everyone best has borne; sequential loads would need another scale.
+func (b *bench) plotNBD(rows []nbdRow) error {
+	for _, mode := range []cacheMode{cached, direct} {
+		for _, p := range nbdPlots {
+			chart := barChart{title: p.title + ", 4 KiB, " + string(mode), unit: p.unit}
+			var keys []contender
+			for _, c := range contenders {
+				if c.best[mode] && c.command(serving{mode: mode}) != nil && (p.ceilings || !c.ceiling) {
+					keys = append(keys, c)
+				}
+			}
+			for _, c := range keys {
+				s := barSeries{name: c.String()}
+				for _, r := range rows {
+					if r.mode != mode || !strings.HasPrefix(r.load.rw, "rand") {
+						continue
+					}
+					cell, _ := r.of(c.key)
+					s.values = append(s.values, p.of(cell))
+				}
+				chart.series = append(chart.series, s)
+			}
+			for _, r := range rows {
+				if r.mode == mode && strings.HasPrefix(r.load.rw, "rand") {
+					chart.groups = append(chart.groups, r.load.short())
+				}
+			}
+			if err := b.draw(p.file(mode), chart); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,202 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// cacheMode is how servers open the file.
+type cacheMode string
+
+const (
+	cached cacheMode = "page cache"
+	direct cacheMode = "O_DIRECT"
+)
+
+// serving is what a server is to serve, and where.
+type serving struct {
+	file, socket string
+	mode         cacheMode
+	nbdserver    string // our program
+}
+
+// contender is one setting of one server.
+type contender struct {
+	peer    string // whose server it is
+	setting string // what differs from its default, "default" if nothing
+	key     string // short name in plots and file names
+	pkg     string // Debian package of the program
+	// best is the setting that won the trials over all of the peer's in a mode; these are measured under every load, the others under
+	// the headline loads.
+	best map[cacheMode]bool
+	// command is the server in the foreground; nil if it cannot do the mode.
+	command func(s serving) []string
+	// ceiling marks what is no competitor: it bounds what the client can see.
+	ceiling bool
+}
+
+func (c contender) String() string {
+	if c.setting == "" {
+		return c.peer
+	}
+	return c.peer + ", " + c.setting
+}
+
+const ours = "godwit"
+
+var (
+	inBoth   = map[cacheMode]bool{cached: true, direct: true}
+	inCached = map[cacheMode]bool{cached: true}
+	inNone   = map[cacheMode]bool{}
+)
+
+// contenders are measured in this order and the reverse. nbdkit's file plugin has no direct I/O.
+var contenders = []contender{
+	{peer: ours, setting: "io_uring", key: "godwit", best: inBoth, command: godwitServer("io_uring")},
+	{peer: ours, setting: "threads", key: "godwit-threads", best: inBoth, command: godwitServer("threads")},
+	{peer: "nbdkit file", setting: "default", key: "nbdkit", pkg: "nbdkit", best: inNone, command: nbdkit()},
+	{peer: "nbdkit file", setting: "-t 1", key: "nbdkit-t1", pkg: "nbdkit", best: inCached, command: nbdkit("-t", "1")},
+	{peer: "qemu-nbd", setting: "default", key: "qemu-nbd", pkg: "qemu-utils", best: inNone, command: qemuNBD("threads")},
+	{peer: "qemu-nbd", setting: "aio=io_uring", key: "qemu-nbd-uring", pkg: "qemu-utils", best: inBoth, command: qemuNBD("io_uring")},
+	{peer: "qemu-nbd", setting: "aio=native", key: "qemu-nbd-native", pkg: "qemu-utils", best: inNone, command: qemuNBD("native")},
+	{peer: "qemu-storage-daemon", setting: "default", key: "qsd", pkg: "qemu-system-common", best: inNone, command: storageDaemon("threads")},
+	{peer: "qemu-storage-daemon", setting: "aio=io_uring", key: "qsd-uring", pkg: "qemu-system-common", best: inBoth, command: storageDaemon("io_uring")},
+	{peer: "qemu-storage-daemon", setting: "aio=native", key: "qsd-native", pkg: "qemu-system-common", best: inNone, command: storageDaemon("native")},
+	{peer: "ceiling: nbdkit null", key: "null", pkg: "nbdkit", best: inBoth, ceiling: true, command: nullServer},
+}
+
+func godwitServer(engine string) func(serving) []string {
+	return func(s serving) []string {
+		command := []string{s.nbdserver, "-engine", engine, "-file", s.file, "-socket", s.socket}
+		if s.mode == direct {
+			command = append(command, "-direct")
+		}
+		return command
+	}
+}
+
+func nbdkit(options ...string) func(serving) []string {
+	return func(s serving) []string {
+		if s.mode == direct {
+			return nil
+		}
+		return append(append([]string{"nbdkit", "-f", "-U", s.socket}, options...), "file", s.file)
+	}
+}
+
+func nullServer(s serving) []string {
+	return []string{"nbdkit", "-f", "-U", s.socket, "null", fmt.Sprint(int64(nbdFileBytes))}
+}
+
+// qemuNBD stays for more than one client (-t), and for two at a time (-e); all else but aio is its default.
+func qemuNBD(aio string) func(serving) []string {
+	return func(s serving) []string {
+		command := []string{"qemu-nbd", "-t", "-e", "8", "-f", "raw", "-k", s.socket}
+		if s.mode == direct {
+			command = append(command, "--cache=none")
+		} else if aio == "native" {
+			return nil // it exists for O_DIRECT only
+		}
+		if aio != "threads" {
+			command = append(command, "--aio="+aio)
+		}
+		return append(command, s.file)
+	}
+}
+
+// storageDaemon exports from its main loop: with an iothread, version 7.2 fails an assertion when a client disconnects.
+func storageDaemon(aio string) func(serving) []string {
+	return func(s serving) []string {
+		file := "driver=file,node-name=file,filename=" + s.file
+		if s.mode == direct {
+			file += ",cache.direct=on"
+		} else if aio == "native" {
+			return nil
+		}
+		if aio != "threads" {
+			file += ",aio=" + aio
+		}
+		return []string{
+			"qemu-storage-daemon", "--blockdev", file, "--blockdev", "driver=raw,node-name=disk,file=file",
+			"--nbd-server", "addr.type=unix,max-connections=8,addr.path=" + s.socket,
+			"--export", "type=nbd,id=export,node-name=disk,name=,writable=on",
+		}
+	}
+}
+
+// server is a contender that runs.
+type server struct {
+	contender
+	*process
+	socket string
+}
+
+func (s server) String() string { return s.contender.String() }
+
+// startServers starts everyone who can do the mode; on an error none is left.
+func (b *bench) startServers(ctx context.Context, dir string, base serving) (_ []server, err error) {
+	var out []server
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, stopServers(out))
+		}
+	}()
+	for _, c := range contenders {
+		s := base
+		s.socket = filepath.Join(dir, c.key+".sock")
+		command := c.command(s)
+		if command == nil || b.peers != "" && !slices.Contains(strings.Split(b.peers, ","), c.key) {
+			continue
+		}
+		if c.pkg != "" {
+			if _, err := program(command[0], c.pkg); err != nil {
+				return out, err
+			}
+		}
+		p, err := launch(ctx, command...)
+		if err != nil {
+			return out, err
+		}
+		out = append(out, server{c, p, s.socket})
+		if err := p.await(ctx, func() bool { return listens(s.socket) }); err != nil {
+			return out, err
+		}
+	}
+	return out, nil
+}
+
+func stopServers(servers []server) error {
+	var errs []error
+	for _, s := range servers {
+		errs = append(errs, s.stop(), removeSocket(s.socket))
+	}
+	return errors.Join(errs...)
+}
+
+func removeSocket(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func listens(socket string) bool {
+	c, err := net.Dial("unix", socket)
+	if err != nil {
+		return false
+	}
+	c.Close()
+	return true
+}
+
+// commandOf is the server's command line without its paths, for the report.
+func commandOf(c contender, mode cacheMode) string {
+	command := c.command(serving{file: "FILE", socket: "SOCKET", mode: mode, nbdserver: "nbdserver"})
+	return strings.Join(command, " ")
+}
