@@ -90,8 +90,17 @@ func (a *Agent) Outbox() *Outbox { return a.outbox }
 func (a *Agent) Files() CertFiles { return a.files }
 
 // Run keeps both connections up, serving host on the reversed one, until ctx ends; then it closes the agent, waits for every
-// goroutine and call it started and returns nil. Calls in progress see their context end. Run may be called once.
+// goroutine and call it started and returns nil. Calls in progress see their context end. Run or RunVolumes may be called once.
 func (a *Agent) Run(ctx context.Context, host hostpb.HostServer) error {
+	return a.run(ctx, roleHost, func(s *grpc.Server) { hostpb.RegisterHostServer(s, host) })
+}
+
+// RunVolumes is Run for a volume service.
+func (a *Agent) RunVolumes(ctx context.Context, volumes hostpb.VolumeHostServer) error {
+	return a.run(ctx, roleVolumes, func(s *grpc.Server) { hostpb.RegisterVolumeHostServer(s, volumes) })
+}
+
+func (a *Agent) run(ctx context.Context, as role, register func(*grpc.Server)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	opts := append(serverKeepalive(),
@@ -101,12 +110,12 @@ func (a *Agent) Run(ctx context.Context, host hostpb.HostServer) error {
 		grpc.ChainStreamInterceptor(streamServerErrors),
 	)
 	server := grpc.NewServer(opts...)
-	hostpb.RegisterHostServer(server, host)
+	register(server)
 	links := newLinkListener()
 
 	var owned sync.WaitGroup
 	owned.Go(func() { _ = server.Serve(links) })
-	owned.Go(func() { a.keepReversed(ctx, links) })
+	owned.Go(func() { a.keepReversed(ctx, as, links) })
 	owned.Go(func() { a.keepSession(ctx) })
 	owned.Go(func() { a.renew(ctx) })
 	<-ctx.Done()
@@ -146,12 +155,12 @@ func (a *Agent) keepSession(ctx context.Context) {
 }
 
 // keepReversed holds one reversed connection after another with the server that has the session.
-func (a *Agent) keepReversed(ctx context.Context, links *linkListener) {
+func (a *Agent) keepReversed(ctx context.Context, as role, links *linkListener) {
 	wait := newBackoff()
 	for ctx.Err() == nil {
 		began := time.Now()
 		server, welcomed := a.home.now()
-		err := a.reversed(ctx, server, links)
+		err := a.reversed(ctx, as, server, links)
 		if ctx.Err() != nil {
 			return
 		}
@@ -174,8 +183,8 @@ func (a *Agent) keepReversed(ctx context.Context, links *linkListener) {
 }
 
 // reversed dials once and waits for the end of the connection, on which the server is the client, or until another server has the session.
-func (a *Agent) reversed(ctx context.Context, server string, links *linkListener) error {
-	l, err := a.connect(ctx, server, a.tlsConfig(alpnHost))
+func (a *Agent) reversed(ctx context.Context, as role, server string, links *linkListener) error {
+	l, err := a.connect(ctx, server, a.tlsConfig(as.protocol()))
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,10 @@
 //	|                    | <---- gRPC calls ------------ |   server is the client     |
 //	+--------------------+                               +----------------------------+
 //
+// A volume service (`godwit volumes`) is such an agent too. Its session begins with VolumeFacts, its reversed connection speaks
+// "godwit-volumes/1" and serves VolumeHost. What is said of hosts below is true of volume services; the two are kept apart by role, so a
+// volume service is never given out as a host, nor the other way round.
+//
 // # Trust
 //
 // An Authority (built-in CA) signs the server's certificate and every host's. The server is recognised by the reserved name

@@ -138,3 +138,24 @@ func streamServerErrors(srv any, stream grpc.ServerStream, _ *grpc.StreamServerI
 func unaryClientErrors(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	return FromStatus(ctx, invoke(ctx, method, req, reply, cc, opts...))
 }
+
+func streamClientErrors(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	stream, err := open(ctx, desc, cc, method, opts...)
+	if err != nil {
+		return nil, FromStatus(ctx, err)
+	}
+	return translatedStream{stream}, nil
+}
+
+// translatedStream gives the errors of a stream's messages their kinds. io.EOF stays what it is.
+type translatedStream struct{ grpc.ClientStream }
+
+// SendMsg implements grpc.ClientStream.
+func (s translatedStream) SendMsg(m any) error {
+	return FromStatus(s.Context(), s.ClientStream.SendMsg(m))
+}
+
+// RecvMsg implements grpc.ClientStream.
+func (s translatedStream) RecvMsg(m any) error {
+	return FromStatus(s.Context(), s.ClientStream.RecvMsg(m))
+}

@@ -17,7 +17,8 @@ import (
 
 const (
 	alpnControl = "h2"
-	alpnHost    = "godwit-host/1"
+	alpnHost    = "godwit-host/1"    // reversed, of a compute host
+	alpnVolumes = "godwit-volumes/1" // reversed, of a volume service
 
 	// handshakeMax bounds what a peer that connects and says nothing can hold.
 	handshakeMax = 10 * time.Second

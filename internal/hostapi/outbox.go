@@ -19,7 +19,7 @@ const progressKept = 256
 // Memory is bounded by the host's own size: one value for each server present, one for each of progressKept migrations.
 type Outbox struct {
 	mu           sync.Mutex
-	facts        *slot[*hostpb.HostFacts]
+	facts        *slot[*hostpb.HostEvent]                  // of a host or of a volume service
 	observations map[string]*slot[*hostpb.ServerState]     // by server
 	progress     map[string]*slot[*hostpb.MigrationUpdate] // by migration; forgotten once sent
 	changed      chan struct{}                             // capacity 1: "something is unsent"
@@ -40,9 +40,18 @@ func newOutbox() *Outbox {
 
 // PutFacts replaces the host's facts. No session begins before the first facts are put.
 func (o *Outbox) PutFacts(facts *hostpb.HostFacts) {
+	o.putFacts(&hostpb.HostEvent{Event: &hostpb.HostEvent_Facts{Facts: proto.CloneOf(facts)}})
+}
+
+// PutVolumeFacts is PutFacts for a volume service.
+func (o *Outbox) PutVolumeFacts(facts *hostpb.VolumeFacts) {
+	o.putFacts(&hostpb.HostEvent{Event: &hostpb.HostEvent_VolumeFacts{VolumeFacts: proto.CloneOf(facts)}})
+}
+
+func (o *Outbox) putFacts(event *hostpb.HostEvent) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.facts = &slot[*hostpb.HostFacts]{value: proto.CloneOf(facts)}
+	o.facts = &slot[*hostpb.HostEvent]{value: event}
 	o.wake()
 }
 
@@ -108,7 +117,7 @@ func (o *Outbox) take() []*hostpb.HostEvent {
 	var out []*hostpb.HostEvent
 	if !o.facts.sent {
 		o.facts.sent = true
-		out = append(out, &hostpb.HostEvent{Event: &hostpb.HostEvent_Facts{Facts: o.facts.value}})
+		out = append(out, o.facts.value)
 	}
 	for id, s := range o.observations {
 		if s.sent {

@@ -48,6 +48,16 @@ type SessionHandler interface {
 	HostDown(name cloud.HostName)
 }
 
+// VolumeSessionHandler is told what volume services say, by the rules of SessionHandler.
+type VolumeSessionHandler interface {
+	// VolumesUp begins a session; see SessionHandler.HostUp.
+	VolumesUp(ctx context.Context, name cloud.HostName, facts *hostpb.VolumeFacts) error
+	// VolumesEvent hands over one message; see SessionHandler.Event.
+	VolumesEvent(ctx context.Context, name cloud.HostName, event *hostpb.HostEvent) error
+	// VolumesDown ends the session.
+	VolumesDown(name cloud.HostName)
+}
+
 // Images gives agents the data of images.
 type Images interface {
 	// Open returns the image's data from the offset (bytes) to the end. Errors: KindNotFound, KindInvalid for a bad offset.
@@ -69,9 +79,10 @@ type ServerOptions struct {
 	Admit      func(ctx context.Context, e Enrolment) error
 	Images     Images
 	Sessions   SessionHandler
-	Version    string        // told to agents
-	SessionTTL time.Duration // 0: SessionTTLDefault
-	Logger     *slog.Logger  // nil: slog.Default
+	Volumes    VolumeSessionHandler // nil: volume services are refused
+	Version    string               // told to agents
+	SessionTTL time.Duration        // 0: SessionTTLDefault
+	Logger     *slog.Logger         // nil: slog.Default
 }
 
 // Server is godwit's end of the wire. Make it with NewServer; Serve may be called once for each listener.
@@ -97,7 +108,7 @@ func NewServer(opts ServerOptions) (*Server, error) {
 	}
 	return &Server{
 		opts: opts, log: opts.Logger, pool: newPool(),
-		sessions: sessionTable{current: map[cloud.HostName]*sessionTurn{}},
+		sessions: sessionTable{current: map[peerID]*sessionTurn{}},
 		cert:     serverCert{authority: opts.Authority},
 	}, nil
 }
@@ -189,15 +200,16 @@ func (s *Server) welcome(ctx context.Context, conn net.Conn, control *linkListen
 		_ = l.Close()
 		return
 	}
-	if err := s.pool.hold(ctx, name, l); err != nil && ctx.Err() == nil {
-		s.log.Warn("reversed connection ended", "host", name, "error", err)
+	id := peerID{roleOf(tlsConn.ConnectionState().NegotiatedProtocol), name}
+	if err := s.pool.hold(ctx, id, l); err != nil && ctx.Err() == nil {
+		s.log.Warn("reversed connection ended", "peer", id, "error", err)
 	}
 }
 
 func (s *Server) tlsConfig() *tls.Config {
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS13,
-		NextProtos:     []string{alpnControl, alpnHost},
+		NextProtos:     []string{alpnControl, alpnHost, alpnVolumes},
 		ClientAuth:     tls.VerifyClientCertIfGiven,
 		ClientCAs:      s.opts.Authority.pool(),
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.cert.get(time.Now()) },

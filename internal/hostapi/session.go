@@ -17,7 +17,7 @@ import (
 // sessionTable gives each host's sessions their turn: a newer one ends the older and waits until its handler has heard HostDown.
 type sessionTable struct {
 	mu      sync.Mutex
-	current map[cloud.HostName]*sessionTurn
+	current map[peerID]*sessionTurn
 	readers sync.WaitGroup
 }
 
@@ -26,12 +26,12 @@ type sessionTurn struct {
 	done     chan struct{} // closed when this one is over
 }
 
-// enter waits for the host's turn. leave must be called in any case.
-func (t *sessionTable) enter(name cloud.HostName) (turn *sessionTurn, leave func()) {
+// enter waits for the peer's turn. leave must be called in any case.
+func (t *sessionTable) enter(id peerID) (turn *sessionTurn, leave func()) {
 	turn = &sessionTurn{replaced: make(chan struct{}), done: make(chan struct{})}
 	t.mu.Lock()
-	older := t.current[name]
-	t.current[name] = turn
+	older := t.current[id]
+	t.current[id] = turn
 	t.mu.Unlock()
 	if older != nil {
 		close(older.replaced) // only its successor does this, and it has one successor
@@ -39,8 +39,8 @@ func (t *sessionTable) enter(name cloud.HostName) (turn *sessionTurn, leave func
 	}
 	return turn, func() {
 		t.mu.Lock()
-		if t.current[name] == turn {
-			delete(t.current, name)
+		if t.current[id] == turn {
+			delete(t.current, id)
 		}
 		t.mu.Unlock()
 		close(turn.done)
@@ -61,11 +61,11 @@ func (s *Server) Session(stream grpc.BidiStreamingServer[hostpb.HostEvent, hostp
 		return err
 	}
 	events := s.receive(stream)
-	facts, err := s.firstFacts(stream.Context(), name, events)
+	p, err := s.introduce(stream.Context(), name, events)
 	if err != nil {
 		return err
 	}
-	turn, leave := s.sessions.enter(name)
+	turn, leave := s.sessions.enter(p.id)
 	defer leave()
 	select {
 	case <-turn.replaced:
@@ -76,19 +76,58 @@ func (s *Server) Session(stream grpc.BidiStreamingServer[hostpb.HostEvent, hostp
 	}
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
-	if err := s.opts.Sessions.HostUp(ctx, name, facts); err != nil {
-		s.log.Warn("session refused", "host", name, "error", err)
+	if err := p.up(ctx); err != nil {
+		s.log.Warn("session refused", "peer", p.id, "error", err)
 		return err
 	}
-	s.log.Info("host up", "host", name, "agent", facts.GetAgentVersion())
-	err = s.relay(ctx, name, turn, stream, events)
+	s.log.Info("session up", "peer", p.id, "version", p.version)
+	err = s.relay(ctx, p, turn, stream, events)
 	if errors.Is(err, errSilent) {
-		s.pool.drop(name)
+		s.pool.drop(p.id)
 	}
 	cancel()
-	s.log.Info("host down", "host", name, "error", err)
-	s.opts.Sessions.HostDown(name)
+	s.log.Info("session down", "peer", p.id, "error", err)
+	p.down()
 	return err
+}
+
+// sessionPeer is who is at the other end of a session, and who is told what it says.
+type sessionPeer struct {
+	id      peerID
+	version string
+	up      func(ctx context.Context) error
+	event   func(ctx context.Context, event *hostpb.HostEvent) error
+	down    func()
+}
+
+// introduce waits for the first message and learns from it who speaks.
+func (s *Server) introduce(ctx context.Context, name cloud.HostName, events <-chan received) (sessionPeer, error) {
+	first, err := s.firstEvent(ctx, events)
+	if err != nil {
+		return sessionPeer{}, err
+	}
+	switch e := first.GetEvent().(type) {
+	case *hostpb.HostEvent_Facts:
+		h := s.opts.Sessions
+		return sessionPeer{
+			id: peerID{roleHost, name}, version: e.Facts.GetAgentVersion(),
+			up:    func(ctx context.Context) error { return h.HostUp(ctx, name, e.Facts) },
+			event: func(ctx context.Context, event *hostpb.HostEvent) error { return h.Event(ctx, name, event) },
+			down:  func() { h.HostDown(name) },
+		}, checkFacts(name, first)
+	case *hostpb.HostEvent_VolumeFacts:
+		h := s.opts.Volumes
+		if h == nil {
+			return sessionPeer{}, cloud.Errorf(cloud.KindUnsupported, "session: this server takes no volume services")
+		}
+		return sessionPeer{
+			id: peerID{roleVolumes, name}, version: e.VolumeFacts.GetVersion(),
+			up:    func(ctx context.Context) error { return h.VolumesUp(ctx, name, e.VolumeFacts) },
+			event: func(ctx context.Context, event *hostpb.HostEvent) error { return h.VolumesEvent(ctx, name, event) },
+			down:  func() { h.VolumesDown(name) },
+		}, checkFacts(name, first)
+	}
+	return sessionPeer{}, cloud.Errorf(cloud.KindInvalid, "session: the first message must be the facts of a host or volume service")
 }
 
 // received is one result of the stream's Recv.
@@ -116,19 +155,12 @@ func (s *Server) receive(stream grpc.BidiStreamingServer[hostpb.HostEvent, hostp
 	return events
 }
 
-func (s *Server) firstFacts(ctx context.Context, name cloud.HostName, events <-chan received) (*hostpb.HostFacts, error) {
+func (s *Server) firstEvent(ctx context.Context, events <-chan received) (*hostpb.HostEvent, error) {
 	timer := time.NewTimer(handshakeMax)
 	defer timer.Stop()
 	select {
 	case r := <-events:
-		if r.err != nil {
-			return nil, r.err
-		}
-		facts := r.event.GetFacts()
-		if facts == nil {
-			return nil, cloud.Errorf(cloud.KindInvalid, "session: the first message must be the host's facts")
-		}
-		return facts, checkFacts(name, facts)
+		return r.event, r.err
 	case <-timer.C:
 		return nil, errSilent
 	case <-ctx.Done():
@@ -136,16 +168,24 @@ func (s *Server) firstFacts(ctx context.Context, name cloud.HostName, events <-c
 	}
 }
 
-func checkFacts(name cloud.HostName, facts *hostpb.HostFacts) error {
-	if cloud.HostName(facts.GetName()) != name {
-		return cloud.Errorf(cloud.KindForbidden, "session: host %s reports as %q", name, truncate(facts.GetName()))
+// checkFacts refuses facts that do not bear the name of the peer's certificate.
+func checkFacts(name cloud.HostName, event *hostpb.HostEvent) error {
+	said := string(name)
+	if facts := event.GetFacts(); facts != nil {
+		said = facts.GetName()
+	}
+	if facts := event.GetVolumeFacts(); facts != nil {
+		said = facts.GetName()
+	}
+	if cloud.HostName(said) != name {
+		return cloud.Errorf(cloud.KindForbidden, "session: %s reports as %q", name, truncate(said))
 	}
 	return nil
 }
 
-// relay hands the host's messages to the handler until the stream ends, falls silent or is replaced. Silence is measured only
-// while relay waits, so a slow handler does not make its host look dead.
-func (s *Server) relay(ctx context.Context, name cloud.HostName, turn *sessionTurn, stream grpc.BidiStreamingServer[hostpb.HostEvent, hostpb.HostNotice], events <-chan received) error {
+// relay hands the peer's messages to the handler until the stream ends, falls silent or is replaced. Silence is measured only
+// while relay waits, so a slow handler does not make its peer look dead.
+func (s *Server) relay(ctx context.Context, p sessionPeer, turn *sessionTurn, stream grpc.BidiStreamingServer[hostpb.HostEvent, hostpb.HostNotice], events <-chan received) error {
 	welcome := &hostpb.Welcome{ServerVersion: s.opts.Version, SessionTtl: durationpb.New(s.opts.SessionTTL)}
 	if err := stream.Send(&hostpb.HostNotice{Notice: &hostpb.HostNotice_Welcome{Welcome: welcome}}); err != nil {
 		return err
@@ -162,7 +202,7 @@ func (s *Server) relay(ctx context.Context, name cloud.HostName, turn *sessionTu
 			if r.err != nil {
 				return r.err
 			}
-			if err := s.handle(ctx, name, stream, r.event); err != nil {
+			if err := s.handle(ctx, p, stream, r.event); err != nil {
 				return err
 			}
 		case <-silence.C:
@@ -175,16 +215,14 @@ func (s *Server) relay(ctx context.Context, name cloud.HostName, turn *sessionTu
 	}
 }
 
-func (s *Server) handle(ctx context.Context, name cloud.HostName, stream grpc.BidiStreamingServer[hostpb.HostEvent, hostpb.HostNotice], event *hostpb.HostEvent) error {
-	if facts := event.GetFacts(); facts != nil {
-		if err := checkFacts(name, facts); err != nil {
-			return err
-		}
+func (s *Server) handle(ctx context.Context, p sessionPeer, stream grpc.BidiStreamingServer[hostpb.HostEvent, hostpb.HostNotice], event *hostpb.HostEvent) error {
+	if err := checkFacts(p.id.name, event); err != nil {
+		return err
 	}
 	if beat := event.GetHeartbeat(); beat != nil {
 		if err := stream.Send(&hostpb.HostNotice{Notice: &hostpb.HostNotice_Heartbeat{Heartbeat: beat}}); err != nil {
 			return err
 		}
 	}
-	return s.opts.Sessions.Event(ctx, name, event)
+	return p.event(ctx, event)
 }

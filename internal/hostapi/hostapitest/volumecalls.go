@@ -272,10 +272,10 @@ func (h *FakeVolumeHost) PromoteAttachment(ctx context.Context, req *hostpb.Atta
 		if a == nil {
 			return nil, cloud.Errorf(cloud.KindNotFound, "volume %s: attachment %s is not open", v.id, req.GetAttachmentId())
 		}
-		switch v.role(a) {
-		case roleCutOff:
+		if v.role(a) == roleCutOff {
 			return nil, conflict("volume %s: attachment %s is cut off", v.id, a.id)
-		case roleStandby:
+		}
+		if v.role(a) == roleStandby {
 			h.promote(v, a)
 		}
 		return h.attachment(v, a), nil

@@ -26,10 +26,11 @@ type Wire struct {
 
 // WireOptions say what the server is made of. Zero fields get defaults.
 type WireOptions struct {
-	Authority  *hostapi.Authority     // nil: a new one
-	Token      *hostapi.JoinToken     // nil: a new one
-	Sessions   hostapi.SessionHandler // nil: hears and ignores
-	Images     hostapi.Images         // nil: there are none
+	Authority  *hostapi.Authority           // nil: a new one
+	Token      *hostapi.JoinToken           // nil: a new one
+	Sessions   hostapi.SessionHandler       // nil: hears and ignores
+	Volumes    hostapi.VolumeSessionHandler // nil: as Sessions if that is nil too, else volume services are refused
+	Images     hostapi.Images               // nil: there are none
 	SessionTTL time.Duration
 }
 
@@ -53,12 +54,15 @@ func StartWire(t testing.TB, opts WireOptions) *Wire {
 	}
 	if opts.Sessions == nil {
 		opts.Sessions = Deaf{}
+		if opts.Volumes == nil {
+			opts.Volumes = Deaf{}
+		}
 	}
 	if opts.Images == nil {
 		opts.Images = NoImages{}
 	}
 	server, err := hostapi.NewServer(hostapi.ServerOptions{
-		Authority: w.Authority, Admit: hostapi.AdmitToken(w.Token), Images: opts.Images, Sessions: opts.Sessions,
+		Authority: w.Authority, Admit: hostapi.AdmitToken(w.Token), Images: opts.Images, Sessions: opts.Sessions, Volumes: opts.Volumes,
 		Version: "test", SessionTTL: opts.SessionTTL, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
@@ -92,6 +96,11 @@ func (w *Wire) AgentOptions(t testing.TB, name cloud.HostName) hostapi.AgentOpti
 // StartAgent runs an agent that serves host; it ends with the test, or earlier when stop is called.
 func (w *Wire) StartAgent(t testing.TB, opts hostapi.AgentOptions, host hostpb.HostServer) (agent *hostapi.Agent, stop func()) {
 	t.Helper()
+	return w.start(t, opts, func(ctx context.Context, a *hostapi.Agent) error { return a.Run(ctx, host) })
+}
+
+func (w *Wire) start(t testing.TB, opts hostapi.AgentOptions, run func(context.Context, *hostapi.Agent) error) (agent *hostapi.Agent, stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	agent, err := hostapi.Dial(ctx, opts)
 	if err != nil {
@@ -99,7 +108,7 @@ func (w *Wire) StartAgent(t testing.TB, opts hostapi.AgentOptions, host hostpb.H
 		t.Fatalf("dial: %v", err)
 	}
 	var owned sync.WaitGroup
-	owned.Go(func() { _ = agent.Run(ctx, host) })
+	owned.Go(func() { _ = run(ctx, agent) })
 	stop = func() { cancel(); owned.Wait() }
 	t.Cleanup(stop)
 	return agent, stop
@@ -113,7 +122,15 @@ func (w *Wire) StartFake(t testing.TB, host *FakeHost) (agent *hostapi.Agent, st
 	return agent, stop
 }
 
-// Deaf is a SessionHandler that ignores everything.
+// StartFakeVolumes runs the agent of a fake volume service, with its facts put.
+func (w *Wire) StartFakeVolumes(t testing.TB, volumes *FakeVolumeHost) (agent *hostapi.Agent, stop func()) {
+	t.Helper()
+	agent, stop = w.start(t, w.AgentOptions(t, volumes.Name()), func(ctx context.Context, a *hostapi.Agent) error { return a.RunVolumes(ctx, volumes) })
+	agent.Outbox().PutVolumeFacts(volumes.CurrentFacts())
+	return agent, stop
+}
+
+// Deaf is a SessionHandler and VolumeSessionHandler that ignores everything.
 type Deaf struct{}
 
 // HostUp implements hostapi.SessionHandler.
@@ -124,6 +141,15 @@ func (Deaf) Event(context.Context, cloud.HostName, *hostpb.HostEvent) error { re
 
 // HostDown implements hostapi.SessionHandler.
 func (Deaf) HostDown(cloud.HostName) {}
+
+// VolumesUp implements hostapi.VolumeSessionHandler.
+func (Deaf) VolumesUp(context.Context, cloud.HostName, *hostpb.VolumeFacts) error { return nil }
+
+// VolumesEvent implements hostapi.VolumeSessionHandler.
+func (Deaf) VolumesEvent(context.Context, cloud.HostName, *hostpb.HostEvent) error { return nil }
+
+// VolumesDown implements hostapi.VolumeSessionHandler.
+func (Deaf) VolumesDown(cloud.HostName) {}
 
 // NoImages is an image source without images.
 type NoImages struct{}

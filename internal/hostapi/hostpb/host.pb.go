@@ -2,7 +2,8 @@
 //
 // Agents dial in, to one port. The protocol a connection speaks is settled by ALPN:
 //   "h2"            the agent is the client: service Control (and, without a client certificate, only Control.Enroll);
-//   "godwit-host/1" the roles are turned round: the server is the gRPC client on this connection and the agent serves Host.
+//   "godwit-host/1" the roles are turned round: the server is the gRPC client on this connection and the agent serves Host;
+//   "godwit-volumes/1" the same with a volume service, which serves VolumeHost (volume.proto).
 // So the server can call a host that sits behind NAT, and operators open one port.
 //
 // Every call that changes a server carries a Call: the generation it was decided on. A host keeps the greatest generation it has
