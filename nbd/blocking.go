@@ -54,7 +54,7 @@ func (b *Blocking) Size() uint64 { return b.size() }
 func (b *Blocking) Start(r *Request) {
 	b.group.Go(func() {
 		b.tickets <- struct{}{}
-		err := b.run(r)
+		err := Run(b.storage, r)
 		<-b.tickets
 		r.Done(err)
 	})
@@ -63,35 +63,36 @@ func (b *Blocking) Start(r *Request) {
 // Wait waits until no request is under way.
 func (b *Blocking) Wait() { b.group.Wait() }
 
-func (b *Blocking) run(r *Request) error {
+// Run carries a request out on a storage. It blocks, and returns what Request.Done is to be told; it does not call it.
+func Run(storage Storage, r *Request) error {
 	off, length := int64(r.Offset), int64(r.Length)
 	var err error
 	switch r.Command {
 	case CmdRead:
-		n, err := b.storage.ReadAt(r.Data, off)
+		n, err := storage.ReadAt(r.Data, off)
 		if errors.Is(err, io.EOF) {
 			clear(r.Data[n:]) // the end of the last block of a file that is not whole
 			err = nil
 		}
 		return err
 	case CmdWrite:
-		_, err = b.storage.WriteAt(r.Data, off)
+		_, err = storage.WriteAt(r.Data, off)
 	case CmdFlush:
-		return b.storage.Flush()
+		return storage.Flush()
 	case CmdTrim:
-		err = b.storage.Trim(off, length)
+		err = storage.Trim(off, length)
 	case CmdWriteZeroes:
-		err = b.storage.WriteZeroes(off, length, r.Flags&CmdFlagNoHole != 0, r.Flags&CmdFlagFastZero != 0)
+		err = storage.WriteZeroes(off, length, r.Flags&CmdFlagNoHole != 0, r.Flags&CmdFlagFastZero != 0)
 	case CmdCache:
-		return b.storage.Cache(off, length)
+		return storage.Cache(off, length)
 	case CmdBlockStatus:
-		r.Extents, err = b.storage.Status(off, length, r.ExtentsMax)
+		r.Extents, err = storage.Status(off, length, r.ExtentsMax)
 		return err
 	default:
 		return refused(Invalid, "%v", r.Command)
 	}
 	if err == nil && r.Flags&CmdFlagFUA != 0 {
-		err = b.storage.Flush()
+		err = storage.Flush()
 	}
 	return err
 }
