@@ -44,6 +44,7 @@ type Options struct {
 	Records Records
 	Hosts   Hosts
 	Volumes Volumes
+	Images  Images // what volumes are read into; nil: nothing
 	Policy  placement.Policy
 	Moves   Moves
 	// StopGrace is how long a guest may take to shut down before its power is cut. Zero means StopGraceDefault.
@@ -80,7 +81,10 @@ type run = workflow.Run[cloud.Intent]
 
 // Definitions returns the tables, for workflow.NewEngine. Their names are the kinds of intent.
 func (f *Flows) Definitions() []workflow.AnyDefinition {
-	return []workflow.AnyDefinition{f.Boot(), f.Delete(), f.Stop(), f.Start(), f.Reboot(), f.Migrate()}
+	return []workflow.AnyDefinition{
+		f.Boot(), f.Delete(), f.Stop(), f.Start(), f.Reboot(), f.Migrate(),
+		f.VolumeCreate(), f.VolumeDelete(), f.VolumeExtend(), f.VolumeUpload(), f.VolumeRetype(), f.VolumeRevert(), f.SnapshotCreate(), f.SnapshotDelete(),
+	}
 }
 
 // define makes a table keyed by server.
