@@ -128,14 +128,15 @@ func (s *server) assemble(ctx context.Context) error {
 
 func (s *server) makeAgents(t trust) (err error) {
 	s.agents, err = hostapi.NewServer(hostapi.ServerOptions{
-		Authority: t.authority, Admit: hostapi.AdmitToken(t.token), Images: s.files, Sessions: s.sessions, Version: version, Logger: s.log,
+		Authority: t.authority, Admit: hostapi.AdmitToken(t.token), Images: s.files, Sessions: s.sessions, Volumes: s.sessions, Version: version,
+		Logger: s.log,
 	})
 	return err
 }
 
 func (s *server) makeControl(name string) {
 	o := settingsOf(s.config)
-	o.Store, o.Hosts, o.Name, o.Logger, o.While = s.store, s.agents.Pool(), name, s.log, s.serveAgents
+	o.Store, o.Hosts, o.Volumes, o.Name, o.Logger, o.While = s.store, s.agents.Pool(), s.agents.Pool(), name, s.log, s.serveAgents
 	s.control = control.New(o)
 }
 

@@ -25,14 +25,15 @@ type Budget struct {
 	Cluster           int // in all; 0: no bound
 }
 
-// Options are what New needs. Store, Hosts and Name are required.
+// Options are what New needs. Store, Hosts, Volumes and Name are required.
 type Options struct {
-	Store  *store.Store
-	Hosts  flows.Hosts
-	Name   string // of this instance, shown as the leader
-	Policy placement.Policy
-	Moves  flows.Moves
-	Budget Budget
+	Store   *store.Store
+	Hosts   flows.Hosts
+	Volumes flows.Volumes
+	Name    string // of this instance, shown as the leader
+	Policy  placement.Policy
+	Moves   flows.Moves
+	Budget  Budget
 	// TimeoutPerGiB and ForceOnTimeout say when a migration takes too long, and whether it is then forced to its end instead of aborted. Zero: never.
 	TimeoutPerGiB  time.Duration
 	ForceOnTimeout bool
@@ -153,7 +154,7 @@ func newLeader(o Options, leadership *store.Leadership) *leader {
 	l.recorder = flows.NewRecorder(l.records, o.Logger)
 	hooks := l.recorder.Hooks()
 	hooks.Wrap = o.Wrap
-	tables := flows.New(flows.Options{Records: l.records, Hosts: o.Hosts, Policy: o.Policy, Moves: o.Moves, StopGrace: o.StopGrace})
+	tables := flows.New(flows.Options{Records: l.records, Hosts: o.Hosts, Volumes: o.Volumes, Policy: o.Policy, Moves: o.Moves, StopGrace: o.StopGrace})
 	l.engine = workflow.NewEngine(l.journal, tables.Definitions(), workflow.Options{Owner: l.journal.Owner(), Logger: o.Logger, Hooks: hooks})
 	return l
 }

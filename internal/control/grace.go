@@ -18,17 +18,22 @@ const (
 	recentlySeen = time.Minute
 )
 
-// awaitFleet returns when every host that was there a moment ago is connected to this instance and known to be up, or after fleetGraceMax.
+// awaitFleet returns when every host and volume service that was there a moment ago is connected to this instance and known to be up, or after
+// fleetGraceMax.
 func (l *leader) awaitFleet(ctx context.Context) {
 	bounded, cancel := context.WithTimeout(ctx, fleetGraceMax)
 	defer cancel()
-	recent := recentHosts(l.Store.View(), time.Now())
-	for _, name := range recent {
+	hosts, services := recentHosts(l.Store.View(), time.Now()), recentVolumes(l.Store.View(), time.Now())
+	for _, name := range hosts {
 		_, _ = l.Hosts.WaitHost(bounded, name) // one that does not come is reported below
 	}
-	watch := l.Store.Watch(bounded, tables.HostSessions)
+	for _, name := range services {
+		_, _ = l.Volumes.WaitVolumes(bounded, name)
+	}
+	watch := l.Store.Watch(bounded, tables.HostSessions, tables.VolumeSessions)
 	for {
-		absent := withoutSession(l.Store.View(), recent)
+		v := l.Store.View()
+		absent := append(withoutSession(v, tables.HostSessions, hosts), withoutSession(v, tables.VolumeSessions, services)...)
 		if len(absent) == 0 {
 			return
 		}
@@ -46,6 +51,17 @@ func (l *leader) awaitFleet(ctx context.Context) {
 	}
 }
 
+// recentVolumes lists the volume services that reported not long before now.
+func recentVolumes(v store.View, now time.Time) []cloud.HostName {
+	var recent []cloud.HostName
+	for _, r := range store.All(v, tables.VolumeReports) {
+		if now.Sub(r.At) <= recentlySeen {
+			recent = append(recent, r.Service)
+		}
+	}
+	return recent
+}
+
 // recentHosts lists the hosts that reported not long before now and that nobody has forced down.
 func recentHosts(v store.View, now time.Time) []cloud.HostName {
 	var recent []cloud.HostName
@@ -58,10 +74,10 @@ func recentHosts(v store.View, now time.Time) []cloud.HostName {
 	return recent
 }
 
-func withoutSession(v store.View, hosts []cloud.HostName) []cloud.HostName {
+func withoutSession(v store.View, sessions store.Table[cloud.HostSession], names []cloud.HostName) []cloud.HostName {
 	var out []cloud.HostName
-	for _, name := range hosts {
-		if _, up := store.Lookup(v, tables.HostSessions, name); !up {
+	for _, name := range names {
+		if _, up := store.Lookup(v, sessions, name); !up {
 			out = append(out, name)
 		}
 	}

@@ -26,15 +26,16 @@ const (
 	writeMax = 10 * time.Second
 )
 
-// Sessions writes what hosts say. It implements hostapi.SessionHandler.
+// Sessions writes what hosts and volume services say. It implements hostapi.SessionHandler and hostapi.VolumeSessionHandler.
 type Sessions struct {
 	store    *store.Store
 	endpoint string
 	log      *slog.Logger
 
-	mu    sync.Mutex // guards what follows
-	lease *store.Lease
-	hosts map[cloud.HostName]*session
+	mu      sync.Mutex // guards what follows
+	lease   *store.Lease
+	hosts   map[cloud.HostName]*session
+	volumes map[cloud.HostName]*volumeSession
 }
 
 // session is what is remembered of one host's stream. Only the host's own calls, which come in turn, touch it.
@@ -58,21 +59,14 @@ type lastObservation struct {
 
 // NewSessions makes the handler of one server instance, whose name is endpoint.
 func NewSessions(s *store.Store, endpoint string, log *slog.Logger) *Sessions {
-	return &Sessions{store: s, endpoint: endpoint, log: log, hosts: map[cloud.HostName]*session{}}
+	return &Sessions{store: s, endpoint: endpoint, log: log, hosts: map[cloud.HostName]*session{}, volumes: map[cloud.HostName]*volumeSession{}}
 }
 
 // Begin removes the sessions that an earlier process of this instance left in the store. Call it before serving agents.
 func (s *Sessions) Begin(ctx context.Context) error {
 	_, err := s.store.UpdateVisible(ctx, func(tx *store.Tx) error {
-		left, err := store.PeekList(tx, tables.HostSessions, "")
-		if err != nil {
-			return err
-		}
-		for _, h := range left {
-			if h.Endpoint != s.endpoint {
-				continue
-			}
-			if err := store.Delete(tx, tables.HostSessions, h.Host); err != nil {
+		for _, table := range []store.Table[cloud.HostSession]{tables.HostSessions, tables.VolumeSessions} {
+			if err := s.removeOwn(tx, table); err != nil {
 				return err
 			}
 		}
@@ -80,6 +74,22 @@ func (s *Sessions) Begin(ctx context.Context) error {
 	})
 	if err != nil {
 		return fmt.Errorf("remove old host sessions: %w", err)
+	}
+	return nil
+}
+
+func (s *Sessions) removeOwn(tx *store.Tx, table store.Table[cloud.HostSession]) error {
+	left, err := store.PeekList(tx, table, "")
+	if err != nil {
+		return err
+	}
+	for _, h := range left {
+		if h.Endpoint != s.endpoint {
+			continue
+		}
+		if err := store.Delete(tx, table, h.Host); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -108,7 +118,7 @@ func lost(l *store.Lease) bool {
 	}
 }
 
-// HostUp implements hostapi.SessionHandler.
+// HostUp implements hostapi.SessionHandler. A name that a volume service has is refused with cloud.KindConflict.
 func (s *Sessions) HostUp(ctx context.Context, name cloud.HostName, facts *hostpb.HostFacts) error {
 	ctx, cancel := context.WithTimeout(ctx, writeMax)
 	defer cancel()
@@ -141,6 +151,13 @@ func introduce(tx *store.Tx, name cloud.HostName, now time.Time) error {
 	known, err := store.Peek(tx, tables.Hosts, name)
 	if err != nil || known != nil {
 		return err
+	}
+	volumes, err := store.Peek(tx, tables.VolumeServices, name)
+	if err != nil {
+		return err
+	}
+	if volumes != nil {
+		return cloud.Errorf(cloud.KindConflict, "%s is the name of a volume service: give the host another one (agent.name)", name)
 	}
 	number, err := tables.Next(tx, tables.CountHosts)
 	if err != nil {
@@ -215,18 +232,22 @@ func (s *Sessions) HostDown(name cloud.HostName) {
 	on := s.hosts[name]
 	delete(s.hosts, name)
 	s.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), writeMax)
-	defer cancel()
-	err := s.write(ctx, func(tx *store.Tx) error {
-		held, err := store.Peek(tx, tables.HostSessions, name)
-		if err != nil || held == nil || held.Endpoint != s.endpoint || !held.Since.Equal(on.since) {
-			return err // somebody newer holds the host's stream
-		}
-		return store.Delete(tx, tables.HostSessions, name)
-	})
-	if err != nil {
+	if err := s.endSession(tables.HostSessions, name, on.since); err != nil {
 		s.log.Warn("cannot write that a host is down; its lease will", "host", name, "error", err)
 	}
+}
+
+// endSession removes the record of a session unless somebody newer holds the peer's stream.
+func (s *Sessions) endSession(table store.Table[cloud.HostSession], name cloud.HostName, since time.Time) error {
+	ctx, cancel := context.WithTimeout(context.Background(), writeMax)
+	defer cancel()
+	return s.write(ctx, func(tx *store.Tx) error {
+		held, err := store.Peek(tx, table, name)
+		if err != nil || held == nil || held.Endpoint != s.endpoint || !held.Since.Equal(since) {
+			return err
+		}
+		return store.Delete(tx, table, name)
+	})
 }
 
 // beat notes that the host lives. The first one says that everything was told: what was not is no longer there.

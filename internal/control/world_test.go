@@ -89,7 +89,7 @@ func (w *world) write(fn func(tx *store.Tx) error) {
 // control starts an instance that stands for election; stop waits for its end.
 func (w *world) control(change func(*Options)) (c *Control, stop func()) {
 	w.t.Helper()
-	o := Options{Store: w.store, Hosts: w.wire.Server.Pool(), Name: "test", Policy: placement.DefaultPolicy(), Budget: Budget{Outbound: 2, Inbound: 2},
+	o := Options{Store: w.store, Hosts: w.wire.Server.Pool(), Volumes: w.wire.Server.Pool(), Name: "test", Policy: placement.DefaultPolicy(), Budget: Budget{Outbound: 2, Inbound: 2},
 		GravesMax: 100, Logger: w.log}
 	if change != nil {
 		change(&o)
