@@ -18,8 +18,20 @@ type Description struct {
 // DiskDescription is one disk as libvirt has it.
 type DiskDescription struct {
 	Target   string // vda, vdb ...
-	Path     string
+	Path     string // of a local file
+	Export   string // of a volume: its NBD export
+	Serial   string
 	ReadOnly bool
+}
+
+// Disk returns the disk with that target, nil when there is none.
+func (d Description) Disk(target string) *DiskDescription {
+	for i := range d.Disks {
+		if d.Disks[i].Target == target {
+			return &d.Disks[i]
+		}
+	}
+	return nil
 }
 
 // parseDescription decodes libvirt's domain document. It must hold for any document: administrators edit them.
@@ -41,8 +53,11 @@ func parseDescription(text []byte) (Description, error) {
 		} `xml:"metadata>server"`
 		Disks []struct {
 			Source struct {
-				File string `xml:"file,attr"`
+				File     string `xml:"file,attr"`
+				Protocol string `xml:"protocol,attr"`
+				Name     string `xml:"name,attr"`
 			} `xml:"source"`
+			Serial string `xml:"serial"`
 			Target struct {
 				Dev string `xml:"dev,attr"`
 			} `xml:"target"`
@@ -59,7 +74,11 @@ func parseDescription(text []byte) (Description, error) {
 			Migration: cloud.MigrationID(m.Migration)},
 	}
 	for _, d := range doc.Disks {
-		out.Disks = append(out.Disks, DiskDescription{Target: d.Target.Dev, Path: d.Source.File, ReadOnly: d.ReadOnly != nil})
+		disk := DiskDescription{Target: d.Target.Dev, Path: d.Source.File, Serial: d.Serial, ReadOnly: d.ReadOnly != nil}
+		if d.Source.Protocol == nbdProtocol {
+			disk.Export = d.Source.Name
+		}
+		out.Disks = append(out.Disks, disk)
 	}
 	return out, nil
 }

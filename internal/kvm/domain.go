@@ -2,6 +2,7 @@ package kvm
 
 import (
 	"fmt"
+	"net"
 	"strings"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
@@ -42,19 +43,32 @@ type Domain struct {
 	RAMMiB     int64
 	CPUModel   string // libvirt's model name, or "host-model" or "host-passthrough"; empty: CPUDefault
 	Machine    string // empty: MachineDefault
-	Disks      []Disk // the first is booted from
+	Disks      []Disk // the first is booted from; the order of their targets is the order in which a booting guest meets them
 	NICs       []NIC
 	ConsoleLog string // file the serial console is appended to
 	Meta       Meta
 }
 
-// Disk is a virtio disk of a domain. The i-th disk of a domain is vda, vdb, ...
+// Disk is a virtio disk of a domain: a local file, or a volume reached over NBD.
 type Disk struct {
-	Path     string
-	Format   string // "qcow2" or "raw", never probed
-	Cache    string // QEMU's cache mode: "none" where the file system can do O_DIRECT, else "writeback"
-	IO       string // "io_uring" or "threads"
-	ReadOnly bool
+	Target    string // libvirt's name of it, "vda" to "vdz"; empty: by its place among the domain's disks
+	Path      string // of a local file
+	Format    string // of a local file: "qcow2" or "raw", never probed
+	Cache     string // of a local file, QEMU's cache mode: "none" where the file system can do O_DIRECT, else "writeback"
+	IO        string // of a local file: "io_uring" or "threads"
+	NBD       *NBD   // of a volume; nil: a local file
+	Serial    string // what the guest reads as the disk's serial number, of which virtio shows 20 characters; may be empty
+	ReadOnly  bool
+	Shareable bool // other domains may write to it too
+}
+
+// NBD is how QEMU reaches a volume.
+type NBD struct {
+	Export      string
+	Address     string // IP
+	Port        int
+	TLS         bool   // with the host's certificate, and the other end's checked
+	TLSHostname string // the name expected in the other end's certificate; empty: Address
 }
 
 // NIC is a virtio network card on a bridge of the host.
@@ -96,10 +110,16 @@ func (d Domain) Validate() error {
 	case d.ConsoleLog == "":
 		return cloud.Errorf(cloud.KindInvalid, "domain %s: no console log", d.ID)
 	}
+	targets := map[string]bool{}
 	for i, disk := range d.Disks {
+		target := disk.target(i)
 		if err := disk.validate(); err != nil {
-			return cloud.Errorf(cloud.KindInvalid, "domain %s: disk %s: %w", d.ID, diskTarget(i), err)
+			return cloud.Errorf(cloud.KindInvalid, "domain %s: disk %s: %w", d.ID, target, err)
 		}
+		if targets[target] {
+			return cloud.Errorf(cloud.KindInvalid, "domain %s: two disks are %s", d.ID, target)
+		}
+		targets[target] = true
 	}
 	for _, n := range d.NICs {
 		if strings.HasPrefix(n.Tap, "vnet") || n.Tap == "" || n.Bridge == "" || n.MAC == "" {
@@ -109,7 +129,19 @@ func (d Domain) Validate() error {
 	return nil
 }
 
+// target returns the name of the disk that is the i-th of its domain.
+func (d Disk) target(i int) string { return or(d.Target, diskTarget(i)) }
+
 func (d Disk) validate() error {
+	if t := d.Target; t != "" && (len(t) != 3 || t[:2] != "vd" || t[2] < 'a' || t[2] > 'z') {
+		return fmt.Errorf("target %q: vda to vdz", t)
+	}
+	if d.NBD != nil {
+		if d.Path != "" {
+			return fmt.Errorf("both a file %q and a volume", d.Path)
+		}
+		return d.NBD.validate()
+	}
 	if d.Path == "" || d.Path[0] != '/' {
 		return fmt.Errorf("path %q is not absolute", d.Path)
 	}
@@ -118,6 +150,18 @@ func (d Disk) validate() error {
 	}
 	if d.Cache == "" || d.IO == "" {
 		return fmt.Errorf("cache mode %q or engine %q missing", d.Cache, d.IO)
+	}
+	return nil
+}
+
+func (n NBD) validate() error {
+	switch {
+	case n.Export == "":
+		return fmt.Errorf("volume without an export name")
+	case net.ParseIP(n.Address) == nil:
+		return fmt.Errorf("volume's address %q is no IP address", n.Address)
+	case n.Port < 1 || n.Port > 65535:
+		return fmt.Errorf("volume's port %d", n.Port)
 	}
 	return nil
 }

@@ -32,9 +32,13 @@ const (
 	DiskFailed
 	// PostCopied: its CPUs stopped here because post-copy lets them run on another host, which fetches the rest of the memory from here.
 	PostCopied
+	// DeviceGone: the guest let go of a device, and QEMU has closed it.
+	DeviceGone
+	// DeviceKept: the guest refused to let go of a device.
+	DeviceKept
 )
 
-var noticeNames = []string{"changed", "resumed", "arrived", "departed", "stopped", "rebooted", "disk-failed", "post-copied"}
+var noticeNames = []string{"changed", "resumed", "arrived", "departed", "stopped", "rebooted", "disk-failed", "post-copied", "device-gone", "device-kept"}
 
 // Has reports whether all of want are in n.
 func (n Notice) Has(want Notice) bool { return n&want == want }
@@ -114,6 +118,7 @@ func (s streams) wait() { s.wg.Wait() }
 // subscribed are the events a session asks for.
 var subscribed = []libvirt.DomainEventID{
 	libvirt.DomainEventIDLifecycle, libvirt.DomainEventIDReboot, libvirt.DomainEventIDIoErrorReason,
+	libvirt.DomainEventIDDeviceRemoved, libvirt.DomainEventIDDeviceRemovalFailed,
 }
 
 // subscribe starts a carrier for each subscribed event. They end when the link does.
@@ -145,6 +150,11 @@ func (c *Conn) carry(event any) {
 	case *libvirt.DomainEventCallbackIOErrorReasonMsg:
 		c.log.Error("disk error", "domain", ev.Msg.Dom.Name, "disk", ev.Msg.DevAlias, "path", ev.Msg.SrcPath, "reason", ev.Msg.Reason)
 		c.note(ev.Msg.Dom, Changed|DiskFailed)
+	case *libvirt.DomainEventCallbackDeviceRemovedMsg:
+		c.note(ev.Msg.Dom, Changed|DeviceGone)
+	case *libvirt.DomainEventCallbackDeviceRemovalFailedMsg:
+		c.log.Warn("guest keeps a device", "domain", ev.Dom.Name, "device", ev.DevAlias)
+		c.note(ev.Dom, Changed|DeviceKept)
 	}
 }
 

@@ -24,6 +24,8 @@ type Move struct {
 	AutoConverge bool          // slow the guest down when it dirties memory faster than it can be sent
 	PostCopy     bool          // allow StartPostCopy
 	Parallel     int           // connections for memory; 0 or 1: one
+	// Volumes are how the target reaches the domain's volumes, by disk (vda ...): an export is good for one host alone.
+	Volumes map[string]NBD
 }
 
 const mebi = 1 << 20
@@ -103,9 +105,28 @@ func (c *Conn) Migrate(ctx context.Context, m Move) error {
 				return fmt.Errorf("longest downtime: %w", err)
 			}
 		}
-		_, err = l.DomainMigratePerform3Params(d, libvirt.OptString{m.targetURI()}, m.params(), nil, m.flags())
+		params := m.params()
+		if len(m.Volumes) > 0 {
+			text, err := documentForTarget(l, d, m.Volumes)
+			if err != nil {
+				return fmt.Errorf("document for the target: %w", err)
+			}
+			params = append(params, textParam(libvirt.MigrateParamDestXML, text))
+		}
+		_, err = l.DomainMigratePerform3Params(d, libvirt.OptString{m.targetURI()}, params, nil, m.flags())
 		return err
 	})
+}
+
+// documentForTarget is the running domain as it is to be on the target. It is made of libvirt's own document, which has everything that must be the same on
+// both hosts (slots, aliases, the machine), with other exports for the volumes. The target's persistent definition still has the source's: whoever adopts the
+// domain defines it anew, and whoever starts it does so too.
+func documentForTarget(l *libvirt.Libvirt, d libvirt.Domain, volumes map[string]NBD) (string, error) {
+	text, err := l.DomainGetXMLDesc(d, libvirt.DomainXMLMigratable|libvirt.DomainXMLSecure)
+	if err != nil {
+		return "", err
+	}
+	return redirect(text, volumes)
 }
 
 // AbortJob asks for the end of the domain's migration; the guest stays. KindConflict when there is none, or when it can no longer be stopped.

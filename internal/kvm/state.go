@@ -41,6 +41,8 @@ const (
 	ReasonPostcopy  = "postcopy"  // Paused or Running with memory still on the other side
 	// ReasonPostcopyFailed: Paused or Running with memory on the other side that will never come by itself.
 	ReasonPostcopyFailed = "postcopy failed"
+	// ReasonIOError: Paused because a volume could not be read or written. The requests that failed are kept and tried again by Resume.
+	ReasonIOError = "io error"
 )
 
 // State is the truth about a domain at the time it was asked.
@@ -63,7 +65,7 @@ func (s State) HasProcess() bool {
 var reasons = map[libvirt.DomainState][]string{
 	libvirt.DomainRunning: {"unknown", "booted", ReasonMigrated, "restored", "from snapshot", "unpaused", "migration cancelled",
 		"save cancelled", "wakeup", "crashed", ReasonPostcopy, ReasonPostcopyFailed},
-	libvirt.DomainPaused: {"unknown", "user", ReasonMigration, "save", "dump", "io error", "watchdog", "from snapshot", "shutting down",
+	libvirt.DomainPaused: {"unknown", "user", ReasonMigration, "save", "dump", ReasonIOError, "watchdog", "from snapshot", "shutting down",
 		"snapshot", "crashed", "starting up", ReasonPostcopy, ReasonPostcopyFailed, "api error"},
 	libvirt.DomainShutoff: {"unknown", "shutdown", "destroyed", "crashed", ReasonMigrated, "saved", "failed", "from snapshot", "daemon"},
 	libvirt.DomainCrashed: {"unknown", "panicked"},

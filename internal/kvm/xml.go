@@ -115,26 +115,48 @@ type (
 		Panic       xModel        `xml:"panic"`
 	}
 	xDisk struct {
-		Type     string  `xml:"type,attr"`
-		Device   string  `xml:"device,attr"`
-		Driver   xDriver `xml:"driver"`
-		Source   xSource `xml:"source"`
-		Target   xTarget `xml:"target"`
-		ReadOnly *xEmpty `xml:"readonly"`
-		Boot     *xBoot  `xml:"boot"`
+		XMLName   xml.Name `xml:"disk"`
+		Type      string   `xml:"type,attr"`
+		Device    string   `xml:"device,attr"`
+		Driver    xDriver  `xml:"driver"`
+		Source    any      `xml:"source"` // xSource or xNBD
+		Target    xTarget  `xml:"target"`
+		ReadOnly  *xEmpty  `xml:"readonly"`
+		Shareable *xEmpty  `xml:"shareable"`
+		Serial    string   `xml:"serial,omitempty"`
+		Boot      *xBoot   `xml:"boot"`
 	}
 	xDriver struct {
 		Name    string `xml:"name,attr"`
 		Type    string `xml:"type,attr"`
 		Cache   string `xml:"cache,attr"`
-		IO      string `xml:"io,attr"`
+		IO      string `xml:"io,attr,omitempty"`
 		Discard string `xml:"discard,attr,omitempty"`
+		// What QEMU does when a write or a read fails.
+		WriteFailed string `xml:"error_policy,attr,omitempty"`
+		ReadFailed  string `xml:"rerror_policy,attr,omitempty"`
 	}
 	xSource struct {
 		File   string `xml:"file,attr,omitempty"`
 		Bridge string `xml:"bridge,attr,omitempty"`
 		Path   string `xml:"path,attr,omitempty"`
 		Append string `xml:"append,attr,omitempty"`
+	}
+	xNBD struct {
+		XMLName     xml.Name   `xml:"source"`
+		Protocol    string     `xml:"protocol,attr"`
+		Name        string     `xml:"name,attr"`
+		TLS         string     `xml:"tls,attr"`
+		TLSHostname string     `xml:"tlsHostname,attr,omitempty"`
+		Host        xNBDHost   `xml:"host"`
+		Reconnect   xReconnect `xml:"reconnect"`
+	}
+	xNBDHost struct {
+		Name string `xml:"name,attr"`
+		Port int    `xml:"port,attr"`
+	}
+	xReconnect struct {
+		Delay int `xml:"delay,attr"`
 	}
 	xTarget struct {
 		Dev  string `xml:"dev,attr"`
@@ -301,23 +323,36 @@ func (d Domain) clock() xClock {
 func (d Domain) disks() []xDisk {
 	var out []xDisk
 	for i, disk := range d.Disks {
-		x := xDisk{
-			Type: "file", Device: "disk",
-			Driver: xDriver{Name: "qemu", Type: disk.Format, Cache: disk.Cache, IO: disk.IO},
-			Source: xSource{File: disk.Path},
-			Target: xTarget{Dev: diskTarget(i), Bus: "virtio"},
-		}
-		if disk.ReadOnly {
-			x.ReadOnly = &xEmpty{}
-		} else {
-			x.Driver.Discard = "unmap"
-		}
+		x := disk.document(disk.target(i))
 		if i == 0 {
 			x.Boot = &xBoot{Order: 1}
 		}
 		out = append(out, x)
 	}
 	return out
+}
+
+func (d Disk) document(target string) xDisk {
+	x := xDisk{
+		Type: "file", Device: "disk", Serial: d.Serial,
+		Driver: xDriver{Name: "qemu", Type: d.Format, Cache: d.Cache, IO: d.IO},
+		Source: xSource{File: d.Path},
+		Target: xTarget{Dev: target, Bus: "virtio"},
+	}
+	if d.NBD != nil {
+		// The volume service decides what is cached: QEMU must not answer a flush before it.
+		x.Type, x.Source = "network", d.NBD.document()
+		x.Driver = xDriver{Name: "qemu", Type: "raw", Cache: "none", WriteFailed: volumeFailed, ReadFailed: volumeFailed}
+	}
+	if d.ReadOnly {
+		x.ReadOnly = &xEmpty{}
+	} else {
+		x.Driver.Discard = "unmap"
+	}
+	if d.Shareable {
+		x.Shareable = &xEmpty{}
+	}
+	return x
 }
 
 func (d Domain) interfaces() []xInterface {

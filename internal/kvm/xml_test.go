@@ -34,7 +34,7 @@ func TestDomainDocumentIsGolden(t *testing.T) {
 	kvmGuest.Emulation, kvmGuest.CPUModel, kvmGuest.NICs, kvmGuest.Disks = KVM, "Nehalem", nil, kvmGuest.Disks[:1]
 	passthrough := sampleDomain()
 	passthrough.Emulation, passthrough.CPUModel = KVM, "host-passthrough"
-	for name, d := range map[string]Domain{"tcg": sampleDomain(), "kvm": kvmGuest, "passthrough": passthrough} {
+	for name, d := range map[string]Domain{"tcg": sampleDomain(), "kvm": kvmGuest, "passthrough": passthrough, "volumes": onVolumes()} {
 		got, err := d.XML()
 		if err != nil {
 			t.Fatal(err)
