@@ -13,6 +13,8 @@ need=(
 	busybox-static
 	# the test guest's image: FAT without mounting, boot loader, module dependencies
 	mtools dosfstools genisoimage syslinux syslinux-common kmod
+	# a real IPMI controller for each host
+	openipmi
 	# clients
 	python3-openstackclient python3-novaclient
 )
