@@ -9,6 +9,7 @@ import (
 type Config struct {
 	Server    Server    `key:"server" usage:"The control plane: API, store, scheduler."`
 	Agent     Agent     `key:"agent" usage:"The agent of a compute host."`
+	Volumes   Volumes   `key:"volumes" usage:"A volume service: block devices that outlive servers."`
 	Migration Migration `key:"migration" usage:"Live migration. Used by the server."`
 	Placement Placement `key:"placement" usage:"Which host may take a server. Used by the server."`
 	Lab       Lab       `key:"lab" usage:"The lab: real hosts in namespaces of one machine."`
@@ -61,6 +62,24 @@ type Agent struct {
 	PprofListen      string   `key:"pprof_listen" usage:"Address of Go's profiler, for developers. Empty: off."`
 }
 
+// Volumes configures `godwit volumes`.
+type Volumes struct {
+	Server        []string `key:"server" usage:"HOST:PORT of the server's agent listener; with standby servers, of each one's."`
+	JoinTokenFile string   `key:"join_token_file" usage:"File with the server's join token. Read only while the service has no certificate."`
+	Name          string   `key:"name" usage:"The service's name in the fleet; no compute host may have it. Empty: the host name followed by -volumes."`
+	DataDir       string   `key:"data_dir" usage:"Directory of the service's certificate and its image cache."`
+	Backends      Backends `key:"backends" usage:"Directories that volumes are kept in: a list of name, kind (file or gluster), path and direct_io (auto, on or off). As text NAME:KIND:PATH:DIRECT_IO, separated by commas. A volume type chooses one by volume_backend_name."`
+	NBDListen     string   `key:"nbd_listen" usage:"IP address or IP:PORT at which compute hosts reach volumes; port 10809 unless given. Empty, or an address of all interfaces: the address the server is reached from is the one hosts are told."`
+	NBDTLS        string   `key:"nbd_tls" usage:"require: compute hosts prove who they are, and what they read and write is encrypted. off: whoever reaches nbd_listen and knows an attachment's name reads and writes the volume."`
+	Engine        string   `key:"engine" usage:"auto takes io_uring where the kernel allows it, else threads; io_uring and threads insist."`
+	ImageCache    Size     `key:"image_cache" usage:"Bytes of images that are kept for further volumes. 0: none is."`
+	MetricsListen string   `key:"metrics_listen" usage:"Address of Prometheus metrics. Empty: off."`
+	MemoryLimit   Size     `key:"memory_limit" usage:"Soft limit of the Go heap (GOMEMLIMIT). 0: none."`
+	LogLevel      string   `key:"log_level" usage:"debug, info, warn or error."`
+	LogFormat     string   `key:"log_format" usage:"text or json."`
+	PprofListen   string   `key:"pprof_listen" usage:"Address of Go's profiler, for developers. Empty: off."`
+}
+
 // Migration configures live migrations.
 type Migration struct {
 	DowntimeMax         time.Duration `key:"downtime_max" usage:"Longest pause of a guest at the switch that QEMU may aim for."`
@@ -88,6 +107,7 @@ type Placement struct {
 type Lab struct {
 	Name    string `key:"name" usage:"Name of the lab."`
 	Hosts   int    `key:"hosts" usage:"Number of compute hosts."`
+	Storage int    `key:"storage" usage:"Number of nodes that run a volume service, each on an XFS file of its own."`
 	APIPort int    `key:"api_port" usage:"Port on 127.0.0.1 of the lab's API; 0 takes a free one."`
 }
 
@@ -104,6 +124,11 @@ func Default() Config {
 			LibvirtSocket: "/var/run/libvirt/libvirt-sock", Emulator: "auto", PKIDir: "/etc/pki",
 			LogLevel: "info", LogFormat: "text",
 		},
+		Volumes: Volumes{
+			JoinTokenFile: "/etc/godwit/join-token", DataDir: "/var/lib/godwit/volumes",
+			Backends: Backends{{Name: "main", Kind: kindDefault, Path: "/var/lib/godwit/volumes/main", DirectIO: directIODefault}},
+			NBDTLS:   "require", Engine: "auto", ImageCache: 8 << 30, LogLevel: "info", LogFormat: "text",
+		},
 		// Nova aims for 500 ms, QEMU for 300 ms; 800 s per GiB and "abort" are Nova's. Two each way keep both ends of a link busy while one
 		// migration prepares or switches; more only makes each slower.
 		Migration: Migration{
@@ -113,7 +138,7 @@ func Default() Config {
 		// Memory is not overcommitted: a host that swaps hurts every guest on it. Nova's 16 virtual CPUs per thread is for idle guests; 4 is
 		// where contention begins to show.
 		Placement: Placement{CPURatio: 4, RAMRatio: 1, DiskRatio: 1, ReservedRAMMiB: 512},
-		Lab:       Lab{Name: "default", Hosts: 3},
+		Lab:       Lab{Name: "default", Hosts: 3, Storage: 1},
 	}
 }
 

@@ -32,6 +32,9 @@ func TestDefaultsAreValid(t *testing.T) {
 	if err := c.ValidateAgent(); err == nil || !strings.Contains(err.Error(), "agent.server must be set") {
 		t.Errorf("an agent without a server: got %v", err)
 	}
+	if err := c.ValidateVolumes(); err == nil || !strings.Contains(err.Error(), "volumes.server must be set") {
+		t.Errorf("a volume service without a server: got %v", err)
+	}
 }
 
 func TestFlagsBeatEnvironmentBeatsFileBeatsDefaults(t *testing.T) {
@@ -70,6 +73,8 @@ func TestMistakesNameLineAndLikelySpelling(t *testing.T) {
 		{"twice", "server:\n  region: a\n  region: b\n", "", `:3: server.region was already set on line 2`},
 		{"list for scalar", "server:\n  region: [a]\n", "", `:2: server.region: want a string`},
 		{"not a mapping", "- a\n", "", `:1: want sections such as "server:"`},
+		{"back end's key", "volumes:\n  backends:\n  - {name: a, pfad: /b}\n", "", `line 3: unknown key "pfad" of a back end`},
+		{"back end's text", "", "GODWIT_VOLUMES_BACKENDS=main", `"main" is not a back end such as main:file:/var`},
 		{"variable", "", "GODWIT_SERVER_REGON=x", `GODWIT_SERVER_REGON is no setting (did you mean "GODWIT_SERVER_REGION"?)`},
 		{"variable's value", "", "GODWIT_SERVER_STOP_GRACE=x", `GODWIT_SERVER_STOP_GRACE: "x" is not a duration`},
 	}
@@ -121,6 +126,13 @@ func TestValidateSaysWhatToDo(t *testing.T) {
 			`migration.post_copy cannot be combined with migration.parallel_connections 4`},
 		{func(c *Config) { c.Placement.RAMRatio = 0 }, `placement.ram_ratio must be a number greater than 0, is 0`},
 		{func(c *Config) { c.Placement.CPURatio = math.Inf(1) }, `placement.cpu_ratio must be a number greater than 0, is +Inf`},
+		{func(c *Config) { c.Volumes.Backends = nil }, `volumes.backends must name at least one`},
+		{func(c *Config) { c.Volumes.Backends = append(c.Volumes.Backends, c.Volumes.Backends[0]) }, `"main" is there twice`},
+		{func(c *Config) { c.Volumes.Backends[0].Path = "srv" }, `volumes.backends main: path must be an absolute path, is "srv"`},
+		{func(c *Config) { c.Volumes.Backends[0].Kind = "ceph" }, `volumes.backends main: kind must be one of file, gluster`},
+		{func(c *Config) { c.Volumes.NBDListen = "storage-1:10809" }, `volumes.nbd_listen must be an IP address or IP:PORT`},
+		{func(c *Config) { c.Volumes.NBDTLS = "maybe" }, `volumes.nbd_tls must be one of require, off`},
+		{func(c *Config) { c.Volumes.Engine = "aio" }, `volumes.engine must be one of auto, io_uring, threads`},
 		{func(c *Config) { c.Lab.Hosts = 0 }, `lab.hosts must be 1 to 50, is 0`},
 	}
 	for _, tt := range tests {
@@ -162,6 +174,42 @@ func TestShownSettingsLoadAgainAndHideSecrets(t *testing.T) {
 	}
 	if !slices.Equal(again.Server.EtcdEndpoints, l.Server.EtcdEndpoints) || again.Migration != l.Migration {
 		t.Errorf("got %+v", again.Config)
+	}
+}
+
+func TestBackendsAreTheSameInFileAndEnvironment(t *testing.T) {
+	want := Backends{{"fast", "file", "/srv/a", "on"}, {"far", "gluster", "/mnt/g", "auto"}}
+	file := "volumes:\n  backends:\n  - name: fast\n    path: /srv/a\n    direct_io: on\n  - {name: far, kind: gluster, path: /mnt/g}\n"
+	for name, src := range map[string]Sources{
+		"file":        {File: write(t, file)},
+		"environment": {File: write(t, ""), Environ: []string{"GODWIT_VOLUMES_BACKENDS=fast:file:/srv/a:on, far:gluster:/mnt/g"}},
+	} {
+		l, err := Load(src)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if !slices.Equal(l.Volumes.Backends, want) {
+			t.Errorf("%s: got %v", name, l.Volumes.Backends)
+		}
+		var b strings.Builder
+		if err := l.WriteYAML(&b); err != nil {
+			t.Fatal(err)
+		}
+		again, err := Load(Sources{File: write(t, b.String())})
+		if err != nil || !slices.Equal(again.Volumes.Backends, want) {
+			t.Errorf("%s: what is shown loads as %v, %v", name, again, err)
+		}
+	}
+}
+
+func TestNBDListenHasAPort(t *testing.T) {
+	for text, want := range map[string]string{"": "invalid AddrPort", "10.0.0.5": "10.0.0.5:10809", "10.0.0.5:1": "10.0.0.5:1", "::1": "[::1]:10809"} {
+		v := Volumes{NBDListen: text}
+		got, err := v.NBD()
+		if err != nil || got.String() != want || got.Port() == 0 {
+			t.Errorf("%q: got %s, port %d, %v", text, got, got.Port(), err)
+		}
 	}
 }
 

@@ -41,6 +41,8 @@ func (s Setting) Type() string {
 		return "size"
 	case []string:
 		return "list"
+	case Backends:
+		return "back ends"
 	case bool:
 		return "bool"
 	case int:
@@ -57,6 +59,8 @@ func (s Setting) Text() string {
 	case time.Duration:
 		return v.String()
 	case Size:
+		return v.String()
+	case Backends:
 		return v.String()
 	case []string:
 		return strings.Join(v, ",")
@@ -103,6 +107,12 @@ func (s Setting) Set(text string) error {
 		*p = v
 	case *Size:
 		v, err := ParseSize(text)
+		if err != nil {
+			return err
+		}
+		*p = v
+	case *Backends:
+		v, err := ParseBackends(text)
 		if err != nil {
 			return err
 		}

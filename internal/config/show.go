@@ -54,6 +54,8 @@ func (s Setting) yamlText() string {
 	switch v := s.value.Interface().(type) {
 	case string:
 		return strconv.Quote(v)
+	case Backends:
+		return v.yamlText()
 	case []string:
 		quoted := make([]string, len(v))
 		for i, item := range v {

@@ -20,9 +20,11 @@ func (c *Config) Validate() error {
 	v := &validator{}
 	c.Server.validate(v)
 	c.Agent.validate(v)
+	c.Volumes.validate(v)
 	c.Migration.validate(v)
 	c.Placement.validate(v)
 	v.must(c.Lab.Hosts >= 1 && c.Lab.Hosts <= labHostsMax, "lab.hosts", "must be 1 to %d, is %d", labHostsMax, c.Lab.Hosts)
+	v.must(c.Lab.Storage >= 0 && c.Lab.Storage <= labStorageMax, "lab.storage", "must be 0 to %d, is %d", labStorageMax, c.Lab.Storage)
 	v.must(c.Lab.APIPort >= 0 && c.Lab.APIPort < 1<<16, "lab.api_port", "must be a port number or 0, is %d", c.Lab.APIPort)
 	return v.result()
 }
@@ -30,10 +32,20 @@ func (c *Config) Validate() error {
 // labHostsMax: the lab numbers its hosts in one octet of each network, and a libvirtd takes some 50 MB.
 const labHostsMax = 50
 
+// labStorageMax: they are numbered in the same octet.
+const labStorageMax = 8
+
 // ValidateAgent checks in addition what only an agent that is about to start must have.
 func (c *Config) ValidateAgent() error {
 	v := &validator{}
 	v.must(len(c.Agent.Server) > 0, "agent.server", "must be set to the HOST:PORT of the server's agent listener")
+	return errors.Join(c.Validate(), v.result())
+}
+
+// ValidateVolumes checks in addition what only a volume service that is about to start must have.
+func (c *Config) ValidateVolumes() error {
+	v := &validator{}
+	v.must(len(c.Volumes.Server) > 0, "volumes.server", "must be set to the HOST:PORT of the server's agent listener")
 	return errors.Join(c.Validate(), v.result())
 }
 
@@ -159,6 +171,38 @@ func (a *Agent) validate(v *validator) {
 	v.oneOf("agent.log_format", a.LogFormat, "text", "json")
 	v.must(!strings.ContainsAny(a.Name, "/ \t"), "agent.name", "must not contain slashes or spaces, is %q", a.Name)
 }
+
+func (s *Volumes) validate(v *validator) {
+	for _, server := range s.Server {
+		v.listen("volumes.server", server, false)
+	}
+	v.listen("volumes.metrics_listen", s.MetricsListen, true)
+	v.listen("volumes.pprof_listen", s.PprofListen, true)
+	v.path("volumes.data_dir", s.DataDir)
+	v.path("volumes.join_token_file", s.JoinTokenFile)
+	s.Backends.validate(v, "volumes.backends")
+	_, err := s.NBD()
+	v.must(err == nil, "volumes.nbd_listen", "must be an IP address or IP:PORT, is %q", s.NBDListen)
+	v.oneOf("volumes.nbd_tls", s.NBDTLS, "require", "off")
+	v.oneOf("volumes.engine", s.Engine, "auto", "io_uring", "threads")
+	v.oneOf("volumes.log_level", s.LogLevel, "debug", "info", "warn", "error")
+	v.oneOf("volumes.log_format", s.LogFormat, "text", "json")
+	v.must(!strings.ContainsAny(s.Name, "/ \t"), "volumes.name", "must not contain slashes or spaces, is %q", s.Name)
+}
+
+// NBD returns nbd_listen taken apart. The address is the zero Addr when it is left to the service.
+func (s *Volumes) NBD() (netip.AddrPort, error) {
+	if s.NBDListen == "" {
+		return netip.AddrPortFrom(netip.Addr{}, nbdPort), nil
+	}
+	if a, err := netip.ParseAddr(s.NBDListen); err == nil {
+		return netip.AddrPortFrom(a, nbdPort), nil
+	}
+	return netip.ParseAddrPort(s.NBDListen)
+}
+
+// nbdPort is the one that IANA gave NBD.
+const nbdPort = 10809
 
 // parallelConnectionsMax is libvirt's own bound on multifd channels.
 const parallelConnectionsMax = 255

@@ -73,13 +73,15 @@ func applySection(body *yaml.Node, path string, known []Setting, origins map[str
 	return errs
 }
 
-// scalarText returns the node's text; a sequence of scalars becomes a comma-separated list.
+// scalarText returns the node's text; a sequence becomes a comma-separated list.
 func scalarText(n *yaml.Node, s Setting) (string, error) {
 	switch {
 	case n.Kind == yaml.ScalarNode && n.Tag == "!!null":
 		return "", nil
 	case n.Kind == yaml.ScalarNode:
 		return n.Value, nil
+	case n.Kind == yaml.SequenceNode && s.Type() == "back ends":
+		return backendsText(n)
 	case n.Kind == yaml.SequenceNode && s.Type() == "list":
 		var parts []string
 		for _, item := range n.Content {
