@@ -1,6 +1,9 @@
 package hostpki
 
 import (
+	"encoding/asn1"
+	"encoding/pem"
+	"math/big"
 	"os"
 	"path/filepath"
 	"testing"
@@ -58,5 +61,32 @@ func TestInstallFailsBeforeItTouchesAnythingWhenTheIdentityIsIncomplete(t *testi
 	}
 	if entries, _ := os.ReadDir(dir); len(entries) > 0 {
 		t.Errorf("made %v", entries)
+	}
+}
+
+func TestInstallSparesQEMUTheSearchForASafePrime(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := Install(dir, identity(t, "x")); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "qemu", "dh-params.pem")
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o644 {
+		t.Errorf("QEMU's own user may not read it: %v, %v", info.Mode(), err)
+	}
+	block, rest := pem.Decode(raw)
+	if block == nil || block.Type != "DH PARAMETERS" || len(rest) > 0 {
+		t.Fatalf("not what QEMU reads: %s", raw)
+	}
+	var group struct{ P, G *big.Int }
+	if _, err := asn1.Unmarshal(block.Bytes, &group); err != nil {
+		t.Fatal(err)
+	}
+	half := new(big.Int).Rsh(group.P, 1)
+	if group.P.BitLen() != 3072 || group.G.Int64() != 2 || !group.P.ProbablyPrime(1) || !half.ProbablyPrime(1) {
+		t.Errorf("no safe prime of 3072 bits with generator 2: %v", group)
 	}
 }
