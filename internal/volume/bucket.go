@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +18,9 @@ type bucket struct {
 	free      int64 // nanoseconds; everything used so far is paid for at this time
 }
 
+// longAgo is before any time a clock may show.
+const longAgo = math.MinInt64 / 2
+
 // wait is how long after now a request may go.
 func (b *bucket) wait(now int64) int64 {
 	if b.perSecond <= 0 {
@@ -31,7 +35,7 @@ func (b *bucket) use(now, n int64) {
 		return
 	}
 	whole, rest := n/b.perSecond, n%b.perSecond // in parts: n times a billion may not fit
-	cost := whole*int64(time.Second) + int64(float64(rest)/float64(b.perSecond)*float64(time.Second))
+	cost := whole*int64(time.Second) + int64(math.Round(float64(rest)/float64(b.perSecond)*float64(time.Second)))
 	b.free = max(b.free, now-int64(burst)) + cost
 }
 
@@ -44,12 +48,12 @@ type Limiter struct {
 	bytes   bucket
 }
 
-// Set changes the limits. What was used stays used, but no debt is carried over that the new limits would not have allowed.
+// Set changes the limits. What was used under the old ones is forgotten.
 func (l *Limiter) Set(limits Limits) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.iops = bucket{perSecond: limits.IOPS}
-	l.bytes = bucket{perSecond: limits.BytesPerSecond}
+	l.iops = bucket{perSecond: limits.IOPS, free: longAgo}
+	l.bytes = bucket{perSecond: limits.BytesPerSecond, free: longAgo}
 	l.limited.Store(limits != Limits{})
 }
 

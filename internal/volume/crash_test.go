@@ -149,7 +149,7 @@ func (sc *scenario) write(l *Lease, id cloud.VolumeID, off int, data string) {
 		}
 		l.Await(func(err error) { ready <- err })
 		if err := <-ready; errors.Is(err, unix.ENOSPC) {
-			} else if err != nil {
+		} else if err != nil {
 			sc.t.Fatal(err)
 		}
 	}
