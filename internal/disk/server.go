@@ -107,6 +107,22 @@ func (s *Store) makeOverlay(ctx context.Context, f Files, base string, root Root
 	return nil
 }
 
+// EnsureRootless makes the directory of a server that boots from a volume: it has a console and perhaps a config drive, and no disk. In a
+// directory that another host holds, nothing is to be made.
+func (s *Store) EnsureRootless(id cloud.ServerID) error {
+	f, err := s.Files(id)
+	if err != nil || s.Present(id) {
+		return err
+	}
+	if err := s.Claim(id); err != nil {
+		return err
+	}
+	if err := writeDurably(f.rootless, nil, 0o644); err != nil {
+		return fmt.Errorf("server %s: %w", id, err)
+	}
+	return nil
+}
+
 // WriteConfig makes the server's config drive of the given files (path on the volume to data), replacing an older one. In another host's
 // directory the drive is left as that host wrote it.
 func (s *Store) WriteConfig(id cloud.ServerID, files map[string][]byte) error {

@@ -181,11 +181,12 @@ func (s *Store) sweepTemps() error {
 
 // Files are the paths of one server's files. They are the same on every host whose store has the same Dir.
 type Files struct {
-	Dir     string
-	Root    string // qcow2
-	Config  string // raw
-	Console string
-	past    string
+	Dir      string
+	Root     string // qcow2
+	Config   string // raw
+	Console  string
+	past     string
+	rootless string // says that there is to be no root disk
 }
 
 // Files returns a server's paths, or KindInvalid for an id that is no canonical UUID and could lead elsewhere.
@@ -196,17 +197,21 @@ func (s *Store) Files(id cloud.ServerID) (Files, error) {
 	}
 	dir := s.path(instancesDir, string(id))
 	return Files{Dir: dir, Root: filepath.Join(dir, "disk"), Config: filepath.Join(dir, "disk.config"),
-		Console: filepath.Join(dir, "console.log"), past: filepath.Join(dir, "console.past")}, nil
+		Console: filepath.Join(dir, "console.log"), past: filepath.Join(dir, "console.past"), rootless: filepath.Join(dir, "rootless")}, nil
 }
 
-// Present reports whether the server has a root disk here.
+// Present reports whether the server has a root disk here, or what it needs without one.
 func (s *Store) Present(id cloud.ServerID) bool {
 	f, err := s.Files(id)
 	if err != nil {
 		return false
 	}
-	_, err = os.Stat(f.Root)
-	return err == nil
+	for _, file := range []string{f.Root, f.rootless} {
+		if _, err := os.Stat(file); err == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // Remove deletes the server's directory and all in it, and nothing else, whatever links lie in it. No directory is success.

@@ -38,6 +38,10 @@ type Hypervisor interface {
 	Job(ctx context.Context, id cloud.ServerID) (kvm.Job, error)
 	CompletedJob(ctx context.Context, id cloud.ServerID) (cloud.MigrationStats, bool, error)
 
+	AttachDisk(ctx context.Context, id cloud.ServerID, disk kvm.Disk) error
+	DetachDisk(ctx context.Context, id cloud.ServerID, target string) error
+	ResizeDisk(ctx context.Context, id cloud.ServerID, target string, bytes int64) error
+
 	Versions(ctx context.Context) (kvm.Versions, error)
 	Node(ctx context.Context) (kvm.Node, error)
 	Capabilities(ctx context.Context, e kvm.Emulation) (kvm.Capabilities, error)
@@ -50,7 +54,7 @@ type Outbox interface {
 	PutProgress(*hostpb.MigrationUpdate)
 }
 
-// Options are what an agent needs. All but Emulator, CPUModel and Logger are required.
+// Options are what an agent needs. All but Emulator, CPUModel, Reach and Logger are required.
 type Options struct {
 	Name     cloud.HostName
 	DataDir  string // for the journal; the disk store usually has the same
@@ -65,7 +69,9 @@ type Options struct {
 	// MigrationAddress and TunnelAddress are IP addresses of this host, see hostpb.HostFacts.
 	MigrationAddress, TunnelAddress string
 	Version                         string // of godwit
-	Logger                          *slog.Logger
+	// Reach reports whether something listens at a volume service's address; nil: try to connect.
+	Reach  func(ctx context.Context, address string) error
+	Logger *slog.Logger
 }
 
 // Agent is a compute host. It implements hostpb.HostServer; calls wait until Run has found out what is on the host.
@@ -100,6 +106,9 @@ func New(ctx context.Context, o Options) (*Agent, error) {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
+	}
+	if o.Reach == nil {
+		o.Reach = dial
 	}
 	j, err := openJournal(filepath.Join(o.DataDir, "servers"))
 	if err != nil {

@@ -3,6 +3,7 @@ package hostagent_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net/netip"
@@ -63,6 +64,36 @@ type fakeHost struct {
 	dir     string
 	libvirt *kvmtest.Host
 	life    *fakeLife
+	storage storage
+}
+
+// storage is whether the volume services listen.
+type storage struct {
+	mu   sync.Mutex
+	away bool
+	seen int // looks so far
+}
+
+func (s *storage) set(away bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.away = away
+}
+
+func (s *storage) looks() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.seen
+}
+
+func (s *storage) reach(context.Context, string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seen++
+	if s.away {
+		return errors.New("connection refused")
+	}
+	return nil
 }
 
 // fakeLife is an agent from its start to its end.
@@ -100,7 +131,7 @@ func (h *fakeHost) start() {
 	life := &fakeLife{disk: store, nets: &fakeNetworks{held: map[cloud.ServerID]int{}}, box: &fakeOutbox{changed: make(chan struct{})}}
 	agent, err := hostagent.New(h.t.Context(), hostagent.Options{
 		Name: cloud.HostName(h.name), DataDir: h.dir, KVM: h.libvirt, Disk: store, Networks: life.nets, Outbox: life.box, Emulator: "tcg",
-		MigrationAddress: h.address, TunnelAddress: h.address, Version: "test", Logger: log,
+		MigrationAddress: h.address, TunnelAddress: h.address, Version: "test", Logger: log, Reach: h.storage.reach,
 	})
 	if err != nil {
 		h.t.Fatal(err)

@@ -20,11 +20,14 @@ const (
 	KindAdopt
 	KindDiscard
 	KindUpdate
+	KindAttach
+	KindDetach
+	KindResize
 
 	kindCount
 )
 
-var kindNames = [kindCount]string{"prepare", "start", "stop", "reboot", "migrate", "steer", "adopt", "discard", "update"}
+var kindNames = [kindCount]string{"prepare", "start", "stop", "reboot", "migrate", "steer", "adopt", "discard", "update", "attach volume", "detach volume", "resize volume"}
 
 // String returns the kind's name.
 func (k Kind) String() string {
@@ -131,7 +134,7 @@ func (g *Gate) fits(r Request) Verdict {
 		if g.moving != "" && g.moving != r.Migration {
 			return deny(cloud.KindConflict, "migration %s is in progress", g.moving)
 		}
-	case KindPrepare, KindStart, KindStop, KindReboot, KindAdopt:
+	case KindPrepare, KindStart, KindStop, KindReboot, KindAdopt, KindAttach, KindDetach, KindResize:
 		if g.moving != "" {
 			return deny(cloud.KindConflict, "cannot %s: migration %s is in progress", r.Kind, g.moving)
 		}

@@ -46,7 +46,8 @@ type record struct {
 type moveRecord struct {
 	ID        cloud.MigrationID `json:"id"`
 	Target    cloud.HostName    `json:"target"`
-	CopyDisks bool              `json:"copy_disks"` // false: source and target use the same disks
+	CopyDisks bool              `json:"copy_disks"`
+	SharedDir bool              `json:"shared_dir"` // source and target keep the server's files in the same directory
 	PostCopy  bool              `json:"post_copy"`
 	Abort     bool              `json:"abort"`     // asked for
 	Suspended bool              `json:"suspended"` // we paused the guest to let the copy finish

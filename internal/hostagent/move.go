@@ -86,9 +86,13 @@ func (v *vm) startMove(ctx context.Context, req *hostpb.MigrateRequest) (*move, 
 	if s.Run != kvm.Running && s.Run != kvm.Paused || v.rec.Role != RoleResident {
 		return nil, cloud.Errorf(cloud.KindConflict, "cannot leave: it is %s (%s) and %s here", s.Run, s.Reason, or(string(v.rec.Role), "unknown"))
 	}
+	if stalled(s) {
+		return nil, cloud.Errorf(cloud.KindConflict, "cannot leave: it waits for a volume service that is away")
+	}
 	err = v.save(func(r *record) {
 		r.Role = RoleDeparting
-		r.Move = &moveRecord{ID: id, Target: cloud.HostName(req.GetTargetHost()), CopyDisks: req.GetCopyDisks(), PostCopy: req.GetPostCopy(), Began: time.Now()}
+		r.Move = &moveRecord{ID: id, Target: cloud.HostName(req.GetTargetHost()), CopyDisks: req.GetCopyDisks(), SharedDir: req.GetSharedDirectory(),
+			PostCopy: req.GetPostCopy(), Began: time.Now()}
 	})
 	if err != nil {
 		v.note(func(r *record) { r.Role = RoleResident })
@@ -97,16 +101,13 @@ func (v *vm) startMove(ctx context.Context, req *hostpb.MigrateRequest) (*move, 
 	order := kvm.Move{
 		ID: v.id, TargetAddress: req.GetTargetAddress(), Shallow: true, DowntimeMax: req.GetDowntimeMax().AsDuration(),
 		BandwidthMax: req.GetBandwidthBytesPerSecond(), AutoConverge: req.GetAutoConverge(), PostCopy: req.GetPostCopy(),
-		Parallel: int(req.GetParallelConnections()),
+		Parallel: int(req.GetParallelConnections()), Volumes: waysTo(req.GetTargetVolumes()),
 	}
 	if req.GetCopyDisks() {
 		order.CopyDisks = []string{rootTarget}
 	}
 	return v.beginMove(func(ctx context.Context) error { return v.a.hv.Migrate(ctx, order) }), nil
 }
-
-// rootTarget is the guest's name of the root disk, the only writable local one.
-const rootTarget = "vda"
 
 // attach follows a migration that an earlier life of the agent, or an earlier call, began.
 func (v *vm) attach() *move {

@@ -169,6 +169,26 @@ func (a *Agent) Update(ctx context.Context, req *hostpb.UpdateRequest) (*hostpb.
 	return &hostpb.UpdateReply{}, nil
 }
 
+// AttachVolume connects a volume to the server.
+func (a *Agent) AttachVolume(ctx context.Context, req *hostpb.AttachVolumeRequest) (*hostpb.ServerState, error) {
+	err := a.withSpec(ctx, KindAttach, req.GetCall(), req.GetSpec(), func(ctx context.Context, v *vm) error { return v.attachVolume(ctx, req) })
+	return a.after(ctx, req.GetCall(), err)
+}
+
+// DetachVolume takes a volume from the server. A guest that has not let go of it when the grace is over keeps it: cloud.KindConflict.
+func (a *Agent) DetachVolume(ctx context.Context, req *hostpb.DetachVolumeRequest) (*hostpb.ServerState, error) {
+	err := a.withSpec(ctx, KindDetach, req.GetCall(), req.GetSpec(), func(ctx context.Context, v *vm) error { return v.detachVolume(ctx, req) })
+	return a.after(ctx, req.GetCall(), err)
+}
+
+// ResizeVolume tells the guest that a volume has grown.
+func (a *Agent) ResizeVolume(ctx context.Context, req *hostpb.ResizeVolumeRequest) (*hostpb.ServerState, error) {
+	err := a.change(ctx, KindResize, req.GetCall(), "", func(ctx context.Context, v *vm) error {
+		return v.resizeVolume(ctx, cloud.VolumeID(req.GetVolumeId()), req.GetBytes())
+	})
+	return a.after(ctx, req.GetCall(), err)
+}
+
 // SyncNetworks tells the host of the others.
 func (a *Agent) SyncNetworks(ctx context.Context, req *hostpb.SyncNetworksRequest) (*hostpb.SyncNetworksReply, error) {
 	peers := make([]netip.Addr, 0, len(req.GetPeers()))

@@ -3,6 +3,7 @@ package hostagent
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
@@ -41,6 +42,9 @@ func (v *vm) prepare(ctx context.Context, spec *hostpb.ServerSpec, incoming bool
 	if err := v.prepareDisks(ctx, spec, incoming); err != nil {
 		return err
 	}
+	if err := v.reach(ctx, spec.GetVolumes()...); err != nil {
+		return err
+	}
 	_, err = v.a.o.Networks.Ensure(ctx, guestOf(spec), nicsOf(spec.GetNics()), incoming)
 	return err
 }
@@ -51,10 +55,8 @@ func (v *vm) prepareDisks(ctx context.Context, spec *hostpb.ServerSpec, incoming
 		if err := v.a.hv.Undefine(ctx, v.id); err != nil {
 			return err
 		}
-		if err := v.a.o.Disk.RemakeRoot(ctx, v.id, rootOf(spec)); err != nil {
-			return err
-		}
-	} else if _, err := v.a.o.Disk.EnsureRoot(ctx, v.id, rootOf(spec)); err != nil {
+	}
+	if err := v.prepareRoot(ctx, spec, incoming); err != nil {
 		return err
 	}
 	if !spec.GetConfigDrive() {
@@ -63,6 +65,18 @@ func (v *vm) prepareDisks(ctx context.Context, spec *hostpb.ServerSpec, incoming
 	guest := guestOf(spec)
 	guest.AdminPass = spec.GetAdminPass()
 	return v.a.o.Disk.WriteConfig(v.id, metadata.Files(&guest))
+}
+
+// prepareRoot makes the local root disk, or the place for what else is kept of a server that boots from a volume.
+func (v *vm) prepareRoot(ctx context.Context, spec *hostpb.ServerSpec, incoming bool) error {
+	switch {
+	case spec.GetRoot() == nil:
+		return v.a.o.Disk.EnsureRootless(v.id)
+	case incoming:
+		return v.a.o.Disk.RemakeRoot(ctx, v.id, rootOf(spec))
+	}
+	_, err := v.a.o.Disk.EnsureRoot(ctx, v.id, rootOf(spec))
+	return err
 }
 
 func rootOf(spec *hostpb.ServerSpec) disk.Root {
@@ -111,6 +125,9 @@ func (v *vm) boot(ctx context.Context, spec *hostpb.ServerSpec) error {
 	if !v.a.o.Disk.Present(v.id) {
 		return cloud.Errorf(cloud.KindNotFound, "it has no disk on this host")
 	}
+	if err := v.reach(ctx, spec.GetVolumes()...); err != nil {
+		return err
+	}
 	if err := v.keep(spec, func(r *record) { r.Role = RoleResident }); err != nil {
 		return err
 	}
@@ -141,12 +158,15 @@ func (v *vm) domain(ctx context.Context, spec *hostpb.ServerSpec, machine string
 	d := kvm.Domain{
 		ID: v.id, Emulation: v.a.emulation, VCPUs: int(spec.GetVcpus()), RAMMiB: spec.GetRamMib(),
 		CPUModel: or(spec.GetCpuModel(), v.a.o.CPUModel), Machine: machine, ConsoleLog: files.Console,
-		Disks: []kvm.Disk{{Path: files.Root, Format: disk.FormatQCOW2, Cache: engine.Cache, IO: engine.IO}},
+		Disks: volumesFirst(spec.GetVolumes()),
 		Meta: kvm.Meta{Name: spec.GetName(), Project: spec.GetProjectId(), User: spec.GetUserId(), Flavor: spec.GetFlavorName(),
 			Image: spec.GetImageId(), Generation: v.rec.Generation},
 	}
+	if spec.GetRoot() != nil {
+		d.Disks = slices.Insert(d.Disks, 0, kvm.Disk{Target: rootTarget, Path: files.Root, Format: disk.FormatQCOW2, Cache: engine.Cache, IO: engine.IO})
+	}
 	if spec.GetConfigDrive() {
-		d.Disks = append(d.Disks, kvm.Disk{Path: files.Config, Format: disk.FormatRaw, Cache: engine.Cache, IO: engine.IO, ReadOnly: true})
+		d.Disks = append(d.Disks, kvm.Disk{Target: configTarget, Path: files.Config, Format: disk.FormatRaw, Cache: engine.Cache, IO: engine.IO, ReadOnly: true})
 	}
 	for i, n := range spec.GetNics() {
 		d.NICs = append(d.NICs, kvm.NIC{MAC: n.GetMac(), Bridge: plugs[i].Bridge, Tap: plugs[i].Tap, MTU: plugs[i].MTU})
@@ -247,23 +267,28 @@ func (v *vm) adopt(ctx context.Context, req *hostpb.AdoptRequest) error {
 		}
 		s.Run = kvm.Running
 	}
-	machine := kvm.MachineDefault
-	if desc, err := v.a.hv.Describe(ctx, v.id); err == nil && desc.Machine != "" {
-		machine = desc.Machine
-	} else if err != nil && !cloud.Is(err, cloud.KindNotFound) {
-		return err
-	}
-	domain, err := v.domain(ctx, req.GetSpec(), machine)
-	if err != nil {
-		return err
-	}
-	if err := v.a.hv.Define(ctx, domain); err != nil {
+	if err := v.redefine(ctx, req.GetSpec()); err != nil {
 		return err
 	}
 	if s.Run == kvm.Running {
 		v.announce()
 	}
 	return nil
+}
+
+// redefine writes the persistent definition of a server that keeps running as it is, on the board that it has.
+func (v *vm) redefine(ctx context.Context, spec *hostpb.ServerSpec) error {
+	machine := kvm.MachineDefault
+	if desc, err := v.a.hv.Describe(ctx, v.id); err == nil && desc.Machine != "" {
+		machine = desc.Machine
+	} else if err != nil && !cloud.Is(err, cloud.KindNotFound) {
+		return err
+	}
+	domain, err := v.domain(ctx, spec, machine)
+	if err != nil {
+		return err
+	}
+	return v.a.hv.Define(ctx, domain)
 }
 
 // takeDoubt reports whether arrive stopped the server, and forgets it.
@@ -356,7 +381,7 @@ func (v *vm) removeDisks() error {
 	if err != nil {
 		return err
 	}
-	usedElsewhere := v.rec.Move != nil && !v.rec.Move.CopyDisks && !v.rec.Move.stayed() && v.rec.Role != RoleResident
+	usedElsewhere := v.rec.Move != nil && v.rec.Move.SharedDir && !v.rec.Move.stayed() && v.rec.Role != RoleResident
 	if !owned || usedElsewhere {
 		v.log.Info("disks left to the host that uses them")
 		return nil

@@ -28,6 +28,7 @@ type vm struct {
 	notices kvm.Notice // not yet looked at; guarded by mu
 	ended   *ending    // of the migration that just ended; guarded by mu
 	doubted bool       // libvirtd was away while the server was incoming; guarded by mu
+	waiting bool       // somebody waits for a volume service, to let the server go on; guarded by mu
 	rec     record     // what is, or is about to be, in the journal
 	move    *move      // the migration that is leaving, nil when there is none
 
@@ -270,6 +271,9 @@ func (v *vm) observe() {
 	}
 	if v.rec.Role == RoleDeparting && v.move == nil {
 		v.judgeLate(s)
+	}
+	if stalled(s) {
+		v.goOnWhenReachable()
 	}
 	v.a.o.Outbox.PutObservation(v.a.wireState(v, s))
 }

@@ -1942,6 +1942,7 @@ type MigrateRequest struct {
 	PostCopy                bool                   `protobuf:"varint,9,opt,name=post_copy,json=postCopy,proto3" json:"post_copy,omitempty"`
 	ParallelConnections     int32                  `protobuf:"varint,10,opt,name=parallel_connections,json=parallelConnections,proto3" json:"parallel_connections,omitempty"` // 0 or 1: a single stream
 	TargetVolumes           []*VolumeDisk          `protobuf:"bytes,11,rep,name=target_volumes,json=targetVolumes,proto3" json:"target_volumes,omitempty"`                    // how the target connects to each of the server's volumes
+	SharedDirectory         bool                   `protobuf:"varint,12,opt,name=shared_directory,json=sharedDirectory,proto3" json:"shared_directory,omitempty"`             // source and target keep servers' files in the same directory: nothing of it may be removed by the source
 	unknownFields           protoimpl.UnknownFields
 	sizeCache               protoimpl.SizeCache
 }
@@ -2051,6 +2052,13 @@ func (x *MigrateRequest) GetTargetVolumes() []*VolumeDisk {
 		return x.TargetVolumes
 	}
 	return nil
+}
+
+func (x *MigrateRequest) GetSharedDirectory() bool {
+	if x != nil {
+		return x.SharedDirectory
+	}
+	return false
 }
 
 type MigrateReply struct {
@@ -3699,7 +3707,7 @@ const file_host_proto_rawDesc = "" +
 	"\x04call\x18\x01 \x01(\v2\x14.godwit.host.v1.CallR\x04call\x12.\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1a.godwit.host.v1.ServerSpecR\x04spec\x12\x12\n" +
 	"\x04hard\x18\x03 \x01(\bR\x04hard\x12/\n" +
-	"\x05grace\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"\xf7\x03\n" +
+	"\x05grace\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"\xa2\x04\n" +
 	"\x0eMigrateRequest\x12(\n" +
 	"\x04call\x18\x01 \x01(\v2\x14.godwit.host.v1.CallR\x04call\x12!\n" +
 	"\fmigration_id\x18\x02 \x01(\tR\vmigrationId\x12\x1f\n" +
@@ -3714,7 +3722,8 @@ const file_host_proto_rawDesc = "" +
 	"\tpost_copy\x18\t \x01(\bR\bpostCopy\x121\n" +
 	"\x14parallel_connections\x18\n" +
 	" \x01(\x05R\x13parallelConnections\x12A\n" +
-	"\x0etarget_volumes\x18\v \x03(\v2\x1a.godwit.host.v1.VolumeDiskR\rtargetVolumes\"\x94\x01\n" +
+	"\x0etarget_volumes\x18\v \x03(\v2\x1a.godwit.host.v1.VolumeDiskR\rtargetVolumes\x12)\n" +
+	"\x10shared_directory\x18\f \x01(\bR\x0fsharedDirectory\"\x94\x01\n" +
 	"\fMigrateReply\x128\n" +
 	"\aoutcome\x18\x01 \x01(\x0e2\x1e.godwit.host.v1.MigrateOutcomeR\aoutcome\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x124\n" +

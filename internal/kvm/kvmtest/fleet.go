@@ -55,6 +55,7 @@ type proc struct {
 	reason  string
 	out     *migration
 	in      *migration
+	deaf    int // requests to let go of a disk that the guest ignores
 }
 
 // migration is a job in progress.
@@ -235,7 +236,7 @@ func (h *Host) Describe(ctx context.Context, id cloud.ServerID) (desc kvm.Descri
 		if d.proc != nil {
 			of = &d.proc.domain
 		}
-		desc = kvm.Description{ID: id, Machine: of.Machine, Meta: of.Meta}
+		desc = kvm.Description{ID: id, Machine: of.Machine, Meta: of.Meta, Disks: describe(of.Disks)}
 		return nil
 	})
 	return desc, err

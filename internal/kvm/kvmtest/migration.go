@@ -2,6 +2,7 @@ package kvmtest
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/kvm"
@@ -50,12 +51,17 @@ func (h *Host) beginLocked(m kvm.Move, p *proc) (*migration, error) {
 	if d := target.domains[m.ID]; d != nil && d.proc != nil {
 		return nil, cloud.Errorf(cloud.KindConflict, "fake: domain %s is already active on the target", m.ID)
 	}
+	arriving, err := redirect(p.domain, m.Volumes)
+	if err != nil {
+		f.violations = append(f.violations, fmt.Sprintf("migration of %s: %v", m.ID, err))
+		return nil, err
+	}
 	mig := &migration{move: m, source: h, target: target}
 	p.out = mig
 	if target.domains[m.ID] == nil {
 		target.domains[m.ID] = &domain{reason: "unknown"}
 	}
-	target.domains[m.ID].proc = &proc{domain: p.domain, in: mig}
+	target.domains[m.ID].proc = &proc{domain: arriving, in: mig}
 	target.noteLocked(m.ID, kvm.Changed)
 	f.jobs.Go(func() { mig.run() })
 	return mig, nil
@@ -132,7 +138,7 @@ func (m *migration) completeLocked() {
 		delete(m.source.domains, id)
 	}
 	arrived.in, arrived.running, arrived.reason = nil, true, kvm.ReasonMigrated
-	m.target.domains[id].defined = &definition
+	m.target.domains[id].defined = &definition // with the source's exports, as libvirt's
 	m.target.noteLocked(id, kvm.Changed|kvm.Resumed|kvm.Arrived)
 	m.source.noteLocked(id, kvm.Changed|kvm.Departed)
 }
