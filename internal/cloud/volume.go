@@ -93,6 +93,7 @@ type Volume struct {
 	Fault            *Fault            `json:"fault,omitempty"`
 	Progress         int               `json:"progress,omitempty"`            // 0..100 while filled from an image
 	AttachmentIDs    []AttachmentID    `json:"attachment_ids,omitempty"`      // all attachments, also reserved ones
+	SnapshotIDs      []SnapshotID      `json:"snapshot_ids,omitempty"`        // all snapshots, so that a delete meets the one asked for at the same moment
 	DeleteOnServerOf ServerID          `json:"delete_on_server_of,omitempty"` // made by a boot for this server; deleted with it when unattached by a failed boot
 	Created          time.Time         `json:"created"`
 	Updated          time.Time         `json:"updated"`

@@ -36,7 +36,7 @@ func (f *Flows) forgetSnapshot(ctx context.Context, r *run) error {
 }
 
 func (f *Flows) snapshotCreated(ctx context.Context, r *run, o workflow.Outcome) error {
-	return f.concludeVolume(ctx, r, func(tx *store.Tx, _ *cloud.Volume) error {
+	return f.closeVolumeIntent(ctx, r, func(tx *store.Tx) error {
 		return changeSnapshot(tx, r.Args.Snapshot, func(s *cloud.VolumeSnapshot) {
 			switch {
 			case s.Status != cloud.SnapshotCreating: // an administrator has decided otherwise
@@ -62,7 +62,7 @@ func (f *Flows) deleteSnapshot(ctx context.Context, r *run) error {
 }
 
 func (f *Flows) snapshotDeleted(ctx context.Context, r *run, o workflow.Outcome) error {
-	return f.concludeVolume(ctx, r, func(tx *store.Tx, _ *cloud.Volume) error {
+	return f.closeVolumeIntent(ctx, r, func(tx *store.Tx) error {
 		if o.Phase == workflow.Done {
 			return volumebook.BurySnapshot(tx, r.Args.Snapshot)
 		}

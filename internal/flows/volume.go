@@ -310,25 +310,33 @@ func (f *Flows) anotherBackend(r *run, o workflow.Outcome) (again cloud.Intent, 
 	return again, true, nil
 }
 
-// concludeVolume is the last write of a run on a volume: change writes the volume's state, and in the same transaction the intent goes. Without
-// the intent it has been done. change gets nil for a volume that is gone.
+// concludeVolume is the last write of a run on a volume: change writes the volume's state, and in the same transaction the intent goes. change gets
+// nil for a volume that is gone.
 func (f *Flows) concludeVolume(ctx context.Context, r *run, change func(tx *store.Tx, v *cloud.Volume) error) error {
+	return f.closeVolumeIntent(ctx, r, func(tx *store.Tx) error {
+		v, err := store.Get(tx, tables.Volumes, r.Args.Volume)
+		if cloud.Is(err, cloud.KindNotFound) {
+			return change(tx, nil)
+		}
+		if err != nil {
+			return err
+		}
+		if err := change(tx, &v); err != nil {
+			return err
+		}
+		v.Updated = now()
+		return store.Put(tx, tables.Volumes, v.ID, v)
+	})
+}
+
+// closeVolumeIntent removes the run's intent together with what last writes. Without the intent it has been done.
+func (f *Flows) closeVolumeIntent(ctx context.Context, r *run, last func(tx *store.Tx) error) error {
 	_, err := f.Records.UpdateVisible(ctx, func(tx *store.Tx) error {
 		intent, err := store.Peek(tx, tables.Intents, r.Args.ID)
 		if err != nil || intent == nil {
 			return err
 		}
-		v, err := store.Get(tx, tables.Volumes, r.Args.Volume)
-		switch {
-		case cloud.Is(err, cloud.KindNotFound):
-			err = change(tx, nil)
-		case err == nil:
-			if err = change(tx, &v); err == nil {
-				v.Updated = now()
-				err = store.Put(tx, tables.Volumes, v.ID, v)
-			}
-		}
-		if err != nil {
+		if err := last(tx); err != nil {
 			return err
 		}
 		return store.Delete(tx, tables.Intents, r.Args.ID)

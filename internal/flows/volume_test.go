@@ -129,7 +129,9 @@ func (w *volumeWorld) addStorage(name cloud.HostName, backends ...string) {
 func (w *volumeWorld) snapshot(id cloud.SnapshotID, status cloud.SnapshotStatus) {
 	w.t.Helper()
 	w.write(func(tx *store.Tx) error {
-		return errors.Join(
+		v, err := store.Get(tx, tables.Volumes, volumeID)
+		v.SnapshotIDs = []cloud.SnapshotID{id}
+		return errors.Join(err, store.Put(tx, tables.Volumes, volumeID, v),
 			store.Put(tx, tables.VolumeSnapshots, id, cloud.VolumeSnapshot{ID: id, Volume: volumeID, Project: "p", SizeGiB: 2, Status: status, Created: now()}),
 			store.Put(tx, tables.VolumeUsages, "p", cloud.VolumeUsage{Project: "p", Volumes: 1, Snapshots: 1, GiB: 4}))
 	})
@@ -376,6 +378,7 @@ func TestSnapshotDeleteKeepsTheEnginesPromises(t *testing.T) {
 		return workflowtest.Case[cloud.Intent]{Definition: w.flows.SnapshotDelete(), Args: w.intent,
 			Done: func() error {
 				c := w.concluded()
+				c.must(len(w.volume().SnapshotIDs) == 0, "the volume lists %v", w.volume().SnapshotIDs)
 				c.must(store.Count(w.store, tables.VolumeSnapshots) == 0 && w.usage() == cloud.VolumeUsage{Project: "p", Volumes: 1, GiB: 2}, "usage %+v", w.usage())
 				return c.err()
 			},

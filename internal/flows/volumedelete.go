@@ -71,26 +71,16 @@ func (f *Flows) deleteVolume(ctx context.Context, r *run) error {
 
 // volumeDeleted removes the volume's records; a volume that could not be deleted shows why.
 func (f *Flows) volumeDeleted(ctx context.Context, r *run, o workflow.Outcome) error {
-	_, err := f.Records.UpdateVisible(ctx, func(tx *store.Tx) error {
-		intent, err := store.Peek(tx, tables.Intents, r.Args.ID)
-		if err != nil || intent == nil {
-			return err
-		}
+	return f.closeVolumeIntent(ctx, r, func(tx *store.Tx) error {
 		if o.Phase == workflow.Done {
-			err = volumebook.Bury(tx, r.Args.Volume, nil)
-		} else {
-			err = f.keepUndeleted(tx, r, o)
+			return volumebook.Bury(tx, r.Args.Volume)
 		}
-		if err != nil {
-			return err
-		}
-		return store.Delete(tx, tables.Intents, r.Args.ID)
+		return keepUndeleted(tx, r, o)
 	})
-	return err
 }
 
 // keepUndeleted marks what is still there.
-func (f *Flows) keepUndeleted(tx *store.Tx, r *run, o workflow.Outcome) error {
+func keepUndeleted(tx *store.Tx, r *run, o workflow.Outcome) error {
 	v, err := store.Get(tx, tables.Volumes, r.Args.Volume)
 	if err != nil {
 		return ignoreMissing(err)
@@ -99,8 +89,8 @@ func (f *Flows) keepUndeleted(tx *store.Tx, r *run, o workflow.Outcome) error {
 	if err := store.Put(tx, tables.Volumes, v.ID, v); err != nil || !r.Args.Cascade {
 		return err
 	}
-	for _, s := range volumebook.Snapshots(f.Records.View(), v.ID) {
-		if err := changeSnapshot(tx, s.ID, func(s *cloud.VolumeSnapshot) {
+	for _, id := range v.SnapshotIDs {
+		if err := changeSnapshot(tx, id, func(s *cloud.VolumeSnapshot) {
 			s.Status, s.Fault = cloud.SnapshotErrorDeleting, volumeFault(o.Err)
 		}); err != nil {
 			return err

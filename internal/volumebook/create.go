@@ -52,9 +52,9 @@ func sourceStands(tx *store.Tx, v *cloud.Volume) error {
 	return nil
 }
 
-// Bury removes a volume that is no more, with its snapshots' records if there are any, and gives its project back what it took.
-// A volume that is gone already is success.
-func Bury(tx *store.Tx, id cloud.VolumeID, snapshots []cloud.SnapshotID) error {
+// Bury removes a volume that is no more, with the records of snapshots and attachments if any are left, and gives its project back what it took. A
+// volume that is gone already is success.
+func Bury(tx *store.Tx, id cloud.VolumeID) error {
 	v, err := store.Get(tx, tables.Volumes, id)
 	if cloud.Is(err, cloud.KindNotFound) {
 		return nil
@@ -62,7 +62,7 @@ func Bury(tx *store.Tx, id cloud.VolumeID, snapshots []cloud.SnapshotID) error {
 	if err != nil {
 		return err
 	}
-	for _, s := range snapshots {
+	for _, s := range v.SnapshotIDs {
 		if err := BurySnapshot(tx, s); err != nil {
 			return err
 		}
@@ -78,7 +78,21 @@ func Bury(tx *store.Tx, id cloud.VolumeID, snapshots []cloud.SnapshotID) error {
 	return store.Delete(tx, tables.Volumes, id)
 }
 
-// BurySnapshot removes the record of a snapshot that is no more and gives its project back what it took. One that is gone already is success.
+// AddSnapshot writes a new snapshot of v against the quota of v's project, with the intent to take it. The caller writes v.
+func AddSnapshot(tx *store.Tx, v *cloud.Volume, s cloud.VolumeSnapshot, i cloud.Intent) error {
+	if err := Take(tx, s.Project, cloud.VolumeUsage{Snapshots: 1, GiB: s.SizeGiB}); err != nil {
+		return err
+	}
+	v.SnapshotIDs = append(v.SnapshotIDs, s.ID)
+	if err := store.Create(tx, tables.VolumeSnapshots, s.ID, s); err != nil {
+		return err
+	}
+	i.Kind, i.Volume, i.Snapshot = cloud.IntentSnapshotCreate, v.ID, s.ID
+	return store.Create(tx, tables.Intents, i.ID, i)
+}
+
+// BurySnapshot removes the record of a snapshot that is no more, also from its volume's list, and gives its project back what it took. One that is gone
+// already is success.
 func BurySnapshot(tx *store.Tx, id cloud.SnapshotID) error {
 	s, err := store.Get(tx, tables.VolumeSnapshots, id)
 	if cloud.Is(err, cloud.KindNotFound) {
@@ -90,7 +104,18 @@ func BurySnapshot(tx *store.Tx, id cloud.SnapshotID) error {
 	if err := GiveBack(tx, s.Project, cloud.VolumeUsage{Snapshots: 1, GiB: s.SizeGiB}); err != nil {
 		return err
 	}
-	return store.Delete(tx, tables.VolumeSnapshots, id)
+	if err := store.Delete(tx, tables.VolumeSnapshots, id); err != nil {
+		return err
+	}
+	v, err := store.Get(tx, tables.Volumes, s.Volume)
+	if cloud.Is(err, cloud.KindNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	v.SnapshotIDs = slices.DeleteFunc(v.SnapshotIDs, func(have cloud.SnapshotID) bool { return have == id })
+	return store.Put(tx, tables.Volumes, v.ID, v)
 }
 
 // Services gathers what placement may know of the volume services, by name.

@@ -118,7 +118,7 @@ func TestTheLastOfAQuotaGoesOnce(t *testing.T) {
 	n := 0
 	made.Range(func(k, _ any) bool {
 		n++
-		_, err := s.UpdateVisible(t.Context(), func(tx *store.Tx) error { return volumebook.Bury(tx, cloud.VolumeID(k.(string)), nil) })
+		_, err := s.UpdateVisible(t.Context(), func(tx *store.Tx) error { return volumebook.Bury(tx, cloud.VolumeID(k.(string))) })
 		if err != nil {
 			t.Error(err)
 		}
