@@ -1,0 +1,40 @@
+package volumehost
+
+import "github.com/prometheus/client_golang/prometheus"
+
+var (
+	descTotal       = prometheus.NewDesc("godwit_volumes_backend_bytes", "Size of the file system that a back end is on.", []string{"backend"}, nil)
+	descFree        = prometheus.NewDesc("godwit_volumes_backend_free_bytes", "Bytes of it that are free.", []string{"backend"}, nil)
+	descVolumes     = prometheus.NewDesc("godwit_volumes_volumes", "Volumes on the back end.", []string{"backend"}, nil)
+	descAttachments = prometheus.NewDesc("godwit_volumes_attachments", "Open attachments of its volumes.", []string{"backend"}, nil)
+	descDamaged     = prometheus.NewDesc("godwit_volumes_damaged", "Volumes whose metadata or data cannot be used.", []string{"backend"}, nil)
+	descReflink     = prometheus.NewDesc("godwit_volumes_backend_reflink", "1 if snapshots and clones share blocks, 0 if they are copies.", []string{"backend"}, nil)
+	descDirect      = prometheus.NewDesc("godwit_volumes_backend_direct_io", "1 if volumes' data bypasses the page cache.", []string{"backend"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (h *Host) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descTotal, descFree, descVolumes, descAttachments, descDamaged, descReflink, descDirect} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector: what the last facts said.
+func (h *Host) Collect(ch chan<- prometheus.Metric) {
+	for _, p := range h.probes {
+		f := p.latest()
+		for d, v := range map[*prometheus.Desc]float64{
+			descTotal: float64(f.TotalBytes), descFree: float64(f.FreeBytes), descVolumes: float64(f.Volumes), descAttachments: float64(f.Attachments),
+			descDamaged: float64(len(f.Damaged)), descReflink: one(f.Reflink), descDirect: one(f.Direct),
+		} {
+			ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, f.Name)
+		}
+	}
+}
+
+func one(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
