@@ -207,3 +207,12 @@ func TestFaultsHaveNovasShape(t *testing.T) {
 		t.Errorf("unknown token: %d", r.status)
 	}
 }
+
+func TestAnUnknownPathIsNotFoundAtOnce(t *testing.T) {
+	w := newSite(t)
+	for _, path := range []string{"/nonsense", "/nonsense/", "/nonsense/at/all", "/" + annProject, "/" + annProject + "/nonsense", "/servers/x/nonsense"} {
+		for _, method := range []string{"GET", "POST", "PUT", "DELETE"} {
+			w.want(404, "ann", 1, method, path, nil)
+		}
+	}
+}
