@@ -172,7 +172,7 @@ func (f *fake) register(_ int, op uint32, arg unsafe.Pointer, _ uint32) (int, er
 	return 0, nil
 }
 
-func (f *fake) enter(fd int, submit, wait, flags uint32, _ unsafe.Pointer, _ uintptr) (int, error) {
+func (f *fake) enter(fd int, submit, wait, flags uint32, _ unsafe.Pointer, _ uintptr, _ bool) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {

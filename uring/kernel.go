@@ -16,8 +16,8 @@ type kernel interface {
 	// pages returns whole pages of memory of our own, for munmap to give back.
 	pages(length int) ([]byte, error)
 	munmap(mem []byte) error
-	// enter submits and waits. It returns how many entries were consumed.
-	enter(fd int, submit, wait, flags uint32, arg unsafe.Pointer, argSize uintptr) (consumed int, err error)
+	// enter submits and waits. It returns how many entries were consumed. A quiet wait is not told to Go's scheduler.
+	enter(fd int, submit, wait, flags uint32, arg unsafe.Pointer, argSize uintptr, quiet bool) (consumed int, err error)
 	register(fd int, op uint32, arg unsafe.Pointer, n uint32) (int, error)
 	close(fd int) error
 	// bell makes an eventfd; ring adds one to it, which completes a read of it.
@@ -46,14 +46,14 @@ func (linux) pages(length int) ([]byte, error) {
 
 func (linux) munmap(mem []byte) error { return unix.Munmap(mem) }
 
-func (linux) enter(fd int, submit, wait, flags uint32, arg unsafe.Pointer, argSize uintptr) (int, error) {
+func (linux) enter(fd int, submit, wait, flags uint32, arg unsafe.Pointer, argSize uintptr, quiet bool) (int, error) {
 	var n uintptr
 	var errno syscall.Errno
-	if wait > 0 {
+	if wait > 0 && !quiet {
 		n, _, errno = unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(fd), uintptr(submit), uintptr(wait), uintptr(flags), uintptr(arg), argSize)
 	} else {
 		// Submitting without waiting does not block, so the scheduler need not be told.
-		n, _, errno = unix.RawSyscall6(unix.SYS_IO_URING_ENTER, uintptr(fd), uintptr(submit), 0, uintptr(flags), uintptr(arg), argSize)
+		n, _, errno = unix.RawSyscall6(unix.SYS_IO_URING_ENTER, uintptr(fd), uintptr(submit), uintptr(wait), uintptr(flags), uintptr(arg), argSize)
 	}
 	if errno != 0 {
 		return 0, errno

@@ -96,6 +96,7 @@ func (l *Loop) run(o Options, started chan<- error) {
 	l.ring = ring
 	if err == nil {
 		ring.RegisterFD()
+		ring.quiet = o.QuietWaits && preemptible()
 	}
 	started <- err
 	if err != nil {

@@ -299,3 +299,24 @@ func benchmarkReads(b *testing.B, depth int, f interface {
 	}
 	wg.Wait()
 }
+
+// A quiet loop waits in the kernel without telling the scheduler, which must get through to it all the same.
+func TestAQuietLoopDoesNotHoldUpTheProgram(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
+	l := newLoop(t, Options{QuietWaits: true})
+	if !l.ring.quiet {
+		t.Fatal("the loop is not quiet")
+	}
+	var e SQE
+	e.PrepNop()
+	for range 50 {
+		if _, err := l.Do(e); err != nil { // the wait that follows is quiet
+			t.Fatal(err)
+		}
+		began := time.Now()
+		runtime.GC()
+		if took := time.Since(began); took > 10*time.Second {
+			t.Fatalf("a collection took %v", took)
+		}
+	}
+}

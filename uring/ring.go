@@ -26,7 +26,9 @@ type Options struct {
 	// WorkersBounded and WorkersUnbounded limit the kernel's threads that run requests which would block: on regular files and block
 	// devices, and on everything else. Zero leaves the kernel's own limits.
 	WorkersBounded, WorkersUnbounded uint32
-	kernel                           kernel // nil: Linux
+	// QuietWaits has a Loop keep its processor while it waits. See Loop.
+	QuietWaits bool
+	kernel     kernel // nil: Linux
 }
 
 const (
@@ -59,6 +61,8 @@ type Ring struct {
 
 	waitTime timespec // of a wait that has a limit
 	waitArg  getEventsArg
+
+	quiet bool // waits are not told to Go's scheduler, until one proves to be long
 
 	enters, submitted atomic.Uint64 // written by the owner, read by anyone
 	overflow          atomic.Uint32
@@ -249,8 +253,8 @@ func (r *Ring) enterUntilTaken(submit, wait, flags uint32, timeout time.Duration
 		r.waitArg.TS = address(unsafe.Pointer(&r.waitTime))
 		argp, size, flags = unsafe.Pointer(&r.waitArg), unsafe.Sizeof(r.waitArg), flags|enterExtArg
 	}
-	for {
-		taken, err := r.kernel.enter(r.enterFD, submit, wait, flags, argp, size)
+	for quiet := r.quiet; ; quiet = false {
+		taken, err := r.kernel.enter(r.enterFD, submit, wait, flags, argp, size, quiet)
 		r.enters.Store(r.enters.Load() + 1)
 		r.submitted.Store(r.submitted.Load() + uint64(max(taken, 0)))
 		if lost := atomic.LoadUint32(r.cqOverflow); lost != r.overflow.Load() {

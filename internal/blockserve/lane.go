@@ -53,7 +53,7 @@ type fileSlot struct {
 }
 
 func (s *Server) newLane() (*lane, error) {
-	stack, err := uring.NewStack(uring.StackOptions{Buffers: laneBuffers, BufferBytes: laneBufferBytes, Ring: uring.Options{Entries: laneEntries}})
+	stack, err := uring.NewStack(uring.StackOptions{Buffers: laneBuffers, BufferBytes: laneBufferBytes, Ring: uring.Options{Entries: laneEntries, QuietWaits: true}})
 	if err != nil {
 		return nil, err
 	}
