@@ -73,6 +73,7 @@ func TestMistakesNameLineAndLikelySpelling(t *testing.T) {
 		{"twice", "server:\n  region: a\n  region: b\n", "", `:3: server.region was already set on line 2`},
 		{"list for scalar", "server:\n  region: [a]\n", "", `:2: server.region: want a string`},
 		{"not a mapping", "- a\n", "", `:1: want sections such as "server:"`},
+		{"second document", "server: {log_level: info}\n---\nserver: {log_level: debug}\n", "", `:2: a second YAML document begins here`},
 		{"back end's key", "volumes:\n  backends:\n  - {name: a, pfad: /b}\n", "", `line 3: unknown key "pfad" of a back end`},
 		{"back end's text", "", "GODWIT_VOLUMES_BACKENDS=main", `"main" is not a back end such as main:file:/var`},
 		{"variable", "", "GODWIT_SERVER_REGON=x", `GODWIT_SERVER_REGON is no setting (did you mean "GODWIT_SERVER_REGION"?)`},

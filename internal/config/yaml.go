@@ -1,8 +1,10 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -10,12 +12,17 @@ import (
 
 // applyYAML sets what the file says and records the lines. It collects mistakes instead of stopping at the first.
 func applyYAML(raw []byte, path string, settings []Setting, origins map[string]string) error {
-	var doc yaml.Node
-	if err := yaml.Unmarshal(raw, &doc); err != nil {
+	var doc, more yaml.Node
+	documents := yaml.NewDecoder(bytes.NewReader(raw))
+	if err := documents.Decode(&doc); errors.Is(err, io.EOF) || err == nil && len(doc.Content) == 0 {
+		return nil // an empty file
+	} else if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	if len(doc.Content) == 0 {
-		return nil // an empty file
+	if err := documents.Decode(&more); err == nil {
+		return fmt.Errorf("%s:%d: a second YAML document begins here; put all sections into the first", path, more.Line)
+	} else if !errors.Is(err, io.EOF) {
+		return fmt.Errorf("%s: %w", path, err)
 	}
 	root := doc.Content[0]
 	if root.Kind != yaml.MappingNode {
