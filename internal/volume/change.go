@@ -32,31 +32,38 @@ func (l Limits) check(id cloud.VolumeID) error {
 	return nil
 }
 
-// writeMeta makes m the durable truth.
+// writeMeta makes m the durable truth: written beside, synced, put in the place of the old. The two files change places, so that the next change finds
+// one whose space it can use: on a disk that is full, a volume can still be detached, handed over and deleted.
 func (s *Store) writeMeta(m meta) error {
 	raw, err := m.encode()
 	if err != nil {
 		return err
 	}
 	dir := s.dir(m.ID)
-	temp := filepath.Join(dir, metaTempName)
-	if err := s.writeDurably(temp, raw); err != nil {
-		s.files.Remove(temp) // Open would, too
+	next, now := filepath.Join(dir, metaNextName), filepath.Join(dir, metaName)
+	if err := s.overwrite(next, raw); err != nil {
 		return err
 	}
-	if err := s.files.Rename(temp, filepath.Join(dir, metaName)); err != nil {
+	err = s.files.Exchange(next, now)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNoExchange) {
+		err = s.files.Rename(next, now)
+	}
+	if err != nil {
 		return err
 	}
 	return s.files.SyncDir(dir)
 }
 
-// writeDurably makes the file, or makes it anew, with these bytes.
-func (s *Store) writeDurably(path string, raw []byte) error {
-	f, err := s.files.Open(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC)
+// overwrite makes a file of these bytes, durable, in the space that it has.
+func (s *Store) overwrite(path string, raw []byte) error {
+	f, err := s.files.Open(path, os.O_CREATE|os.O_WRONLY)
 	if err != nil {
 		return err
 	}
 	_, err = f.WriteAt(raw, 0)
+	if err == nil {
+		err = f.Truncate(int64(len(raw)))
+	}
 	if err == nil {
 		err = f.Sync()
 	}
@@ -261,7 +268,7 @@ func (s *Store) sweep(m meta) error {
 	}
 	for _, name := range names {
 		switch {
-		case name == metaName, m.Phase == phaseReady && name == dataName:
+		case name == metaName, name == metaNextName, m.Phase == phaseReady && name == dataName:
 		case name == snapshotsName:
 			err = s.sweepSnapshots(m)
 		default:

@@ -90,11 +90,11 @@ func describe(t testing.TB, stores ...*Store) string {
 func litter(files *memFiles, stores ...*Store) []string {
 	var out []string
 	for _, s := range stores {
-		want := map[string]bool{volumesName: true}
+		want := map[string]bool{volumesName: true, probeOneName: true, probeTwoName: true}
 		for _, v := range s.all() {
 			m, _ := v.truth()
 			dir := volumesName + "/" + string(v.id)
-			want[dir], want[dir+"/"+metaName] = true, true
+			want[dir], want[dir+"/"+metaName], want[dir+"/"+metaNextName] = true, true, true
 			if m.Phase != phaseReady {
 				continue
 			}

@@ -90,8 +90,10 @@ func (s *Store) removeUnmade(m meta) error {
 	if err := s.files.SyncDir(dir); err != nil {
 		return err
 	}
-	if err := s.remove(filepath.Join(dir, metaName)); err != nil {
-		return err
+	for _, name := range []string{metaNextName, metaName} {
+		if err := s.remove(filepath.Join(dir, name)); err != nil {
+			return err
+		}
 	}
 	return s.remove(dir)
 }

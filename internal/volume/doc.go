@@ -1,7 +1,9 @@
 // Package volume keeps volumes: block devices that outlive servers, as plain files, and decides who may write them.
 //
 //	DIR/lock                    held by the process that serves DIR
+//	DIR/probe.1, probe.2        empty files with which Open asks what the file system can do
 //	DIR/volumes/ID/meta         what is true of the volume: checksummed, replaced whole (meta.go)
+//	DIR/volumes/ID/meta.next    space for the next meta; worth nothing
 //	DIR/volumes/ID/data         its content: a raw sparse file, readable without godwit
 //	DIR/volumes/ID/snapshots/S  its content as it was when snapshot S was made
 //
@@ -10,8 +12,8 @@
 //
 // # What is true
 //
-// The meta file is the truth and every operation is one change of it, made durable (written beside, synced, renamed, directory synced) before
-// the caller hears of success. What the change speaks of is made durable before it: data before "ready", a snapshot's file before its entry, a
+// The meta file is the truth and every operation is one change of it, made durable (written beside, synced, put in its place, directory synced)
+// before the caller hears of success. What the change speaks of is made durable before it: data before "ready", a snapshot's file before its entry, a
 // longer file before a greater size. What the change forgets is removed after it. So whatever the moment of a crash, the meta file
 // names nothing that is not there, and what it does not name is litter that Open sweeps away. A volume has three phases:
 //

@@ -12,6 +12,8 @@ type fileSystem interface {
 	// Open opens a file with os.O_ flags, unix.O_DIRECT among them.
 	Open(path string, flags int) (file, error)
 	Rename(from, to string) error
+	// Exchange swaps two files' names at once. errNoExchange: the file system cannot; fs.ErrNotExist: one of them is not there.
+	Exchange(one, two string) error
 	Remove(path string) error // a file or an empty directory
 	List(path string) ([]string, error)
 	Stat(path string) (fileInfo, error)
@@ -40,6 +42,7 @@ type file interface {
 }
 
 var (
-	errLocked    = errors.New("another process serves this directory")
-	errNoReflink = errors.New("blocks cannot be shared")
+	errLocked     = errors.New("another process serves this directory")
+	errNoReflink  = errors.New("blocks cannot be shared")
+	errNoExchange = errors.New("names cannot be exchanged")
 )

@@ -24,7 +24,8 @@ func memStore(t testing.TB, reflink bool) (*Store, *memFiles) {
 // attach opens an attachment and admits a connection to it.
 func attach(t testing.TB, s *Store, req Request) *Lease {
 	t.Helper()
-	must(s.OpenAttachment(context.Background(), call(1), req))(t)
+	now := must(s.Inspect(context.Background(), vol))(t)
+	must(s.OpenAttachment(context.Background(), call(now.Generation), req))(t)
 	l := must(s.Admit(Visit{Volume: vol, Attachment: req.Attachment, Host: req.Host}))(t)
 	t.Cleanup(l.Close)
 	return l

@@ -22,6 +22,7 @@ const (
 	doLink     effectKind = "link" // a name for a new file or directory, in dir
 	doUnlink   effectKind = "unlink"
 	doRename   effectKind = "rename"
+	doExchange effectKind = "exchange"
 	doWrite    effectKind = "write"
 	doTruncate effectKind = "truncate"
 	doSync     effectKind = "sync"
@@ -52,7 +53,7 @@ func (e effect) covers(old effect) bool {
 	switch old.kind {
 	case doWrite, doTruncate:
 		return e.kind == doSync && e.inode == old.inode
-	case doLink, doUnlink, doRename:
+	case doLink, doUnlink, doRename, doExchange:
 		return e.kind == doSyncDir && e.path == path.Dir(old.path)
 	default:
 		return true
@@ -87,6 +88,10 @@ func (t *tree) apply(e effect) {
 	case doRename:
 		t.unlink(e.path)
 		t.names[e.to] = e.inode
+	case doExchange: // on disk, two names for two files that are there
+		if one, ok := t.names[e.path]; ok {
+			t.names[e.path], t.names[e.to] = t.names[e.to], one
+		}
 	case doWrite:
 		b := t.content[e.inode]
 		if need := int(e.off) + len(e.data); len(b) < need {
@@ -264,6 +269,21 @@ func (m *memFiles) Rename(from, to string) error {
 		return notThere("rename", from)
 	}
 	return m.do(effect{kind: doRename, path: from, to: to, inode: inode})
+}
+
+// Exchange implements fileSystem: file systems that share blocks can, the others cannot; there are such and such.
+func (m *memFiles) Exchange(one, two string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.reflink {
+		return errNoExchange
+	}
+	for _, p := range []string{one, two} {
+		if _, ok := m.live.names[p]; !ok {
+			return notThere("exchange", p)
+		}
+	}
+	return m.do(effect{kind: doExchange, path: one, to: two, inode: m.live.names[one]})
 }
 
 func (m *memFiles) Remove(p string) error {

@@ -37,7 +37,14 @@ const (
 	metaVersion = 1
 	// metaBytesMax bounds what is read: attachments and snapshots are bounded, and a file larger than this is not one of ours.
 	metaBytesMax = 4 << 20
+	// metaGrain is what the file's length is filled up to a multiple of, so that a change that adds little needs no more space.
+	metaGrain = 4 << 10
 )
+
+const headFormat = "godwit volume %4d sha256 %64x\n"
+
+// headBytes is the length of the first line.
+var headBytes = len(fmt.Sprintf(headFormat, 0, [sha256.Size]byte{}))
 
 // encode returns the file: a line with the body's checksum, then the body.
 func (m meta) encode() ([]byte, error) {
@@ -45,7 +52,10 @@ func (m meta) encode() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("volume %s: metadata: %w", m.ID, err)
 	}
-	head := fmt.Sprintf("godwit volume %d sha256 %x\n", metaVersion, sha256.Sum256(body))
+	if missing := (len(body) + headBytes) % metaGrain; missing > 0 {
+		body = append(body, bytes.Repeat([]byte("\n"), metaGrain-missing)...)
+	}
+	head := fmt.Sprintf(headFormat, metaVersion, sha256.Sum256(body))
 	return append([]byte(head), body...), nil
 }
 

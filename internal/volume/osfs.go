@@ -29,6 +29,18 @@ func (osFiles) Mkdir(path string) error { return os.MkdirAll(path, dirMode) }
 // Rename implements fileSystem.
 func (osFiles) Rename(from, to string) error { return os.Rename(from, to) }
 
+// Exchange implements fileSystem.
+func (osFiles) Exchange(one, two string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, one, unix.AT_FDCWD, two, unix.RENAME_EXCHANGE)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP) {
+		return fmt.Errorf("%w: %w", errNoExchange, err)
+	}
+	if err != nil {
+		return &os.LinkError{Op: "exchange", Old: one, New: two, Err: err}
+	}
+	return nil
+}
+
 // Remove implements fileSystem.
 func (osFiles) Remove(path string) error { return os.Remove(path) }
 

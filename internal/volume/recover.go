@@ -23,11 +23,6 @@ const (
 
 // recover reads what is there and removes what operations that were cut short have left.
 func (s *Store) recover(ctx context.Context) error {
-	for _, name := range []string{probePrefix + "a", probePrefix + "b"} {
-		if err := s.remove(filepath.Join(s.o.Dir, name)); err != nil {
-			return err
-		}
-	}
 	root := filepath.Join(s.o.Dir, volumesName)
 	names, err := s.files.List(root)
 	if err != nil {
@@ -82,7 +77,7 @@ func (s *Store) loadBare(id cloud.VolumeID) error {
 	if err != nil {
 		return err
 	}
-	if i := slices.IndexFunc(names, func(n string) bool { return n != metaTempName }); i >= 0 {
+	if i := slices.IndexFunc(names, func(n string) bool { return n != metaNextName }); i >= 0 {
 		s.addDamaged(id, fmt.Errorf("it has %s but no metadata file", names[i]))
 		return nil
 	}

@@ -27,11 +27,12 @@ const (
 	lockName      = "lock"
 	volumesName   = "volumes"
 	metaName      = "meta"
-	metaTempName  = "meta.tmp"
+	metaNextName  = "meta.next"
 	dataName      = "data"
 	revertName    = "data.revert"
 	snapshotsName = "snapshots"
-	probePrefix   = "probe."
+	probeOneName  = "probe.1"
+	probeTwoName  = "probe.2"
 )
 
 // Options are what a Store is made of.
@@ -132,34 +133,27 @@ func (s *Store) takeLock(ctx context.Context) (err error) {
 	}
 }
 
-// probe finds out whether blocks can be shared and whether I/O can be direct, with two small files.
+// probe finds out whether blocks can be shared and whether I/O can be direct, with two empty files. They stay: on a disk that is full they could not
+// be made.
 func (s *Store) probe() error {
-	paths := []string{filepath.Join(s.o.Dir, probePrefix+"a"), filepath.Join(s.o.Dir, probePrefix+"b")}
-	defer func() {
-		for _, p := range paths {
-			s.files.Remove(p) // litter of a few bytes at worst; the next Open tries again
-		}
-	}()
-	var open [2]file
-	for i, p := range paths {
-		f, err := s.files.Open(p, os.O_CREATE|os.O_RDWR|os.O_TRUNC)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		open[i] = f
-	}
-	if _, err := open[0].WriteAt(make([]byte, alignDefault), 0); err != nil {
+	one, err := s.files.Open(filepath.Join(s.o.Dir, probeOneName), os.O_CREATE|os.O_RDWR)
+	if err != nil {
 		return err
 	}
-	switch err := open[1].Clone(open[0]); {
+	defer one.Close()
+	two, err := s.files.Open(filepath.Join(s.o.Dir, probeTwoName), os.O_CREATE|os.O_RDWR)
+	if err != nil {
+		return err
+	}
+	defer two.Close()
+	switch err := two.Clone(one); {
 	case errors.Is(err, errNoReflink):
 		s.noLink = err.Error()
 		s.log.Warn("snapshots and clones are copied: this file system cannot share blocks", "backend", s.o.Name, "dir", s.o.Dir, "why", err)
 	case err != nil:
 		return err
 	}
-	return s.probeDirect(paths[0])
+	return s.probeDirect(filepath.Join(s.o.Dir, probeOneName))
 }
 
 func (s *Store) probeDirect(path string) error {
