@@ -6,7 +6,7 @@ need=(
 	nbdkit qemu-utils qemu-system-common libnbd-bin fio
 	# files are served from XFS
 	xfsprogs
-	# echo servers on Java (some 300 MB with all they depend on)
+	# echo servers on Java (some 270 MB with all they depend on)
 	default-jdk-headless libnetty-java
 )
 missing=()

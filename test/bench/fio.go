@@ -36,6 +36,7 @@ func (l load) short() string {
 // fioTarget is what a client works on: an NBD server's socket, or a file by fio's own io_uring engine.
 type fioTarget struct {
 	socket string
+	export string // empty: the default one
 	file   string
 	direct bool
 }
@@ -61,7 +62,7 @@ func runFio(ctx context.Context, dir string, t fioTarget, l load, bytesMax int64
 		"--randrepeat=0", "--norandommap", "--group_reporting", "--output-format=json", "--output=" + out,
 	}
 	if t.socket != "" {
-		command = append(command, "--ioengine=nbd", "--uri=nbd+unix:///?socket="+t.socket)
+		command = append(command, "--ioengine=nbd", "--uri=nbd+unix:///"+t.export+"?socket="+t.socket)
 	} else {
 		command = append(command, "--ioengine=io_uring", "--filename="+t.file, "--invalidate=0", "--direct="+map[bool]string{true: "1", false: "0"}[t.direct])
 	}

@@ -43,7 +43,7 @@ type bench struct {
 
 	// of the NBD section
 	span               time.Duration
-	xfs                bool
+	files              string
 	mode, loads, peers string // what to leave out while working on it; all if empty
 }
 
@@ -55,7 +55,7 @@ func main() {
 	flag.IntVar(&b.rounds, "rounds", 10, "interleaved rounds of each comparison")
 	only := flag.String("only", "", "comma-separated sections: "+strings.Join(sectionKeys(), ", ")+"; all if empty")
 	flag.DurationVar(&b.span, "span", 500*time.Millisecond, "nbd, echo: how long each turn lasts")
-	flag.BoolVar(&b.xfs, "xfs", true, "nbd, copy: on XFS in a loop file, otherwise on the file system of the temporary directory")
+	flag.StringVar(&b.files, "files", filesAuto, "nbd: where the file is: xfs (in a loop file), host (the temporary directory's file system) or auto (xfs for the page cache, host for O_DIRECT)")
 	flag.StringVar(&b.mode, "mode", "", "nbd: only this mode: \"page cache\" or \"O_DIRECT\"")
 	flag.StringVar(&b.loads, "loads", "", "nbd: only loads whose name contains this, such as \"random read, depth 64\"")
 	flag.StringVar(&b.peers, "peers", "", "nbd: only these contenders, by key, such as godwit,nbdkit")

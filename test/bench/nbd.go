@@ -96,39 +96,84 @@ func (r nbdRow) bestPeer(of func(nbdCell) sample, higher bool) nbdCell {
 }
 
 // measureNBD compares NBD servers.
-func measureNBD(ctx context.Context, b *bench) (_ string, err error) {
-	disk, err := newScratch(ctx, b.xfs, 4*nbdFileBytes)
-	if err != nil {
-		return "", err
-	}
-	defer func() { err = errors.Join(err, disk.remove(context.WithoutCancel(ctx))) }()
-	file := filepath.Join(disk.dir, "disk")
-	if err := fillRandom(file, nbdFileBytes, func(int64) bool { return true }); err != nil {
-		return "", err
-	}
-	program, err := b.build(ctx, "./test/bench/nbdserver")
-	if err != nil {
-		return "", err
-	}
+func measureNBD(ctx context.Context, b *bench) (string, error) {
 	var rows []nbdRow
+	var places []string
 	for _, mode := range []cacheMode{cached, direct} {
 		if b.mode != "" && b.mode != string(mode) {
 			continue
 		}
-		got, err := b.measureMode(ctx, disk.base, serving{file: file, mode: mode, nbdserver: program})
+		got, place, err := b.measureMode(ctx, mode)
 		if err != nil {
 			return "", fmt.Errorf("%s: %w", mode, err)
 		}
-		rows = append(rows, got...)
+		rows, places = append(rows, got...), append(places, fmt.Sprintf("%s: %s", mode, place))
 	}
 	if err := b.plotNBD(rows); err != nil {
 		return "", err
 	}
-	return reportNBD(disk, b, rows), nil
+	return reportNBD(strings.Join(places, "; "), b, rows), nil
 }
 
-// measureMode has all servers of a mode up at once; those that wait for their turn use no processor time.
-func (b *bench) measureMode(ctx context.Context, dir string, what serving) (rows []nbdRow, err error) {
+// Where the file is.
+const (
+	filesAuto = "auto" // xfs through the page cache, host with O_DIRECT
+	filesXFS  = "xfs"  // XFS in a loop file: what volumes are best kept on. The loop device works in a kernel thread that needs a core of its own
+	filesHost = "host" // the file system of the temporary directory
+)
+
+// measureMode makes a file, serves it by everyone and measures.
+func (b *bench) measureMode(ctx context.Context, mode cacheMode) (_ []nbdRow, place string, err error) {
+	disk, err := newScratch(ctx, b.files == filesXFS || b.files == filesAuto && mode == cached, 4*nbdFileBytes)
+	if err != nil {
+		return nil, "", err
+	}
+	defer func() { err = errors.Join(err, disk.remove(context.WithoutCancel(ctx))) }()
+	what, err := b.prepareVolume(ctx, disk.dir)
+	if err != nil {
+		return nil, "", err
+	}
+	what.mode = mode
+	rows, err := b.measureServers(ctx, disk.base, what)
+	return rows, disk.what, err
+}
+
+// prepareVolume makes a store for each of our engines, with the same volume: its data file is one file, by a hard link. Two processes cannot
+// serve one store.
+func (b *bench) prepareVolume(ctx context.Context, dir string) (serving, error) {
+	var s serving
+	var err error
+	if s.nbdserver, err = b.build(ctx, "./test/bench/nbdserver"); err != nil {
+		return s, err
+	}
+	creator, err := b.build(ctx, "./test/bench/imagecopy")
+	if err != nil {
+		return s, err
+	}
+	image := filepath.Join(dir, "image")
+	if err := fillRandom(image, nbdFileBytes, func(int64) bool { return true }); err != nil {
+		return s, err
+	}
+	first, second := filepath.Join(dir, ringEngine), filepath.Join(dir, threadsEngine)
+	if _, err := run(ctx, creator, "-image", image, "-dir", first, "-volume", benchVolume); err != nil {
+		return s, err
+	}
+	if err := os.Remove(image); err != nil {
+		return s, err
+	}
+	if _, err := run(ctx, "cp", "--archive", "--link", first, second); err != nil {
+		return s, err
+	}
+	if err := os.Remove(filepath.Join(second, "lock")); err != nil { // a hard link to the other's lock
+		return s, err
+	}
+	s.stores = map[string]string{ringEngine: first, threadsEngine: second}
+	s.file = filepath.Join(first, "volumes", benchVolume, "data")
+	return s, nil
+}
+
+// measureServers has all servers of a mode up at once; those that wait for their turn use no processor time.
+func (b *bench) measureServers(ctx context.Context, dir string, what serving) (rows []nbdRow, err error) {
 	servers, err := b.startServers(ctx, dir, what)
 	if err != nil {
 		return nil, err
@@ -167,11 +212,13 @@ func (b *bench) measureLoad(ctx context.Context, dir string, what serving, serve
 			})
 		}
 	}
-	turns = append(turns, func() error {
-		r, err := runFio(ctx, dir, fioTarget{file: what.file, direct: what.mode == direct}, l.load, nbdFileBytes, b.span)
-		row.file.runs = append(row.file.runs, nbdRun{fioResult: r})
-		return err
-	})
+	if l.headline {
+		turns = append(turns, func() error {
+			r, err := runFio(ctx, dir, fioTarget{file: what.file, direct: what.mode == direct}, l.load, nbdFileBytes, b.span)
+			row.file.runs = append(row.file.runs, nbdRun{fioResult: r})
+			return err
+		})
+	}
 	if err := interleave(b.rounds, turns); err != nil {
 		return row, fmt.Errorf("%v: %w", l.load, err)
 	}
@@ -187,7 +234,7 @@ func (b *bench) turn(ctx context.Context, dir string, s server, l load) (nbdRun,
 	if err != nil {
 		return nbdRun{}, err
 	}
-	r, err := runFio(ctx, dir, fioTarget{socket: s.socket}, l, nbdFileBytes, b.span)
+	r, err := runFio(ctx, dir, fioTarget{socket: s.socket, export: s.export}, l, nbdFileBytes, b.span)
 	if err != nil {
 		return nbdRun{}, fmt.Errorf("%v: %w (server said: %s)", s, err, s.said.String())
 	}

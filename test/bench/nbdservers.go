@@ -23,8 +23,15 @@ const (
 type serving struct {
 	file, socket string
 	mode         cacheMode
-	nbdserver    string // our program
+	nbdserver    string            // our program
+	stores       map[string]string // by engine of ours: a store whose only volume is the file
 }
+
+// The volume that is served, and its attachment.
+const (
+	benchVolume     = "6d1c7f0e-3c1a-4a53-9a53-2f3d0d4f6e01"
+	benchAttachment = "8a52b9c6-7d55-4c0e-8b53-5a2f4a6f6e02"
+)
 
 // contender is one setting of one server.
 type contender struct {
@@ -34,7 +41,8 @@ type contender struct {
 	pkg     string // Debian package of the program
 	// best is the setting that won the trials over all of the peer's in a mode; these are measured under every load, the others under
 	// the headline loads.
-	best map[cacheMode]bool
+	best   map[cacheMode]bool
+	export string // empty: the default export
 	// command is the server in the foreground; nil if it cannot do the mode.
 	command func(s serving) []string
 	// ceiling marks what is no competitor: it bounds what the client can see.
@@ -50,6 +58,12 @@ func (c contender) String() string {
 
 const ours = "godwit"
 
+// Our engines, as the program calls them.
+const (
+	ringEngine    = "io_uring"
+	threadsEngine = "threads"
+)
+
 var (
 	inBoth   = map[cacheMode]bool{cached: true, direct: true}
 	inCached = map[cacheMode]bool{cached: true}
@@ -58,8 +72,8 @@ var (
 
 // contenders are measured in this order and the reverse. nbdkit's file plugin has no direct I/O.
 var contenders = []contender{
-	{peer: ours, setting: "io_uring", key: "godwit", best: inBoth, command: godwitServer("io_uring")},
-	{peer: ours, setting: "threads", key: "godwit-threads", best: inBoth, command: godwitServer("threads")},
+	{peer: ours, setting: "io_uring", key: "godwit", export: benchVolume + "/" + benchAttachment, best: inBoth, command: godwitServer(ringEngine)},
+	{peer: ours, setting: "threads", key: "godwit-threads", export: benchVolume + "/" + benchAttachment, best: inNone, command: godwitServer(threadsEngine)},
 	{peer: "nbdkit file", setting: "default", key: "nbdkit", pkg: "nbdkit", best: inNone, command: nbdkit()},
 	{peer: "nbdkit file", setting: "-t 1", key: "nbdkit-t1", pkg: "nbdkit", best: inCached, command: nbdkit("-t", "1")},
 	{peer: "qemu-nbd", setting: "default", key: "qemu-nbd", pkg: "qemu-utils", best: inNone, command: qemuNBD("threads")},
@@ -68,12 +82,12 @@ var contenders = []contender{
 	{peer: "qemu-storage-daemon", setting: "default", key: "qsd", pkg: "qemu-system-common", best: inNone, command: storageDaemon("threads")},
 	{peer: "qemu-storage-daemon", setting: "aio=io_uring", key: "qsd-uring", pkg: "qemu-system-common", best: inBoth, command: storageDaemon("io_uring")},
 	{peer: "qemu-storage-daemon", setting: "aio=native", key: "qsd-native", pkg: "qemu-system-common", best: inNone, command: storageDaemon("native")},
-	{peer: "ceiling: nbdkit null", key: "null", pkg: "nbdkit", best: inBoth, ceiling: true, command: nullServer},
+	{peer: "ceiling: nbdkit null", key: "null", pkg: "nbdkit", best: inNone, ceiling: true, command: nullServer},
 }
 
 func godwitServer(engine string) func(serving) []string {
 	return func(s serving) []string {
-		command := []string{s.nbdserver, "-engine", engine, "-file", s.file, "-socket", s.socket}
+		command := []string{s.nbdserver, "-engine", engine, "-dir", s.stores[engine], "-volume", benchVolume, "-attachment", benchAttachment, "-socket", s.socket}
 		if s.mode == direct {
 			command = append(command, "-direct")
 		}
@@ -90,7 +104,11 @@ func nbdkit(options ...string) func(serving) []string {
 	}
 }
 
+// nullServer bounds the client, which does not depend on how a file is opened.
 func nullServer(s serving) []string {
+	if s.mode == direct {
+		return nil
+	}
 	return []string{"nbdkit", "-f", "-U", s.socket, "null", fmt.Sprint(int64(nbdFileBytes))}
 }
 
@@ -197,6 +215,7 @@ func listens(socket string) bool {
 
 // commandOf is the server's command line without its paths, for the report.
 func commandOf(c contender, mode cacheMode) string {
-	command := c.command(serving{file: "FILE", socket: "SOCKET", mode: mode, nbdserver: "nbdserver"})
+	s := serving{file: "FILE", socket: "SOCKET", mode: mode, nbdserver: "nbdserver", stores: map[string]string{ringEngine: "STORE", threadsEngine: "STORE"}}
+	command := c.command(s)
 	return strings.Join(command, " ")
 }

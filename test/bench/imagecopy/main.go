@@ -1,4 +1,4 @@
-// Command imagecopy creates one volume from a raw image file, as the volume service does, for the benchmark of image copies.
+// Command imagecopy creates one volume from a raw image file, as the volume service does, for benchmarks.
 package main
 
 import (
@@ -9,6 +9,7 @@ import (
 	"log"
 	"os"
 
+	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/volume"
 	"github.com/godwit-cloud/godwit/uring"
 )
@@ -16,14 +17,15 @@ import (
 func main() {
 	engine := flag.String("engine", "io_uring", "io_uring or threads")
 	image := flag.String("image", "", "raw image file")
+	id := flag.String("volume", "6d1c7f0e-3c1a-4a53-9a53-2f3d0d4f6e01", "id of the volume")
 	dir := flag.String("dir", "", "directory of the store")
 	flag.Parse()
-	if err := create(context.Background(), *engine, *image, *dir); err != nil {
+	if err := create(context.Background(), *engine, *image, *dir, cloud.VolumeID(*id)); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func create(ctx context.Context, engine, image, dir string) (err error) {
+func create(ctx context.Context, engine, image, dir string, id cloud.VolumeID) (err error) {
 	info, err := os.Stat(image)
 	if err != nil {
 		return err
@@ -46,7 +48,7 @@ func create(ctx context.Context, engine, image, dir string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close(ctx)) }()
-	_, err = store.Create(ctx, volume.Call{Volume: "6d1c7f0e-3c1a-4a53-9a53-2f3d0d4f6e01", Generation: 1},
+	_, err = store.Create(ctx, volume.Call{Volume: id, Generation: 1},
 		volume.Spec{Bytes: info.Size(), Source: volume.Source{Path: image, Format: volume.FormatRaw}})
 	return err
 }

@@ -1,4 +1,5 @@
-// Package proc reads what a process has used.
+// Package proc reads what a process has used, from outside and without its help. The figures are those of one moment: whoever compares two
+// of them owns the question of what the process did in between.
 package proc
 
 import (
