@@ -9,6 +9,8 @@ need=(
 	# hosts
 	libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 qemu-utils
 	iproute2 iputils-ping nftables util-linux
+	# the disks of storage nodes
+	xfsprogs
 	# a real DHCP client for the tests of guests' networks
 	busybox-static
 	# the test guest's image: FAT without mounting, boot loader, module dependencies

@@ -67,17 +67,22 @@ func (l *labs) load(cmd *cobra.Command) (*lab.Lab, error) {
 func (l *labs) up() *cobra.Command {
 	var bare bool
 	cmd := &cobra.Command{
-		Use: "up", Short: "Bring a lab up: a server and compute hosts", Args: cobra.NoArgs,
+		Use: "up", Short: "Bring a lab up: a server, compute hosts and storage", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := l.config(cmd)
 			if err != nil {
 				return err
 			}
+			if bare {
+				c.Storage = 0
+			}
 			began := time.Now()
 			progress := func(line string) {
 				fmt.Fprintf(cmd.ErrOrStderr(), "%5.1fs  %s\n", time.Since(began).Seconds(), line)
 			}
-			up, err := lab.Up(cmd.Context(), lab.Options{Name: c.Name, Hosts: c.Hosts, APIPort: c.APIPort, BareHosts: bare, Progress: progress})
+			up, err := lab.Up(cmd.Context(), lab.Options{
+				Name: c.Name, Hosts: c.Hosts, Storage: c.Storage, APIPort: c.APIPort, BareHosts: bare, Progress: progress,
+			})
 			if errors.Is(err, lab.ErrExists) {
 				return cloud.Errorf(cloud.KindConflict, "%w: take it down with `godwit lab down` first", err)
 			}

@@ -1,5 +1,5 @@
 // Package lab builds real KVM hosts on one machine: each compute host is a set of namespaces with its own libvirtd and, unless the lab is
-// bare, its own godwit agent.
+// bare, its own godwit agent. Storage nodes, plugged in like compute hosts (.221 and up), each run a volume service.
 //
 //	root namespaces                 127.0.0.1:PORT  (a listening socket, passed into the controller; no interface, no route)
 //	                                      |
@@ -19,6 +19,12 @@
 // drops its mounts and links. "Power off" is therefore SIGKILL, and cleaning up is killing a known list of processes and removing two
 // directories.
 //
+// # A storage node's disk
+//
+// It is an XFS file system in a sparse file, because XFS shares blocks between a volume and its snapshots whatever the machine's own file system
+// does. The mount exists in the node alone. The loop device, of which the machine has but one set, is released by the kernel together with the
+// mount; PowerOff and Down wait for that.
+//
 // # What lies where
 //
 //	/run/godwit-lab/NAME/lab.json             what the lab is (State); written before anything else is made
@@ -26,6 +32,7 @@
 //	/run/godwit-lab/NAME/NODE/control.sock    its supervisor (package nodeinit)
 //	/run/godwit-lab/NAME/NODE/UNIT.log        output of libvirtd, agent, server; init.log for process 1
 //	/var/lib/godwit-lab/NAME/godwit           a copy of the binary, so that a rebuild does not change a running lab
+//	/var/lib/godwit-lab/NAME/storage-1/disk.xfs  the file system that storage-1 has at /var/lib/godwit/disk
 //	/var/lib/godwit-lab/NAME/NODE/run/...     the node's /run: libvirt answers at run/libvirt/libvirt-sock, also from outside
 //	/var/lib/godwit-lab/NAME/NODE/...         the node's /etc/libvirt, /var/lib/libvirt, /etc/pki, /var/lib/godwit, ... (see Path)
 //

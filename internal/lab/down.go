@@ -30,6 +30,9 @@ func Down(ctx context.Context, name string) error {
 		if err := killAll(ctx, name); err != nil {
 			return fmt.Errorf("lab %s: %w", name, err)
 		}
+		if err := awaitDisksFree(ctx, dataDir(name)); err != nil {
+			return fmt.Errorf("lab %s: %w", name, err)
+		}
 		return release(name)
 	})
 }

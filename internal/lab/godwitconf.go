@@ -13,6 +13,8 @@ import (
 
 const (
 	agentPort     = 8779
+	nbdPort       = 10809
+	metricsPort   = 8780
 	configFile    = "/etc/godwit/godwit.yaml"
 	joinTokenFile = "/etc/godwit/join-token"
 	dataDirInside = "/var/lib/godwit"
@@ -36,9 +38,24 @@ type agentConfig struct {
 	TunnelAddress    string `yaml:"tunnel_address"`
 }
 
+type volumesConfig struct {
+	Server        string          `yaml:"server"`
+	JoinTokenFile string          `yaml:"join_token_file"`
+	Name          string          `yaml:"name"`
+	NBDListen     string          `yaml:"nbd_listen"`
+	MetricsListen string          `yaml:"metrics_listen"`
+	Backends      []backendConfig `yaml:"backends"`
+}
+
+type backendConfig struct {
+	Name string `yaml:"name"`
+	Path string `yaml:"path"`
+}
+
 type godwitConfig struct {
-	Server *serverConfig `yaml:"server,omitempty"`
-	Agent  *agentConfig  `yaml:"agent,omitempty"`
+	Server  *serverConfig  `yaml:"server,omitempty"`
+	Agent   *agentConfig   `yaml:"agent,omitempty"`
+	Volumes *volumesConfig `yaml:"volumes,omitempty"`
 }
 
 // APIURL is where clients on this machine reach the server, "" for a bare lab.
@@ -53,6 +70,11 @@ func (l *Lab) agentEndpoint() string {
 	return netip.AddrPortFrom(l.MgmtAddr(Controller), agentPort).String()
 }
 
+// NBDAddr is where a storage node serves volumes: on the data network.
+func (l *Lab) NBDAddr(node string) netip.AddrPort {
+	return netip.AddrPortFrom(l.DataAddr(node), nbdPort)
+}
+
 // configFor is the configuration of the node's godwit daemon.
 func (l *Lab) configFor(node string) godwitConfig {
 	if node == Controller {
@@ -62,6 +84,17 @@ func (l *Lab) configFor(node string) godwitConfig {
 			DataDir:       dataDirInside,
 			JoinTokenFile: joinTokenFile,
 			PublicURL:     l.APIURL(),
+		}}
+	}
+	if l.isStorage(node) {
+		return godwitConfig{Volumes: &volumesConfig{
+			Server:        l.agentEndpoint(),
+			JoinTokenFile: joinTokenFile,
+			Name:          node,
+			NBDListen:     l.NBDAddr(node).String(),
+			MetricsListen: netip.AddrPortFrom(l.MgmtAddr(node), metricsPort).String(),
+			// Two, so that volumes can change place; both on the node's disk.
+			Backends: []backendConfig{{Name: "main", Path: diskInside + "/main"}, {Name: "second", Path: diskInside + "/second"}},
 		}}
 	}
 	return godwitConfig{Agent: &agentConfig{

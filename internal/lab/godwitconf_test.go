@@ -12,7 +12,7 @@ import (
 )
 
 func TestDaemonsAcceptTheConfigurationALabWrites(t *testing.T) {
-	l := &Lab{State: State{Name: "x", Net: 7, Hosts: 2, APIPort: 8774}}
+	l := &Lab{State: State{Name: "x", Net: 7, Hosts: 2, Storage: 1, APIPort: 8774}}
 	load := func(node string) *config.Loaded {
 		raw, err := yaml.Marshal(l.configFor(node))
 		if err != nil {
@@ -31,6 +31,10 @@ func TestDaemonsAcceptTheConfigurationALabWrites(t *testing.T) {
 	server := load(Controller)
 	if err := server.Validate(); err != nil || server.Server.AgentListen != "198.18.7.1:8779" {
 		t.Errorf("server: %v, agents' address %q", err, server.Server.AgentListen)
+	}
+	volumes := load(StorageName(1))
+	if err := volumes.ValidateVolumes(); err != nil || volumes.Volumes.NBDListen != "198.19.7.221:10809" || len(volumes.Volumes.Backends) != 2 {
+		t.Errorf("volumes: %v, %+v", err, volumes.Volumes)
 	}
 	agent := load(HostName(2))
 	if err := agent.ValidateAgent(); err != nil || agent.Agent.MigrationAddress != "198.19.7.12" || !slices.Equal(agent.Agent.Server, []string{"198.18.7.1:8779"}) {

@@ -28,6 +28,8 @@ type Options struct {
 	Name string
 	// Hosts is the number of compute nodes; 3 if zero.
 	Hosts int
+	// Storage is the number of storage nodes, each with a volume service on an XFS file of its own; none if zero. A bare lab has none.
+	Storage int
 	// BareHosts makes only compute nodes, with libvirtd and certificates of a throw-away authority, without server and agents.
 	BareHosts bool
 	// APIPort is the loopback port of the API; a free one is chosen if zero.
@@ -100,8 +102,22 @@ func (l *Lab) Nodes() []string {
 	if !l.Bare {
 		nodes = append(nodes, Controller)
 	}
-	return append(nodes, l.ComputeNodes()...)
+	return append(append(nodes, l.ComputeNodes()...), l.StorageNodes()...)
 }
+
+// StorageNodes lists storage-1 to storage-N.
+func (l *Lab) StorageNodes() []string {
+	nodes := make([]string, l.Storage)
+	for i := range nodes {
+		nodes[i] = StorageName(i + 1)
+	}
+	return nodes
+}
+
+func (l *Lab) isStorage(node string) bool { return slices.Contains(l.StorageNodes(), node) }
+
+// isCompute reports whether the node runs guests.
+func (l *Lab) isCompute(node string) bool { return node != Controller && !l.isStorage(node) }
 
 // ComputeNodes lists compute-1 to compute-N.
 func (l *Lab) ComputeNodes() []string {
@@ -148,6 +164,9 @@ func (o *Options) fill() error {
 	if o.Hosts < 1 || o.Hosts > hostsMax {
 		return fmt.Errorf("lab %s: %d hosts: 1 to %d are possible", o.Name, o.Hosts, hostsMax)
 	}
+	if o.Storage < 0 || o.Storage > storageMax || o.BareHosts && o.Storage > 0 {
+		return fmt.Errorf("lab %s: %d storage nodes: 0 to %d are possible, none in a bare lab", o.Name, o.Storage, storageMax)
+	}
 	return checkName(o.Name)
 }
 
@@ -156,10 +175,10 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 	if err := o.fill(); err != nil {
 		return nil, err
 	}
-	if err := checkMachine(); err != nil {
+	if err := checkMachine(o.Storage > 0); err != nil {
 		return nil, err
 	}
-	l := &Lab{State: State{Name: o.Name, Hosts: o.Hosts, Bare: o.BareHosts, APIPort: o.APIPort, Created: time.Now()}}
+	l := &Lab{State: State{Name: o.Name, Hosts: o.Hosts, Storage: o.Storage, Bare: o.BareHosts, APIPort: o.APIPort, Created: time.Now()}}
 	if o.Tethered {
 		l.Owner, _ = identify(os.Getpid())
 	}
@@ -242,7 +261,10 @@ func (l *Lab) preparer() (func(node string) error, error) {
 				return err
 			}
 		}
-		if node == Controller {
+		if l.isStorage(node) {
+			return l.makeDisk(node)
+		}
+		if !l.isCompute(node) {
 			return nil
 		}
 		if err := l.writeLibvirt(node); err != nil {
@@ -271,11 +293,15 @@ func (l *Lab) chooseAPIPort() error {
 }
 
 // checkMachine finds out early what would otherwise fail in the middle.
-func checkMachine() error {
+func checkMachine(storage bool) error {
 	if os.Geteuid() != 0 {
 		return errors.New("lab: namespaces need root")
 	}
-	for _, tool := range []string{libvirtdPath, "/usr/bin/qemu-system-x86_64", "/usr/bin/nsenter"} {
+	tools := []string{libvirtdPath, "/usr/bin/qemu-system-x86_64", "/usr/bin/nsenter"}
+	if storage {
+		tools = append(tools, mkfsPath)
+	}
+	for _, tool := range tools {
 		if _, err := os.Stat(tool); err != nil {
 			return fmt.Errorf("lab: %s is missing; scripts/install-lab-deps.sh installs it", tool)
 		}

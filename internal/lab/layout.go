@@ -24,6 +24,7 @@ const (
 	UnitLibvirtd = "libvirtd"
 	UnitAgent    = "agent"
 	UnitServer   = "server"
+	UnitVolumes  = "volumes"
 )
 
 // labName bounds names so that socket paths below the lab's directories stay well under the 107 bytes a unix socket may have.
@@ -35,6 +36,9 @@ func checkName(name string) error {
 	}
 	return nil
 }
+
+// StorageName is the name of the i-th storage node, counted from 1.
+func StorageName(i int) string { return fmt.Sprintf("storage-%d", i) }
 
 // HostName is the name of the i-th compute node, counted from 1.
 func HostName(i int) string { return fmt.Sprintf("compute-%d", i) }

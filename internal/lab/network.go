@@ -15,6 +15,8 @@ import (
 const (
 	netMax   = 255 // N is one byte of the address
 	hostsMax = 200 // addresses .11 to .210
+	// storageMax: addresses .221 to .228.
+	storageMax = 8
 
 	bridgeMgmt = "mgmt"
 	bridgeData = "data"
@@ -28,6 +30,7 @@ const (
 
 	controllerOctet = 1
 	hostOctetBase   = 10
+	storageBase     = 220
 	prefixLen       = 24
 )
 
@@ -38,6 +41,11 @@ func (l *Lab) octet(node string) byte {
 			return byte(hostOctetBase + i)
 		}
 	}
+	for i := 1; i <= l.Storage; i++ {
+		if node == StorageName(i) {
+			return byte(storageBase + i)
+		}
+	}
 	return controllerOctet
 }
 
@@ -46,7 +54,7 @@ func (l *Lab) MgmtAddr(node string) netip.Addr {
 	return netip.AddrFrom4([4]byte{198, 18, byte(l.Net), l.octet(node)})
 }
 
-// DataAddr is a compute node's address on the data network: migration and tunnels.
+// DataAddr is a compute or storage node's address on the data network: migration, tunnels and volumes.
 func (l *Lab) DataAddr(node string) netip.Addr {
 	return netip.AddrFrom4([4]byte{198, 19, byte(l.Net), l.octet(node)})
 }

@@ -20,6 +20,7 @@ const libvirtdPath = "/usr/sbin/libvirtd"
 type nodeSpec struct {
 	name      string
 	mounts    []nodeinit.Bind
+	disks     []nodeinit.Disk
 	units     []nodeinit.Unit
 	listeners []*os.File // closed by the caller
 	sockets   []string   // names of listeners
@@ -34,7 +35,7 @@ func (l *Lab) startNode(ctx context.Context, n nodeSpec) error {
 	os.Remove(control) // of an earlier life
 	spec := nodeinit.Spec{
 		Lab: l.Name, Node: n.name, Hostname: n.name, Control: control,
-		Mounts: n.mounts, Units: n.units, Tethered: l.tether != nil, Listeners: n.sockets,
+		Mounts: n.mounts, Disks: n.disks, Units: n.units, Tethered: l.tether != nil, Listeners: n.sockets,
 	}
 	if err := writeJSON(specFile(l.Name, n.name), spec); err != nil {
 		return err
@@ -75,7 +76,7 @@ func (l *Lab) spawn(n nodeSpec) error {
 	return writePID(l.Name, n.name, p)
 }
 
-// PowerOn starts a compute node or the controller with the identity and disks it had. A node that is on is left alone.
+// PowerOn starts a node with the identity and disks it had. A node that is on is left alone.
 func (l *Lab) PowerOn(ctx context.Context, node string) error {
 	if err := l.checkNode(node); err != nil {
 		return err
@@ -87,7 +88,7 @@ func (l *Lab) PowerOn(ctx context.Context, node string) error {
 }
 
 func (l *Lab) powerOn(ctx context.Context, node string) error {
-	n := nodeSpec{name: node, mounts: l.mounts(node), units: l.units(node)}
+	n := nodeSpec{name: node, mounts: l.mounts(node), disks: l.disks(node), units: l.units(node)}
 	if err := l.clearVolatile(node); err != nil {
 		return fmt.Errorf("node %s: %w", node, err)
 	}
@@ -123,7 +124,7 @@ func (l *Lab) PowerOff(ctx context.Context, node string) error {
 		return fmt.Errorf("node %s: power off: %w", node, err)
 	}
 	os.Remove(pidFile(l.Name, node))
-	return l.disconnect(node)
+	return errors.Join(l.disconnect(node), awaitDisksFree(ctx, nodeDir(l.Name, node)))
 }
 
 // listenAPI opens the API's socket in the root namespaces; the controller keeps it from then on.
@@ -144,6 +145,9 @@ func (l *Lab) units(node string) []nodeinit.Unit {
 			Name: UnitServer, Argv: []string{binary, "server", "--config", configFile}, Log: logFile(UnitServer), Sockets: true,
 		}}
 	}
+	if l.isStorage(node) {
+		return []nodeinit.Unit{{Name: UnitVolumes, Argv: []string{binary, "volumes", "--config", configFile}, Log: logFile(UnitVolumes)}}
+	}
 	libvirtd := nodeinit.Unit{
 		Name: UnitLibvirtd, Argv: []string{libvirtdPath, "--listen"}, Log: logFile(UnitLibvirtd), WaitFor: serverCertificate,
 	}
@@ -157,7 +161,7 @@ func (l *Lab) units(node string) []nodeinit.Unit {
 func (l *Lab) views(node string) []view {
 	var mine []view
 	for _, v := range views {
-		if !v.compute || node != Controller {
+		if !v.compute || l.isCompute(node) {
 			mine = append(mine, v)
 		}
 	}
@@ -210,7 +214,7 @@ func (l *Lab) fileView(inside string) (string, error) {
 func (l *Lab) hostsFile() string {
 	var b strings.Builder
 	b.WriteString("127.0.0.1 localhost\n")
-	for _, node := range l.ComputeNodes() {
+	for _, node := range append(l.ComputeNodes(), l.StorageNodes()...) {
 		fmt.Fprintf(&b, "%s %s\n", l.DataAddr(node), node)
 	}
 	if !l.Bare {

@@ -53,12 +53,35 @@ func (l *Lab) awaitControl(ctx context.Context, node string) error {
 	return nil
 }
 
-// waitReady returns when the node's daemon answers: libvirtd its socket, the server its API.
+// waitReady returns when the node's daemon answers: libvirtd its socket, the server its API, a volume service its port.
 func (l *Lab) waitReady(ctx context.Context, node string) error {
 	if node == Controller {
 		return l.WaitAPI(ctx)
 	}
+	if l.isStorage(node) {
+		return l.WaitVolumes(ctx, node)
+	}
 	return l.WaitLibvirt(ctx, node)
+}
+
+// WaitVolumes waits until the volume service of a storage node takes connections. By then it has joined the server.
+func (l *Lab) WaitVolumes(ctx context.Context, node string) error {
+	err := eventually(ctx, func() error {
+		ns, err := openNetwork(l.Name, node)
+		if err != nil {
+			return err
+		}
+		defer ns.Close()
+		conn, err := dialIn(ctx, ns, "tcp", l.NBDAddr(node).String())
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	})
+	if err != nil {
+		return fmt.Errorf("node %s: volume service: %w", node, err)
+	}
+	return nil
 }
 
 // WaitLibvirt waits until the libvirtd of a compute node answers a client. In a lab with agents that also means that the node's agent has

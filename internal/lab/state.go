@@ -21,6 +21,8 @@ type State struct {
 	Net int `json:"net"`
 	// Hosts is the number of compute nodes.
 	Hosts int `json:"hosts"`
+	// Storage is the number of storage nodes.
+	Storage int `json:"storage,omitempty"`
 	// Bare labs have no controller and no agents.
 	Bare bool `json:"bare"`
 	// APIPort is the loopback port of the server's API, 0 in a bare lab.

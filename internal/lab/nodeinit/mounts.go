@@ -1,7 +1,10 @@
 package nodeinit
 
 import (
+	"bytes"
 	"fmt"
+	"os"
+	"os/exec"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,6 +29,23 @@ func enter(spec Spec) error {
 		if err := unix.Mount(b.Source, b.Target, "", unix.MS_BIND, ""); err != nil {
 			return fmt.Errorf("bind %s on %s: %w", b.Source, b.Target, err)
 		}
+	}
+	for _, d := range spec.Disks {
+		if err := mountDisk(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mountDisk leaves the loop device to mount(8), which asks the kernel to release it together with the mount.
+func mountDisk(d Disk) error {
+	if err := os.MkdirAll(d.Target, 0o755); err != nil {
+		return err
+	}
+	out, err := exec.Command("mount", "-t", d.Type, "-o", "loop", d.File, d.Target).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("mount %s on %s: %w: %s", d.File, d.Target, err, bytes.TrimSpace(out))
 	}
 	return nil
 }

@@ -18,6 +18,8 @@ type Spec struct {
 	Control string
 	// Mounts are bind mounts private to the node. Both ends must exist.
 	Mounts []Bind
+	// Disks are mounted after Mounts, private to the node too.
+	Disks []Disk
 	// Units are started, in this order, once the lab has said "boot".
 	Units []Unit
 	// Tethered powers the node off when the maker of the lab exits. File descriptor 3 is then the read end of a pipe the maker holds.
@@ -31,6 +33,14 @@ type Spec struct {
 // Bind is one bind mount.
 type Bind struct {
 	Source, Target string
+}
+
+// Disk is a file that holds a file system. The kernel gives its loop device up when the node, and with it the mount, is gone.
+type Disk struct {
+	// File is seen from within the node. Target is a directory; it is made.
+	File, Target string
+	// Type of the file system, as mount(8) calls it.
+	Type string
 }
 
 // Unit is a supervised process.
