@@ -1,0 +1,99 @@
+package volume
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/godwit-cloud/godwit/internal/cloud"
+)
+
+// qemuImg runs qemu-img, which scripts/install-deps.sh installs.
+func qemuImg(t testing.TB, args ...string) {
+	t.Helper()
+	if out, err := exec.Command("qemu-img", args...).CombinedOutput(); err != nil {
+		t.Fatalf("qemu-img %v: %v\n%s", args, err, out)
+	}
+}
+
+func TestAVolumeIsMadeFromAQCOW2Image(t *testing.T) {
+	ctx, dir := context.Background(), t.TempDir()
+	raw, content := image(t, dir, 8<<20)
+	packed := filepath.Join(dir, "image.qcow2")
+	qemuImg(t, "convert", "-c", "-O", "qcow2", raw, packed)
+	s := openStore(t, Options{Dir: filepath.Join(dir, "store")})
+	var last int64
+	st := must(s.Create(ctx, call(1), Spec{Bytes: 16 << 20, Source: Source{Path: packed, Format: FormatQCOW2}, Progress: func(n int64) { last = n }}))(t)
+	if got := contents(t, s, vol, ""); !bytes.Equal(got[:8<<20], content) || !bytes.Equal(got[8<<20:], make([]byte, 8<<20)) {
+		t.Fatal("the volume is not what the image was")
+	}
+	if st.Bytes != 16<<20 || st.AllocatedBytes > 2<<20 || last != 8<<20 {
+		t.Fatalf("%+v, progress ended at %d", st, last)
+	}
+}
+
+func TestImagesThatAreNotFitToBeUsedAreRefused(t *testing.T) {
+	ctx, dir := context.Background(), t.TempDir()
+	s := openStore(t, Options{Dir: filepath.Join(dir, "store")})
+	file := func(name string) string { return filepath.Join(dir, name) }
+	qemuImg(t, "create", "-q", "-f", "qcow2", file("good"), "1M")
+	qemuImg(t, "create", "-q", "-f", "qcow2", "-b", "/etc/hostname", "-F", "raw", file("backing"))
+	qemuImg(t, "create", "-q", "-f", "qcow2", "-o", "data_file="+file("elsewhere"), file("datafile"), "1M")
+	qemuImg(t, "create", "-q", "-f", "qcow2", file("large"), "1G")
+	good := must(os.ReadFile(file("good")))(t)
+	write := func(name string, raw []byte) {
+		if err := os.WriteFile(file(name), raw, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("raw", bytes.Repeat([]byte("x"), 4096))
+	write("empty", nil)
+	version := bytes.Clone(good)
+	binary.BigEndian.PutUint32(version[4:], 9)
+	write("version", version)
+	corrupt := bytes.Clone(good)
+	corrupt[79] |= 2 // the incompatible feature "corrupt"
+	write("corrupt", corrupt)
+	tables := bytes.Clone(good)
+	binary.BigEndian.PutUint32(tables[36:], 1<<31) // entries in the first level of its tables
+	write("tables", tables)
+	for name, word := range map[string]string{"backing": "backing file", "datafile": "in another file", "large": "does not fit", "raw": "not in qcow2",
+		"empty": "not in qcow2", "version": "version 9", "corrupt": "corrupt", "tables": "qemu-img"} {
+		_, err := s.Create(ctx, call(1), Spec{Bytes: mib, Source: Source{Path: file(name), Format: FormatQCOW2}})
+		if !cloud.Is(err, cloud.KindInvalid) {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if !strings.Contains(err.Error(), word) {
+			t.Errorf("%s: %q does not say %q", name, err, word)
+		}
+		if left := must(os.ReadDir(filepath.Join(s.o.Dir, volumesName)))(t); len(left) != 0 {
+			t.Fatalf("%s: %v is left", name, left)
+		}
+	}
+	_, err := s.Create(ctx, call(1), Spec{Bytes: mib, Source: Source{Path: file("absent"), Format: FormatRaw}})
+	if err == nil {
+		t.Fatal("made from a file that is not there")
+	}
+	_, err = s.Create(ctx, call(1), Spec{Bytes: 512, Source: Source{Path: file("raw"), Format: FormatRaw}})
+	wantKind(t, err, cloud.KindInvalid)
+	_, err = s.Create(ctx, call(1), Spec{Bytes: 512, Source: Source{Raw: strings.NewReader(strings.Repeat("x", 513))}})
+	wantKind(t, err, cloud.KindInvalid)
+}
+
+func TestAConversionEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_, err := runLimited(ctx, nil, "qemu-img", "info", "/dev/null")
+	wantKind(t, err, cloud.KindCancelled)
+}
+
+func TestAProgramThatWantsTooMuchIsEnded(t *testing.T) {
+	_, err := runLimited(context.Background(), []string{"--fsize=4096"}, "dd", "if=/dev/zero", "of="+filepath.Join(t.TempDir(), "out"), "bs=64k", "count=1")
+	wantKind(t, err, cloud.KindInvalid)
+}
