@@ -26,6 +26,7 @@ import (
 type Options struct {
 	Name     string       // of the lab
 	Hosts    int          // compute hosts; 3 if zero
+	Storage  int          // storage nodes; none if zero
 	Binary   string       // the godwit program
 	Tethered bool         // the lab ends with this process
 	Progress func(string) // one line a step; nil for none
@@ -50,7 +51,7 @@ const OpenrcInside = "/var/lib/godwit/openrc"
 
 // Up brings a lab up and logs in.
 func Up(ctx context.Context, o Options) (*Cloud, error) {
-	l, err := lab.Up(ctx, lab.Options{Name: o.Name, Hosts: o.Hosts, Binary: o.Binary, Tethered: o.Tethered, Progress: o.Progress})
+	l, err := lab.Up(ctx, lab.Options{Name: o.Name, Hosts: o.Hosts, Storage: o.Storage, Binary: o.Binary, Tethered: o.Tethered, Progress: o.Progress})
 	if err != nil {
 		return nil, err
 	}
