@@ -87,8 +87,11 @@ func faultOf(err error) *cloud.Fault {
 		return f
 	}
 	f.Message = err.Error()
-	if cloud.Is(err, cloud.KindInternal) {
+	switch {
+	case cloud.Is(err, cloud.KindInternal):
 		f.Message, f.Details = "The server could not be brought into the wanted state.", err.Error()
+	case cloud.Is(err, cloud.KindNoValidHost): // why each host was refused is full of other people's business
+		f.Message, f.Details = "No valid host was found. There are not enough hosts available.", err.Error()
 	}
 	return f
 }

@@ -359,13 +359,13 @@ func TestABootThatAHostFailsIsTriedElsewhere(t *testing.T) {
 	}
 }
 
-func TestAHostWithoutRoomIsNotChosenAndTheUserLearnsWhy(t *testing.T) {
+func TestAHostWithoutRoomIsNotChosenAndOperatorsLearnWhy(t *testing.T) {
 	w := newWorld(t, cloud.IntentBoot)
 	w.server.Flavor.RAMMiB = 1 << 20
 	w.saveServer()
 	w.run(w.flows.Boot())
 	s := w.now()
-	if s.VMState != cloud.VMError || !strings.Contains(s.Fault.Message, "No valid host was found.") || !strings.Contains(s.Fault.Message, "memory: needs") {
+	if s.VMState != cloud.VMError || s.Fault.Message != "No valid host was found. There are not enough hosts available." || !strings.Contains(s.Fault.Details, "memory: needs") {
 		t.Errorf("got %s, %+v", s.VMState, s.Fault)
 	}
 	d, ok := store.Lookup(w.store, tables.Decisions, tables.DecisionKey(serverID, "i1"))
