@@ -136,6 +136,25 @@ func (s *Server) RootBytes() int64 {
 	return s.ImageVirtualBytes
 }
 
+// Resources returns what the server takes from its host: its flavor, without the root disk when that is a volume.
+func (s *Server) Resources() Resources {
+	r := s.Flavor.Resources()
+	if s.RootDevice() != nil {
+		r.DiskGiB -= s.Flavor.RootGiB
+	}
+	return r
+}
+
+// Device returns the server's disk that is the volume, nil when it has no such disk.
+func (s *Server) Device(volume VolumeID) *BlockDevice {
+	for i := range s.Devices {
+		if s.Devices[i].Volume == volume && volume != "" {
+			return &s.Devices[i]
+		}
+	}
+	return nil
+}
+
 // RootDevice returns the volume the server boots from, nil when it boots from a local disk.
 func (s *Server) RootDevice() *BlockDevice {
 	for i := range s.Devices {
@@ -170,11 +189,13 @@ const (
 	OpRebootHard  Operation = "reboot_hard"
 	OpLiveMigrate Operation = "os-migrateLive"
 	OpConsole     Operation = "get_console_output"
+	OpAttach      Operation = "attach_volume"
+	OpDetach      Operation = "detach_volume"
 )
 
 // Operations returns every operation.
 func Operations() []Operation {
-	return []Operation{OpDelete, OpStart, OpStop, OpReboot, OpRebootHard, OpLiveMigrate, OpConsole}
+	return []Operation{OpDelete, OpStart, OpStop, OpReboot, OpRebootHard, OpLiveMigrate, OpConsole, OpAttach, OpDetach}
 }
 
 type opRule struct {
@@ -193,6 +214,8 @@ var opRules = map[Operation]opRule{
 	OpRebootHard:  {[]VMState{VMActive, VMStopped, VMPaused, VMError}, []TaskState{TaskNone, TaskRebooting, TaskRebootingHard}},
 	OpLiveMigrate: {[]VMState{VMActive, VMPaused}, idle},
 	OpConsole:     {[]VMState{VMActive, VMStopped, VMPaused, VMError, VMBuilding}, nil},
+	OpAttach:      {[]VMState{VMActive, VMStopped, VMPaused}, idle},
+	OpDetach:      {[]VMState{VMActive, VMStopped, VMPaused}, idle},
 }
 
 // Allow returns nil when op may be asked of s now, and otherwise a conflict with Nova's wording

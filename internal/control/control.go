@@ -195,6 +195,9 @@ type fenced struct {
 // View implements flows.Records.
 func (f fenced) View() store.View { return f.store.View() }
 
+// Watch implements flows.Records.
+func (f fenced) Watch(ctx context.Context, of ...store.AnyTable) <-chan store.Batch { return f.store.Watch(ctx, of...) }
+
 // UpdateVisible implements flows.Records.
 func (f fenced) UpdateVisible(ctx context.Context, fn func(tx *store.Tx) error) (rev int64, err error) {
 	return f.store.UpdateVisible(ctx, func(tx *store.Tx) error {

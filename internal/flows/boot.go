@@ -32,6 +32,10 @@ func (f *Flows) Boot() *workflow.Definition[cloud.Intent] {
 	return define(cloud.IntentBoot, f.bootFinished,
 		// The claim comes first: what follows costs a host something, and two boots must not both believe in the last room.
 		workflow.Step("choose-host", f.chooseHost, f.leaveHost),
+		// Volumes that are made for the server are made by runs of their own, which know how to try another back end.
+		workflow.Step("await-volumes", f.awaitVolumes, nil, workflow.NoUndo("it only waits"), workflow.TimeLimit(volumeCopyMax)),
+		// Before prepare: the host is told how to connect.
+		workflow.Step("open-volumes", f.openVolumes, f.closeVolumes, workflow.TimeLimit(volumeCallMax)),
 		// Everything slow (fetching the image) happens before anything runs, so that a failure here leaves only files behind.
 		workflow.Step("prepare", f.prepare, f.discardPrepared, workflow.TimeLimit(prepareMax)),
 		// Undone by cutting the power rather than by discarding: prepare's undo refuses to touch a running guest, and should.
@@ -165,6 +169,9 @@ func (f *Flows) bootFinished(ctx context.Context, r *run, o workflow.Outcome) er
 			if err := bindPorts(tx, s, s.Host, portActive); err != nil {
 				return err
 			}
+			if err := completeVolumes(tx, s); err != nil {
+				return err
+			}
 			return become(s, cloud.VMActive)
 		}
 		if s.Task == cloud.TaskDeleting {
@@ -175,6 +182,9 @@ func (f *Flows) bootFinished(ctx context.Context, r *run, o workflow.Outcome) er
 			return store.Put(tx, tables.Intents, again.ID, again)
 		}
 		s.Fault = faultOf(o.Err)
+		if err := releaseVolumes(tx, s); err != nil {
+			return err
+		}
 		return become(s, cloud.VMError)
 	})
 }

@@ -22,6 +22,9 @@ func (f *Flows) Delete() *workflow.Definition[cloud.Intent] {
 		workflow.Step("sever", f.sever, nil, forward),
 		// The hosts before the records: a record without a domain can be deleted again, a domain without a record would have to be found.
 		workflow.Step("discard", f.discardEverywhere, nil, forward, workflow.TimeLimit(discardMax), workflow.RetryMax(deleteAttemptsMax)),
+		// After the hosts: a volume must not be cut off from a guest that still runs. One whose service is away is closed by its own deletion, or cut off by
+		// whoever attaches it next.
+		workflow.Step("close-volumes", f.closeDeleted, nil, forward, workflow.TimeLimit(volumeCallMax), workflow.RetryMax(deleteAttemptsMax)),
 		// Everything that counts goes in one transaction, so that no quota, claim or address outlives the server.
 		workflow.Step("bury", f.bury, nil, forward),
 	)
@@ -142,6 +145,9 @@ func giveBack(tx *store.Tx, r *run, s *cloud.Server) error {
 		}
 	}
 	if err := leaveGroup(tx, s); err != nil {
+		return err
+	}
+	if err := dropVolumes(tx, r, s); err != nil {
 		return err
 	}
 	for _, id := range s.Ports {

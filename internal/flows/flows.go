@@ -18,6 +18,8 @@ import (
 type Records interface {
 	// View returns the newest state of the replica.
 	View() store.View
+	// Watch tells of changes of tables. See store.Store.
+	Watch(ctx context.Context, of ...store.AnyTable) <-chan store.Batch
 	// UpdateVisible commits a transaction and returns when View shows it. See store.Store.
 	UpdateVisible(ctx context.Context, fn func(tx *store.Tx) error) (rev int64, err error)
 }
@@ -82,7 +84,7 @@ type run = workflow.Run[cloud.Intent]
 // Definitions returns the tables, for workflow.NewEngine. Their names are the kinds of intent.
 func (f *Flows) Definitions() []workflow.AnyDefinition {
 	return []workflow.AnyDefinition{
-		f.Boot(), f.Delete(), f.Stop(), f.Start(), f.Reboot(), f.Migrate(),
+		f.Boot(), f.Delete(), f.Stop(), f.Start(), f.Reboot(), f.Migrate(), f.Attach(), f.Detach(),
 		f.VolumeCreate(), f.VolumeDelete(), f.VolumeExtend(), f.VolumeUpload(), f.VolumeRetype(), f.VolumeRevert(), f.SnapshotCreate(), f.SnapshotDelete(),
 	}
 }
@@ -172,6 +174,11 @@ func (f *Flows) onHost(r *run, host func(cloud.Server) cloud.HostName) (hostpb.H
 	spec, err := Spec(f.Records.View(), &s)
 	if err != nil {
 		return nil, nil, nil, err
+	}
+	if to := host(s); to != s.Host { // it is moving there
+		if spec.Volumes, err = volumesOn(f.Records.View(), &s, to); err != nil {
+			return nil, nil, nil, err
+		}
 	}
 	client, err := f.Hosts.Host(host(s))
 	return client, call, spec, err

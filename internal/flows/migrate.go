@@ -22,6 +22,8 @@ func (f *Flows) Migrate() *workflow.Definition[cloud.Intent] {
 	return define(cloud.IntentMigrate, f.migrateFinished,
 		// The claim comes first, as in boot: the target must not be given away while it gets ready.
 		workflow.Step("choose-target", f.chooseTarget, f.leaveTarget),
+		// The target may connect and read from now on; the source goes on writing until the target writes.
+		workflow.Step("open-volumes-target", f.openTargetVolumes, f.closeTargetVolumes, workflow.TimeLimit(volumeCallMax)),
 		// Disks and networks must be there before libvirt connects: it fills disks, it does not make them. Discard refuses while CPUs run there.
 		workflow.Step("prepare-target", f.prepareTarget, f.discardTarget, workflow.TimeLimit(prepareMax)),
 		// From here the engine no longer cancels: libvirt is asked to (Steer), and only its answer, or what both hosts say, decides. The step returns nil when
@@ -31,8 +33,11 @@ func (f *Flows) Migrate() *workflow.Definition[cloud.Intent] {
 		workflow.Step("switch", f.switchHost, nil, forward),
 		// The target takes over the console's history, which only the source has, so before the source forgets it.
 		workflow.Step("adopt-target", f.adoptTarget, nil, forward, workflow.TimeLimit(startMax)),
+		// Most guests have written by now, which does the same; for the others the source loses the right to write here.
+		workflow.Step("promote-volumes-target", f.promoteVolumes, nil, forward, workflow.TimeLimit(volumeCallMax)),
 		// Last, because it destroys: the source's disk goes when everything else is known to be well.
 		workflow.Step("release-source", f.releaseSource, nil, forward, workflow.TimeLimit(discardMax)),
+		workflow.Step("close-volumes", f.closeSourceVolumes, nil, forward, workflow.TimeLimit(volumeCallMax)),
 	)
 }
 
@@ -107,7 +112,7 @@ func (f *Flows) chooseTarget(ctx context.Context, r *run) error {
 		}
 		return changeMigration(tx, r, func(m *cloud.Migration) error {
 			source, target := f.report(m.Source), f.report(host)
-			m.Target, m.TargetAddress, m.Kind = host, target.MigrationAddress, placement.ResolvedKind(source, target)
+			m.Target, m.TargetAddress, m.Kind = host, target.MigrationAddress, placement.KindOf(&s, source, target)
 			return advance(m, cloud.MigrationPreparing)
 		})
 	}})
@@ -202,6 +207,14 @@ func (f *Flows) migrateRequest(r *run, m *cloud.Migration) (*hostpb.MigrateReque
 	if err != nil {
 		return nil, err
 	}
+	s, err := f.server(r)
+	if err != nil {
+		return nil, err
+	}
+	volumes, err := volumesOn(f.Records.View(), &s, m.Target)
+	if err != nil {
+		return nil, err
+	}
 	address := m.TargetAddress
 	if _, err := r.Get(stateAddress, &address); err != nil {
 		return nil, err
@@ -209,7 +222,8 @@ func (f *Flows) migrateRequest(r *run, m *cloud.Migration) (*hostpb.MigrateReque
 	return &hostpb.MigrateRequest{
 		Call: call, MigrationId: string(m.ID), TargetHost: string(m.Target), TargetAddress: address, CopyDisks: m.Kind == cloud.MigrateBlock,
 		DowntimeMax: durationpb.New(f.Moves.DowntimeMax), BandwidthBytesPerSecond: f.Moves.BandwidthBytes, AutoConverge: f.Moves.AutoConverge,
-		PostCopy: f.Moves.PostCopy, ParallelConnections: int32(f.Moves.ParallelConnections),
+		PostCopy: f.Moves.PostCopy, ParallelConnections: int32(f.Moves.ParallelConnections), TargetVolumes: volumes,
+		SharedDirectory: placement.ResolvedKind(f.report(m.Source), f.report(m.Target)) == cloud.MigrateShared,
 	}, nil
 }
 
@@ -331,6 +345,9 @@ func (f *Flows) switchHost(ctx context.Context, r *run) error {
 	if _, err := r.Get(stateBroken, &lost); err != nil {
 		return err
 	}
+	if err := f.rememberSource(ctx, r); err != nil {
+		return err
+	}
 	return f.update(ctx, r, func(tx *store.Tx, s *cloud.Server) error {
 		m, err := store.Get(tx, tables.Migrations, r.Args.Migration)
 		if err != nil {
@@ -340,6 +357,9 @@ func (f *Flows) switchHost(ctx context.Context, r *run) error {
 			return nil // by an earlier attempt; whatever has been asked of the server since is not ours to touch
 		}
 		s.Host, s.Progress = m.Target, 100
+		if err := handOver(tx, s, &m); err != nil {
+			return err
+		}
 		state, status := s.VMState, cloud.MigrationCompleted
 		if lost != "" {
 			state, status, s.Power = cloud.VMError, cloud.MigrationFailed, cloud.PowerCrashed

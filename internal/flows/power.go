@@ -28,6 +28,8 @@ func (f *Flows) Stop() *workflow.Definition[cloud.Intent] {
 func (f *Flows) Start() *workflow.Definition[cloud.Intent] {
 	return define(cloud.IntentStart, f.startFinished,
 		workflow.Step("begin", f.begin, nil, workflow.NoUndo("a generation that is not used costs nothing")),
+		// Again, though they are open: the service may have moved to another address while the server was off.
+		workflow.Step("open-volumes", f.openVolumes, nil, workflow.NoUndo("a stopped server keeps its volumes"), workflow.TimeLimit(volumeCallMax)),
 		// Undone, so that a start that was reported as failed does not leave the guest running after all.
 		workflow.Step("start", f.start, f.powerOff, workflow.TimeLimit(startMax)),
 	)
@@ -37,6 +39,7 @@ func (f *Flows) Start() *workflow.Definition[cloud.Intent] {
 func (f *Flows) Reboot() *workflow.Definition[cloud.Intent] {
 	return define(cloud.IntentReboot, f.rebootFinished,
 		workflow.Step("begin", f.begin, nil, workflow.NoUndo("a generation that is not used costs nothing")),
+		workflow.Step("open-volumes", f.openVolumesOfHard, nil, workflow.NoUndo("the server keeps its volumes"), workflow.TimeLimit(volumeCallMax)),
 		workflow.Step("reboot", f.reboot, nil, workflow.NoUndo("a guest cannot be un-reset"), workflow.TimeLimit(rebootGrace+startMax)),
 	)
 }

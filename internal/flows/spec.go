@@ -26,7 +26,6 @@ func Spec(v store.View, s *cloud.Server) (*hostpb.ServerSpec, error) {
 	spec := &hostpb.ServerSpec{
 		ServerId: string(s.ID), Name: s.Name, Hostname: s.Hostname, ProjectId: string(s.Project), UserId: string(s.User),
 		Vcpus: int64(s.Flavor.VCPUs), RamMib: int64(s.Flavor.RAMMiB), CpuModel: s.CPUModel,
-		Root:        &hostpb.RootDisk{ImageId: string(s.Image), ImageFormat: s.ImageFormat, ImageBytes: s.ImageBytes, ImageSha512: s.ImageHash, Bytes: s.RootBytes()},
 		ConfigDrive: s.ConfigDrive, UserData: userData, Metadata: s.Metadata, KeyName: s.KeyName, PublicKey: s.PublicKey,
 		AvailabilityZone: zoneOf(v, s), FlavorName: s.Flavor.Name, ImageId: string(s.Image), Created: timestamppb.New(s.Created),
 		ReservationId: s.Reservation, LaunchIndex: int64(s.BootIndex),
@@ -34,7 +33,11 @@ func Spec(v store.View, s *cloud.Server) (*hostpb.ServerSpec, error) {
 	for _, n := range nics {
 		spec.Nics = append(spec.Nics, NIC(n))
 	}
-	return spec, nil
+	if s.RootDevice() == nil {
+		spec.Root = &hostpb.RootDisk{ImageId: string(s.Image), ImageFormat: s.ImageFormat, ImageBytes: s.ImageBytes, ImageSha512: s.ImageHash, Bytes: s.RootBytes()}
+	}
+	spec.Volumes, err = volumesOn(v, s, s.Host)
+	return spec, err
 }
 
 // zoneOf returns the availability zone of the server's host, or the one asked for while it has none.

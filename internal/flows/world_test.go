@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -258,4 +259,17 @@ func (w *world) run(def *workflow.Definition[cloud.Intent]) workflow.Record {
 		w.t.Fatal(err)
 	}
 	return rec
+}
+
+// watchedRecords tells when somebody begins to watch.
+type watchedRecords struct {
+	Records
+	once    sync.Once
+	watched chan struct{}
+}
+
+func (r *watchedRecords) Watch(ctx context.Context, of ...store.AnyTable) <-chan store.Batch {
+	ch := r.Records.Watch(ctx, of...)
+	r.once.Do(func() { close(r.watched) })
+	return ch
 }

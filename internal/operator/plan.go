@@ -94,7 +94,7 @@ func plan(policy placement.Policy, snap *cloud.Snapshot, s *cloud.Server, m *clo
 	for _, verdict := range verdicts {
 		c := Candidate{Verdict: verdict}
 		if source != nil && verdict.Host != s.Host {
-			c.Kind = placement.ResolvedKind(source.Report, hosts[verdict.Host].Report)
+			c.Kind = placement.KindOf(s, source.Report, hosts[verdict.Host].Report)
 		}
 		p.Candidates = append(p.Candidates, c)
 	}

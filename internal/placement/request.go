@@ -42,7 +42,7 @@ type Request struct {
 // ForServer returns the request that boots s.
 func ForServer(s *cloud.Server) Request {
 	return Request{
-		Server: s.ID, Project: s.Project, Purpose: PurposeBoot, Resources: s.Flavor.Resources(), Zone: s.Zone,
+		Server: s.ID, Project: s.Project, Purpose: PurposeBoot, Resources: s.Resources(), Zone: s.Zone,
 		ForcedHost: s.ForcedHost, Group: s.Group, ExtraSpecs: s.Flavor.ExtraSpecs,
 		CPUModel: s.Flavor.CPUModel(), Arch: s.ImageProperties["hw_architecture"],
 	}
@@ -53,6 +53,9 @@ func ForMigration(s *cloud.Server, m *cloud.Migration) Request {
 	r := ForServer(s)
 	r.CPUModel = s.CPUModel // what it was booted with, asked for or not
 	r.Purpose, r.SourceHost, r.ForcedHost, r.Kind = PurposeMigrate, s.Host, m.AskedTarget, m.Asked
+	if s.RootDevice() != nil { // nothing of it is in the disk directory, so whether that is shared says nothing
+		r.Kind = cloud.MigrateAuto
+	}
 	return r
 }
 
@@ -63,4 +66,13 @@ func ResolvedKind(source, target cloud.HostReport) cloud.MigrationKind {
 		return cloud.MigrateShared
 	}
 	return cloud.MigrateBlock
+}
+
+// KindOf returns what a live migration of s between the two hosts copies: MigrateVolume when it boots from a volume, for then it has no local disk
+// that it writes to, else what ResolvedKind says.
+func KindOf(s *cloud.Server, source, target cloud.HostReport) cloud.MigrationKind {
+	if s.RootDevice() != nil {
+		return cloud.MigrateVolume
+	}
+	return ResolvedKind(source, target)
 }

@@ -42,7 +42,7 @@ func Host(c HostCase) Outcome {
 	for _, id := range slices.Sorted(maps.Keys(c.Servers)) {
 		s := c.Servers[id]
 		claim, ok := c.Usage.Claims[cloud.ClaimKey(id)]
-		want := cloud.Claim{Server: id, Resources: s.Flavor.Resources()}
+		want := cloud.Claim{Server: id, Resources: s.Resources()}
 		if s.Host != c.Name || !c.idle(id) || ok && claim == want {
 			continue
 		}

@@ -184,7 +184,7 @@ func (c *call) precheck(s *cloud.Server, m move) error {
 
 // room refuses a named target without memory or disk, with Nova's sentences.
 func (c *call) room(snap *cloud.Snapshot, s *cloud.Server, target cloud.HostView) error {
-	capacity, claimed, need := c.policy.Capacity(target.Report), target.Usage.Total(), s.Flavor.Resources()
+	capacity, claimed, need := c.policy.Capacity(target.Report), target.Usage.Total(), s.Resources()
 	if free := capacity.RAMMiB - claimed.RAMMiB; free < need.RAMMiB {
 		return preCheckError("Unable to migrate %s to %s: Lack of memory(host:%d <= instance:%d)", s.ID, target.Host.Name, free, need.RAMMiB)
 	}
