@@ -41,6 +41,10 @@ type testCloud struct {
 var epoch = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+		return
+	}
 	time.Local = time.UTC // tables show local times
 	os.Exit(m.Run())
 }
