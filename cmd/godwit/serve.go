@@ -26,6 +26,7 @@ import (
 	"github.com/godwit-cloud/godwit/internal/openstack/identity"
 	"github.com/godwit-cloud/godwit/internal/openstack/image"
 	"github.com/godwit-cloud/godwit/internal/openstack/network"
+	"github.com/godwit-cloud/godwit/internal/openstack/volume"
 	"github.com/godwit-cloud/godwit/internal/operator"
 	"github.com/godwit-cloud/godwit/internal/placement"
 	"github.com/godwit-cloud/godwit/internal/store"
@@ -111,9 +112,13 @@ func (s *server) assemble(ctx context.Context) error {
 	if err := compute.Bootstrap(ctx, s.store, time.Now()); err != nil {
 		return err
 	}
+	if err := volume.Bootstrap(ctx, s.store, time.Now().UTC()); err != nil {
+		return err
+	}
 	if s.files, err = image.OpenFiles(c.Images()); err != nil {
 		return err
 	}
+	s.image = image.New(s.store, s.files, image.Options{Logger: s.log})
 	s.sessions = control.NewSessions(s.store, name, s.log)
 	if err := s.sessions.Begin(ctx); err != nil {
 		return err
@@ -136,6 +141,7 @@ func (s *server) makeAgents(t trust) (err error) {
 
 func (s *server) makeControl(name string) {
 	o := settingsOf(s.config)
+	o.Images = s.image
 	o.Store, o.Hosts, o.Volumes, o.Name, o.Logger, o.While = s.store, s.agents.Pool(), s.agents.Pool(), name, s.log, s.serveAgents
 	s.control = control.New(o)
 }
@@ -161,11 +167,11 @@ func (s *server) makeAPI(name string) {
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	s.identity = identity.New(s.store, identity.Options{Region: c.Region, TokenLifetime: c.TokenLifetime, Logger: s.log})
 	s.api = openstack.New(openstack.Options{PublicURL: c.PublicURL, Auth: s.identity, Logger: s.log, Metrics: registry, Healthy: s.store.Ping})
-	s.image = image.New(s.store, s.files, image.Options{Logger: s.log})
 	s.operator = operator.New(operator.Options{Store: s.store, Policy: policyOf(s.config.Placement), Version: version, Logger: s.log})
 	s.api.Mount(s.identity, s.image, s.operator,
 		compute.New(compute.Options{Store: s.store, Console: consoles{s.agents.Pool(), name, s.control.Leader}, Policy: policyOf(s.config.Placement), Logger: s.log}),
 		network.New(network.Options{Store: s.store}),
+		volume.New(volume.Options{Store: s.store, Logger: s.log}),
 	)
 }
 

@@ -30,7 +30,8 @@ type Options struct {
 	Store   *store.Store
 	Hosts   flows.Hosts
 	Volumes flows.Volumes
-	Name    string // of this instance, shown as the leader
+	Images  flows.Images // see flows.Options
+	Name    string       // of this instance, shown as the leader
 	Policy  placement.Policy
 	Moves   flows.Moves
 	Budget  Budget
@@ -154,7 +155,7 @@ func newLeader(o Options, leadership *store.Leadership) *leader {
 	l.recorder = flows.NewRecorder(l.records, o.Logger)
 	hooks := l.recorder.Hooks()
 	hooks.Wrap = o.Wrap
-	tables := flows.New(flows.Options{Records: l.records, Hosts: o.Hosts, Volumes: o.Volumes, Policy: o.Policy, Moves: o.Moves, StopGrace: o.StopGrace})
+	tables := flows.New(flows.Options{Records: l.records, Hosts: o.Hosts, Volumes: o.Volumes, Images: o.Images, Policy: o.Policy, Moves: o.Moves, StopGrace: o.StopGrace})
 	l.engine = workflow.NewEngine(l.journal, tables.Definitions(), workflow.Options{Owner: l.journal.Owner(), Logger: o.Logger, Hooks: hooks})
 	return l
 }
@@ -196,7 +197,9 @@ type fenced struct {
 func (f fenced) View() store.View { return f.store.View() }
 
 // Watch implements flows.Records.
-func (f fenced) Watch(ctx context.Context, of ...store.AnyTable) <-chan store.Batch { return f.store.Watch(ctx, of...) }
+func (f fenced) Watch(ctx context.Context, of ...store.AnyTable) <-chan store.Batch {
+	return f.store.Watch(ctx, of...)
+}
 
 // UpdateVisible implements flows.Records.
 func (f fenced) UpdateVisible(ctx context.Context, fn func(tx *store.Tx) error) (rev int64, err error) {

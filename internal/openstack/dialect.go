@@ -47,6 +47,18 @@ var Nova = &Dialect{
 	NotFound:        "The resource could not be found.",
 }
 
+// Cinder is the volume dialect. Its faults have Nova's shapes.
+var Cinder = &Dialect{
+	Service:         "volume",
+	RequestIDHeader: "X-Compute-Request-Id", // Cinder says so too
+	Versions:        VersionRange{Min: Microversion{3, 0}, Max: Microversion{3, 70}},
+	Shape:           novaShape,
+	Denied:          func(rule string) string { return (&PolicyError{rule}).Error() },
+	Invalid:         (*InputError).Error,
+	Statuses:        map[cloud.Kind]int{cloud.KindQuota: http.StatusRequestEntityTooLarge},
+	NotFound:        "The resource could not be found.",
+}
+
 // Keystone is the identity dialect.
 var Keystone = &Dialect{
 	Service: "identity",

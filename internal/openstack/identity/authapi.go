@@ -162,7 +162,11 @@ func (s *Service) tokenView(r *openstack.Request, v store.View, in *session) tok
 		out.AppCred = &appCredRef{in.appCred.ID, in.appCred.Name, !in.appCred.Unrestricted}
 	}
 	if !r.URL.Query().Has("nocatalog") && len(in.roles) > 0 {
-		out.Catalog = s.catalogView(r)
+		var project cloud.ProjectID
+		if in.project != nil {
+			project = in.project.ID
+		}
+		out.Catalog = s.catalogView(r, project)
 	}
 	return out
 }
@@ -179,7 +183,7 @@ func (s *Service) showCatalog(w http.ResponseWriter, r *openstack.Request) error
 	if len(r.Caller.Roles) == 0 {
 		return openstack.Forbid("identity:get_auth_catalog")
 	}
-	return openstack.WriteJSON(w, http.StatusOK, map[string]any{"catalog": s.catalogView(r), "links": selfLink(r, "/v3/auth/catalog")})
+	return openstack.WriteJSON(w, http.StatusOK, map[string]any{"catalog": s.catalogView(r, r.Caller.Project), "links": selfLink(r, "/v3/auth/catalog")})
 }
 
 func (s *Service) listOwnProjects(w http.ResponseWriter, r *openstack.Request) error {

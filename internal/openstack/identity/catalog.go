@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"net/http"
+	"strings"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/openstack"
@@ -13,7 +14,7 @@ import (
 type CatalogService struct {
 	Type string // "compute"
 	Name string // "nova"
-	Path string // below the public URL: "/compute/v2.1"
+	Path string // below the public URL: "/compute/v2.1"; projectTemplate stands for the token's project
 }
 
 // Catalog returns the services godwit speaks.
@@ -23,8 +24,14 @@ func Catalog() []CatalogService {
 		{"compute", "nova", "/compute/v2.1"},
 		{"image", "glance", "/image"},
 		{"network", "neutron", "/network"},
+		// Clients of different ages look for the volume service under these names, and older ones want the project in its URL.
+		{"volumev3", "cinderv3", "/volume/v3/" + projectTemplate},
+		{"block-storage", "cinder", "/volume/v3/" + projectTemplate},
 	}
 }
+
+// projectTemplate is Keystone's way to write the token's project in an endpoint's URL.
+const projectTemplate = "$(project_id)s"
 
 // interfaces are the three doors Keystone knows. They all lead to the same listener here.
 var interfaces = []string{"public", "internal", "admin"}
@@ -59,13 +66,19 @@ type catalogEndpoint struct {
 	URL       string `json:"url"`
 }
 
-func (s *Service) catalogView(r *openstack.Request) []catalogEntry {
+// catalogView is the catalog as a token of the project shows it. Endpoints that need a project are left out when there is none, as in Keystone.
+func (s *Service) catalogView(r *openstack.Request, project cloud.ProjectID) []catalogEntry {
 	out := make([]catalogEntry, 0, len(s.options.Services))
 	for _, c := range s.options.Services {
-		e := catalogEntry{ID: c.id(), Type: c.Type, Name: c.Name}
+		e := catalogEntry{ID: c.id(), Type: c.Type, Name: c.Name, Endpoints: []catalogEndpoint{}}
+		path := strings.ReplaceAll(c.Path, projectTemplate, string(project))
+		if path != c.Path && project == "" {
+			out = append(out, e)
+			continue
+		}
 		for _, door := range interfaces {
 			e.Endpoints = append(e.Endpoints, catalogEndpoint{c.endpointID(door, s.options.Region), door, s.options.Region, s.options.Region,
-				r.PublicURL(c.Path)})
+				r.PublicURL(path)})
 		}
 		out = append(out, e)
 	}

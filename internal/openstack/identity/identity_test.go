@@ -194,7 +194,9 @@ func TestLogInGivesTokenWithRolesAndCatalog(t *testing.T) {
 			}
 		}
 	}
-	want := map[string]string{"identity": "/identity", "compute": "/compute/v2.1", "image": "/image", "network": "/network"}
+	volume := "/volume/v3/" + view["project"].(obj)["id"].(string)
+	want := map[string]string{"identity": "/identity", "compute": "/compute/v2.1", "image": "/image", "network": "/network", "volumev3": volume,
+		"block-storage": volume}
 	if fmt.Sprint(urls) != fmt.Sprint(want) {
 		t.Errorf("catalog %v, want %v", urls, want)
 	}

@@ -54,9 +54,9 @@ func (s *Service) upload(w http.ResponseWriter, r *openstack.Request) error {
 		err = data.keep()
 	}
 	if err != nil {
-		return s.abandon(r, data, err)
+		return s.abandon(r.Context(), data, err)
 	}
-	if err := s.activate(r, data, virtualBytes); err != nil {
+	if err := s.activate(r.Context(), data, virtualBytes); err != nil {
 		return err
 	}
 	return openstack.NoContent(w)
@@ -151,9 +151,9 @@ func (s *Service) tooLarge() error {
 }
 
 // abandon removes the data, puts the image back to queued, and returns why.
-func (s *Service) abandon(r *openstack.Request, data *upload, why error) error {
+func (s *Service) abandon(ctx context.Context, data *upload, why error) error {
 	// The client may be gone; its image must not stay saving for that.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), settleMax)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleMax)
 	defer cancel()
 	_, err := s.store.UpdateVisible(ctx, func(tx *store.Tx) error {
 		i, err := store.Get(tx, tables.Images, data.id)
@@ -172,8 +172,8 @@ func (s *Service) abandon(r *openstack.Request, data *upload, why error) error {
 }
 
 // activate makes the kept data the image's. If the image was deleted meanwhile the data goes.
-func (s *Service) activate(r *openstack.Request, data *upload, virtualBytes int64) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), settleMax)
+func (s *Service) activate(ctx context.Context, data *upload, virtualBytes int64) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleMax)
 	defer cancel()
 	gone := false
 	_, err := s.store.UpdateVisible(ctx, func(tx *store.Tx) error {
