@@ -139,6 +139,29 @@ func (c *testCloud) hosts(n int) {
 	})
 }
 
+// volumeServices makes one that is up, with two back ends, and one that never came back.
+func (c *testCloud) volumeServices() {
+	c.Helper()
+	report := cloud.VolumeReport{Service: "storage-1", Generation: 1, Seq: 1, Version: "test", Engine: "io_uring", At: epoch, Backends: []cloud.VolumeBackend{
+		{Name: "main", Kind: "file", Reflink: true, TotalBytes: 100 << 30, FreeBytes: 60 << 30, Volumes: 3},
+		{Name: "far", Kind: "gluster", TotalBytes: 500 << 30, FreeBytes: 499 << 30, Error: "the file system does not answer"},
+	}}
+	c.put(func(tx *store.Tx) error {
+		for _, err := range []error{
+			store.Put(tx, tables.VolumeServices, "storage-1", cloud.VolumeService{Name: "storage-1", Zone: "nova", Created: epoch, Updated: epoch}),
+			store.Put(tx, tables.VolumeReports, "storage-1", report),
+			store.Put(tx, tables.VolumeSessions, "storage-1", cloud.HostSession{Host: "storage-1", Endpoint: "server-1", Since: epoch, Seen: epoch}),
+			store.Put(tx, tables.VolumeServices, "storage-2", cloud.VolumeService{Name: "storage-2", Zone: "nova", Disabled: true, DisabledReason: "new disks",
+				Created: epoch, Updated: epoch}),
+		} {
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // guest makes an active server of a project; "" is the administrator's.
 func (c *testCloud) guest(n int, name string, host cloud.HostName, project cloud.ProjectID) cloud.Server {
 	c.Helper()

@@ -63,7 +63,7 @@ func newRoot(began *bool) *cobra.Command {
 		&cobra.Group{ID: groupRun, Title: "Run a cloud:"},
 	)
 	root.AddCommand(
-		newServerCommand(&configFile), newAgentCommand(&configFile), newVolumesCommand(&configFile), newLabCommand(o, &configFile), newConfigCommand(o, &configFile),
+		newServerCommand(&configFile), newAgentCommand(&configFile), newVolumesCommand(o, &configFile), newLabCommand(o, &configFile), newConfigCommand(o, &configFile),
 		newSimulateCommand(o),
 		newVersionCommand(o),
 	)

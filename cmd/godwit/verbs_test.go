@@ -22,6 +22,7 @@ func furnished(t *testing.T) (*testCloud, cloud.Server) {
 	t.Helper()
 	c := newTestCloud(t)
 	c.hosts(3)
+	c.volumeServices()
 	c.put(func(tx *store.Tx) error {
 		h, err := store.Get(tx, tables.Hosts, cloud.HostName("compute-3"))
 		if err != nil {
@@ -53,6 +54,7 @@ func TestVerbsPrintTables(t *testing.T) {
 		"migrations":          {"migrations"},
 		"migrations-one":      {"migrations", "db"},
 		"migrations-running":  {"migrations", "--status", "unfinished"},
+		"volumes-status":      {"volumes", "status"},
 		"why":                 {"why", "web"},
 		"why-all":             {"why", "--all", string(web.ID)},
 		"why-nothing":         {"why", "db"},
@@ -70,6 +72,7 @@ func TestVerbsPrintStableJSON(t *testing.T) {
 		"servers.json":    {"servers"},
 		"hosts.json":      {"hosts"},
 		"host.json":       {"hosts", "compute-1"},
+		"volumes.json":    {"volumes", "status"},
 		"migrations.json": {"migrations"},
 		"why.json":        {"why", "web", "--all"},
 		"dryrun.json":     {"migrate", "--dry-run", "web"},

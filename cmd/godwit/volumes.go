@@ -1,12 +1,17 @@
 package main
 
 import (
+	"fmt"
+	"strconv"
+
 	"github.com/spf13/cobra"
 
+	"github.com/godwit-cloud/godwit/internal/client"
 	"github.com/godwit-cloud/godwit/internal/config"
+	"github.com/godwit-cloud/godwit/internal/operator"
 )
 
-func newVolumesCommand(file *string) *cobra.Command {
+func newVolumesCommand(o *output, file *string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "volumes", Short: "Run a volume service: volumes kept here, served to compute hosts over NBD", Args: cobra.NoArgs, GroupID: groupRun,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -21,5 +26,45 @@ func newVolumesCommand(file *string) *cobra.Command {
 		},
 	}
 	config.AddFlags(cmd.Flags(), "volumes")
+	cmd.AddCommand(newVolumesStatusCommand(&access{out: o, lab: labOpenrc}))
 	return cmd
+}
+
+func newVolumesStatusCommand(a *access) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "status", Short: "List volume services with the room on their back ends (reads OS_* or clouds.yaml)", Args: cobra.NoArgs,
+		RunE: a.run(func(cmd *cobra.Command, c *client.Client, _ []string) error {
+			services, err := c.VolumeServices(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return a.out.print(cmd.OutOrStdout(), services, volumeServiceTable(services))
+		}),
+	}
+	cmd.Flags().StringVar(&a.cloud, "os-cloud", "", "cloud of clouds.yaml to use (OS_CLOUD)")
+	return cmd
+}
+
+// volumeServiceTable has a row for each back end.
+func volumeServiceTable(services []operator.VolumeService) table {
+	t := table{header: []string{"SERVICE", "STATE", "ZONE", "ENGINE", "BACK END", "KIND", "SNAPSHOTS", "VOLUMES", "FREE GiB", "PROBLEM"}}
+	for _, s := range services {
+		state := s.State
+		if s.Disabled {
+			state += ", disabled"
+		}
+		if s.Report == nil {
+			t.add(string(s.Name), state, s.Zone, "-", "-", "-", "-", strconv.Itoa(s.Volumes), "-", "-")
+			continue
+		}
+		for _, b := range s.Report.Backends {
+			snapshots := "copied"
+			if b.Reflink {
+				snapshots = "shared blocks"
+			}
+			t.add(string(s.Name), state, s.Zone, s.Report.Engine, b.Name, b.Kind, snapshots, strconv.Itoa(b.Volumes),
+				fmt.Sprintf("%d of %d", b.FreeBytes>>30, b.TotalBytes>>30), orDash(b.Error))
+		}
+	}
+	return t
 }

@@ -219,6 +219,14 @@ func (c *Client) Host(ctx context.Context, name string) (operator.HostDetail, er
 	return out.Host, c.get(ctx, c.operator+"hosts/"+url.PathEscape(name), &out)
 }
 
+// VolumeServices returns what is known of volume services.
+func (c *Client) VolumeServices(ctx context.Context) ([]operator.VolumeService, error) {
+	var page struct {
+		Services []operator.VolumeService `json:"volume_services"`
+	}
+	return page.Services, c.get(ctx, c.operator+"volume-services", &page)
+}
+
 // Decisions returns what placement decided about a server, newest first.
 func (c *Client) Decisions(ctx context.Context, server string) ([]cloud.Decision, error) {
 	var page struct {

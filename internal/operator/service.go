@@ -110,6 +110,7 @@ func (s *Service) Mount(api *openstack.API) {
 		{"POST /v1/servers/{id}/migrate-plan", "godwit:migrations:plan", s.planMigration},
 		{"GET /v1/hosts", "godwit:hosts:list", s.listHosts},
 		{"GET /v1/hosts/{name}", "godwit:hosts:show", s.showHost},
+		{"GET /v1/volume-services", "godwit:volume_services:list", s.listVolumeServices},
 		{"GET /v1/events", "godwit:events:watch", s.watchEvents},
 	} {
 		rt.Handle(route.pattern, admin(route.rule, route.handler))
@@ -132,7 +133,7 @@ func admin(rule string, h openstack.Handler) openstack.Handler {
 // index says where things are, to everybody: it is what tells a client that it talks to godwit.
 func (s *Service) index(w http.ResponseWriter, r *openstack.Request) error {
 	links := map[string]string{}
-	for _, name := range []string{"version", "migrations", "hosts", "events"} {
+	for _, name := range []string{"version", "migrations", "hosts", "volume-services", "events"} {
 		links[name] = r.PublicURL(Root, "/", name)
 	}
 	return openstack.WriteJSON(w, http.StatusOK, map[string]any{"name": "godwit", "api": "v1", "links": links})
