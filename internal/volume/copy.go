@@ -18,7 +18,8 @@ const (
 	holeBytes = 4 << 10
 )
 
-// duplicate makes dst, which is empty, equal to src: it shares blocks where that is possible and else copies what is not a hole.
+// duplicate makes dst, which is empty, equal to src: it shares blocks where that is possible and else copies what is not a hole. Nobody writes
+// src meanwhile.
 func duplicate(ctx context.Context, src, dst file, progress func(int64)) error {
 	size, err := src.Size()
 	if err != nil {
@@ -39,29 +40,42 @@ func copySparse(ctx context.Context, src, dst file, size int64, progress func(in
 	if err := dst.Truncate(size); err != nil {
 		return err
 	}
+	err := inChunks(ctx, func(emit func(off, n int64)) error {
+		return eachChunk(ctx, src, size, func(off, n int64) {
+			emit(off, n)
+			if progress != nil {
+				progress(off)
+			}
+		})
+	}, func(buf []byte, off int64) error {
+		n, err := readFull(src, buf, off)
+		if err != nil {
+			return err
+		}
+		return writeSparse(dst, buf[:n], off)
+	})
+	if err == nil && progress != nil {
+		progress(size)
+	}
+	return err
+}
+
+// inChunks calls work, several at once, for the chunks that list gives.
+func inChunks(ctx context.Context, list func(emit func(off, n int64)) error, work func(buf []byte, off int64) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(copiesAtOnce)
 	free := make(chan []byte, copiesAtOnce)
-	walk := func(off, n int64) {
+	err := list(func(off, n int64) {
 		group.Go(func() error {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
 			buf := takeBuffer(free)
 			defer func() { free <- buf }()
-			return copyChunk(src, dst, buf[:n], off)
+			return work(buf[:n], off)
 		})
-	}
-	err := eachChunk(ctx, src, size, func(off, n int64) {
-		walk(off, n)
-		if progress != nil {
-			progress(off)
-		}
 	})
-	if err = errors.Join(err, group.Wait()); err == nil && progress != nil {
-		progress(size)
-	}
-	return err
+	return errors.Join(group.Wait(), err)
 }
 
 func takeBuffer(free chan []byte) []byte {
@@ -99,12 +113,13 @@ func eachChunk(ctx context.Context, src file, size int64, f func(off, n int64)) 
 	return nil
 }
 
-func copyChunk(src, dst file, buf []byte, off int64) error {
+// readFull is ReadAt that does not mind the end of the file.
+func readFull(src file, buf []byte, off int64) (int, error) {
 	n, err := src.ReadAt(buf, off)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
+	if errors.Is(err, io.EOF) {
+		err = nil
 	}
-	return writeSparse(dst, buf[:n], off)
+	return n, err
 }
 
 // writeSparse writes p at off but for its blocks of zeros; the file has a hole there.

@@ -48,11 +48,11 @@
 // # The data path
 //
 // A Lease is one connection's right to use an attachment. Its gate is one word: the number of mutations under way, and a bit that says "not now".
-// Begin adds one and looks at the bit, End takes one away; no lock, no allocation. Only when the bit is set does anybody take
+// Begin adds one and looks at the bit, EndAt takes one away; no lock, no allocation. Only when the bit is set does anybody take
 // the volume's lock to find out why. Reads are not counted: a read that overtakes a cut-off sees the file as it is.
 //
-// Copying a volume that is being written (a snapshot where the file system cannot share blocks) holds mutations for as long as it takes. With FICLONE
-// nothing is held: the kernel clones between two writes.
+// A snapshot of a volume that is being written needs nobody's help where the file system shares blocks: the kernel clones between two writes. Elsewhere the
+// data is copied while writers go on, then what they wrote meanwhile, and they are held only for what is left at last (track.go).
 //
 // # Locks
 //

@@ -49,7 +49,12 @@ func mounted(t testing.TB, kind string, size int64) string {
 		}
 		run("mount", "-o", "loop", image, dir) // the loop device goes with the mount
 	}
-	t.Cleanup(func() { run("umount", dir) })
+	t.Cleanup(func() {
+		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
+			t.Errorf("umount: %v: %s", err, out)
+			run("umount", "-l", dir) // whatever holds it ends with the test
+		}
+	})
 	return dir
 }
 

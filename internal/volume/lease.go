@@ -12,7 +12,7 @@ type Verdict uint8
 
 // The verdicts.
 const (
-	Go      Verdict = iota // make the mutation, then call End
+	Go      Verdict = iota // make the mutation, then call EndAt
 	Held                   // not now: keep it, and call Await
 	Refused                // never: Err says why
 )
@@ -94,8 +94,8 @@ func (s *Store) Admit(visit Visit) (*Lease, error) {
 	return l, nil
 }
 
-// Begin asks to start a mutation: a write, a trim, a write of zeros. Go must be followed by End when the mutation is done, whatever became of it.
-// Between the two nothing may wait for the client or for the limits, because a change of the writer waits for End: ask the Limiter and have the
+// Begin asks to start a mutation: a write, a trim, a write of zeros. Go must be followed by EndAt or End when the mutation is done, whatever became of it.
+// Between the two nothing may wait for the client or for the limits, because a change of the writer waits for EndAt: ask the Limiter and have the
 // whole payload first.
 func (l *Lease) Begin() Verdict {
 	if l.gate.Add(1) < gateShut {
@@ -104,15 +104,31 @@ func (l *Lease) Begin() Verdict {
 	return l.beginShut()
 }
 
-// End says that a mutation is done: the kernel will not write any more.
+// EndAt says that a mutation of a range is done: the kernel will not write any more. A snapshot that is being copied takes note of the range; where FICLONE
+// is, it makes no difference.
+func (l *Lease) EndAt(off, length int64) {
+	if t := l.volume.tracker.Load(); t != nil {
+		t.mark(off, length)
+	}
+	l.leave()
+}
+
+// End is EndAt for those who do not say where they wrote: everything then counts as written, and they are held for longer.
 func (l *Lease) End() {
+	if t := l.volume.tracker.Load(); t != nil {
+		t.all.Store(true)
+	}
+	l.leave()
+}
+
+func (l *Lease) leave() {
 	if l.gate.Add(-1) == gateShut {
 		l.volume.drained()
 	}
 }
 
 func (l *Lease) beginShut() Verdict {
-	l.End()
+	l.leave()
 	v := l.volume
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -185,7 +201,7 @@ func (l *Lease) Size() int64 { return l.volume.size.Load() }
 // Limiter returns the limits that all leases of the volume share.
 func (l *Lease) Limiter() *Limiter { return &l.volume.limiter }
 
-// Close gives the lease back. Every Begin must have had its End, and no read of File may be under way.
+// Close gives the lease back. Every Begin must have had its EndAt, and no read of File may be under way.
 func (l *Lease) Close() {
 	v := l.volume
 	v.mu.Lock()
@@ -201,7 +217,11 @@ func (l *Lease) Close() {
 	l.dead.Store(true)
 	delete(v.leases, l)
 	wake := v.wakeLocked()
-	v.releaseLocked(l.data)
+	closeData := v.releaseLocked(l.data)
+	last := l.data.refs == 0
 	v.mu.Unlock()
 	wake()
+	if last {
+		v.store.later(closeData)
+	}
 }

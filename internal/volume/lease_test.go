@@ -207,33 +207,6 @@ func TestClosingTheWriterWaitsForItsWrites(t *testing.T) {
 	}
 }
 
-func TestACopiedSnapshotHoldsWritesAndAClonedOneDoesNot(t *testing.T) {
-	for _, reflink := range []bool{true, false} {
-		s, files := memStore(t, reflink)
-		a := attach(t, s, Request{Attachment: "a", Host: "h"})
-		var during Verdict
-		files.mu.Lock()
-		files.fault = func(_ int, e effect) error {
-			if e.kind == doSync && e.path == s.snapshotPath(vol, "s") {
-				// Asked from within an effect: the gate alone is looked at, no file.
-				if during = a.Begin(); during == Go {
-					a.End()
-				}
-			}
-			return nil
-		}
-		files.mu.Unlock()
-		must(s.Snapshot(context.Background(), call(2), "s"))(t)
-		if want := map[bool]Verdict{true: Go, false: Held}[reflink]; during != want {
-			t.Errorf("reflink %v: Begin during the snapshot: %v, want %v", reflink, during, want)
-		}
-		if v := a.Begin(); v != Go {
-			t.Errorf("reflink %v: Begin after it: %v", reflink, v)
-		}
-		a.End()
-	}
-}
-
 func TestAttachmentsAndEpochsSurviveARestart(t *testing.T) {
 	ctx := context.Background()
 	files := newMemFiles(newTree(), true)

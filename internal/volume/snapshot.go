@@ -58,15 +58,15 @@ func (v *volume) keep(ctx context.Context, id cloud.SnapshotID) error {
 	return s.files.SyncDir(s.snapshotsDir(v.id))
 }
 
-// duplicate makes the file to, in a store, what the volume's data is at one moment, and its content durable. Where blocks cannot be shared, writers
-// are held meanwhile. With the turn; the caller settles.
+// duplicate makes the file to, in a store, what the volume's data is at one moment, and its content durable. With the turn.
 func (v *volume) duplicate(ctx context.Context, s *Store, to string, progress func(int64)) error {
-	if v.store.noLink != "" || v.store != s {
-		if err := v.hold(ctx, func(record) bool { return true }); err != nil {
-			return err
-		}
+	m, _ := v.truth()
+	if len(m.Ledger.Open) == 0 || v.store.noLink == "" && v.store == s {
+		return s.copyFile(ctx, v.store, v.store.dataPath(v.id), to, progress)
 	}
-	return s.copyFile(ctx, v.store, v.store.dataPath(v.id), to, progress)
+	return s.copyWith(v.store, v.store.dataPath(v.id), to, func(src, dst file) error {
+		return v.copyLive(ctx, src, dst, m.Bytes, progress)
+	})
 }
 
 // DeleteSnapshot removes a snapshot. An absent one is success.
@@ -131,6 +131,10 @@ func (m meta) snapshot(id cloud.SnapshotID) (Snapshot, bool) {
 // copyFile makes the file to, in s, from one in another store or the same: by sharing blocks, or by copying what is not a hole. Its content
 // is durable, its name is not.
 func (s *Store) copyFile(ctx context.Context, source *Store, from, to string, progress func(int64)) error {
+	return s.copyWith(source, from, to, func(src, dst file) error { return duplicate(ctx, src, dst, progress) })
+}
+
+func (s *Store) copyWith(source *Store, from, to string, f func(src, dst file) error) error {
 	src, err := source.files.Open(from, os.O_RDONLY)
 	if err != nil {
 		return err
@@ -140,7 +144,7 @@ func (s *Store) copyFile(ctx context.Context, source *Store, from, to string, pr
 	if err != nil {
 		return err
 	}
-	err = duplicate(ctx, src, dst, progress)
+	err = f(src, dst)
 	if err == nil {
 		err = dst.Sync()
 	}

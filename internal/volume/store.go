@@ -201,10 +201,6 @@ func (v *volume) shutDown(ctx context.Context) error {
 	err := v.hold(ctx, func(record) bool { return true })
 	v.mu.Lock()
 	v.ended = true
-	if v.data != nil {
-		v.releaseLocked(v.data)
-		v.data = nil
-	}
 	v.mu.Unlock()
 	v.settle()
 	return err

@@ -17,6 +17,7 @@ type volume struct {
 
 	size    atomic.Int64
 	limiter Limiter
+	tracker atomic.Pointer[tracker] // nil unless the data is being copied while it may be written
 
 	mu        sync.Mutex
 	meta      meta  // written with the turn and mu, read with either. Its slices are never changed, only replaced
@@ -81,8 +82,9 @@ func (v *volume) settle() {
 		}
 	}
 	wake := v.wakeLocked()
-	if len(v.meta.Ledger.Open) == 0 && v.data != nil {
-		v.releaseLocked(v.data)
+	closeData := func() {}
+	if v.data != nil && (v.ended || len(v.meta.Ledger.Open) == 0) {
+		closeData = v.releaseLocked(v.data)
 		v.data = nil
 	}
 	v.mu.Unlock()
@@ -90,6 +92,7 @@ func (v *volume) settle() {
 	for _, tell := range told {
 		tell()
 	}
+	closeData()
 }
 
 // hold shuts the gates of the attachments and waits for their mutations under way. With the turn. settle opens the gates again.
@@ -190,14 +193,16 @@ func (v *volume) wakeLocked() func() {
 	}
 }
 
-// releaseLocked gives up a reference of the data file. Closing may block (a network file system flushes), so another goroutine does it.
-func (v *volume) releaseLocked(d *dataFile) {
-	if d.refs--; d.refs == 0 {
-		v.store.later(func() {
-			if err := d.file.Close(); err != nil {
-				v.store.log.Error("closing a volume's data", "volume", v.id, "error", err)
-			}
-		})
+// releaseLocked gives up a reference of the data file. It returns what closes the file if that was the last, to be called without the lock and
+// where it may block: a network file system flushes.
+func (v *volume) releaseLocked(d *dataFile) (closeLast func()) {
+	if d.refs--; d.refs > 0 {
+		return func() {}
+	}
+	return func() {
+		if err := d.file.Close(); err != nil {
+			v.store.log.Error("closing a volume's data", "volume", v.id, "error", err)
+		}
 	}
 }
 
