@@ -110,8 +110,8 @@ func (t *ticket) Begin() volume.Verdict {
 	}
 }
 
-// End implements Lease.
-func (t *ticket) End() { t.disk.mutations.Add(-1) }
+// EndAt implements Lease.
+func (t *ticket) EndAt(_, _ int64) { t.disk.mutations.Add(-1) }
 
 // Await implements Lease: the first who waits has the standby promoted, which cuts everybody else off.
 func (t *ticket) Await(done func(error)) {

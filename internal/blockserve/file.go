@@ -147,8 +147,8 @@ func (l plainLease) Begin() volume.Verdict {
 	return volume.Go
 }
 
-// End implements Lease.
-func (plainLease) End() {}
+// EndAt implements Lease.
+func (plainLease) EndAt(_, _ int64) {}
 
 // Await implements Lease; nothing is ever held.
 func (plainLease) Await(done func(error)) { done(nil) }

@@ -87,7 +87,7 @@ func (t *task) finish(err error) {
 	g, r := t.gate, t.request
 	if t.holds {
 		t.holds = false
-		g.lease.End()
+		g.lease.EndAt(int64(r.Offset), int64(r.Length))
 	}
 	g.meter.ended(r, g.server.now()-t.began, err)
 	r.Done(err)

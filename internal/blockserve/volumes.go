@@ -13,7 +13,7 @@ import (
 // Lease is a connection's right to use an attachment, from Admit to Close. *volume.Lease is one, and says what the methods promise.
 type Lease interface {
 	Begin() volume.Verdict
-	End()
+	EndAt(off, length int64)
 	Await(done func(error))
 	Err() error
 	Refusal() error
