@@ -110,7 +110,7 @@ func (l *Link) Fill(p []byte) {
 
 // rearm starts a receive if there is none and should be one. It is also what a returned buffer calls.
 func (l *Link) rearm() {
-	if l.armed || l.paused || l.ended || !l.receives() || len(l.held) > 0 || l.queued > l.server.options.QueuedBytesMax {
+	if l.armed || l.paused || l.ended || !l.receives() || len(l.held) > 0 || l.clogged() {
 		return
 	}
 	e := l.loop.Begin((*linkReceive)(l))
@@ -171,7 +171,7 @@ func (l *Link) take(res int32, flags CQEFlags) {
 
 // throttle takes a multishot receive back when the connection should receive nothing for now.
 func (l *Link) throttle() {
-	if l.armed && l.multi && (l.paused || l.queued > l.server.options.QueuedBytesMax) {
+	if l.armed && l.multi && (l.paused || l.clogged()) {
 		l.loop.Cancel(l.receive)
 		l.multi = false // once
 	}
@@ -183,7 +183,7 @@ func (l *Link) offer() {
 		return // from within the session's own call
 	}
 	l.offers = true
-	for len(l.held) > 0 && !l.paused && l.receives() {
+	for len(l.held) > 0 && !l.paused && l.receives() && (l.fill != nil || !l.clogged()) {
 		head := &l.held[0]
 		rest := head.data[head.off:]
 		if l.fill != nil {
@@ -215,6 +215,9 @@ func (l *Link) offer() {
 		l.guard(l.session.Ended)
 	}
 }
+
+// clogged reports whether so much waits to be sent that the peer gets to ask no more.
+func (l *Link) clogged() bool { return l.queued > l.server.options.QueuedBytesMax }
 
 // receives reports whether the session is still to be given data.
 func (l *Link) receives() bool { return !l.draining && !l.finishing && l.detached == nil }

@@ -33,6 +33,7 @@ type Loop struct {
 	spare   []work  // the loop's: the other half of the double buffer
 	slots   slots   // the loop's: who gets a completion
 	flushes []flush // the loop's: what to run before the next call of the kernel
+	spinner spinner // the loop's: whether to look for completions before it waits for them
 	wakeups *wakeups
 	ended   chan struct{} // closed when the loop's goroutine has returned
 }
@@ -79,7 +80,7 @@ func NewLoop(o Options) (*Loop, error) {
 	if err != nil {
 		return nil, errors.Join(err, o.kernel.close(bell))
 	}
-	l := &Loop{bell: bell, wakeups: wakeups, ended: make(chan struct{})}
+	l := &Loop{bell: bell, wakeups: wakeups, spinner: spinner{limit: o.Spin}, ended: make(chan struct{})}
 	started := make(chan error)
 	go l.run(o, started)
 	if err := <-started; err != nil {
@@ -115,6 +116,9 @@ func (l *Loop) run(o Options, started chan<- error) {
 		l.endRound()
 		if l.finished() {
 			return
+		}
+		if l.spin() {
+			continue
 		}
 		wait := 0
 		if l.mayPark() {

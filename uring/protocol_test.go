@@ -422,3 +422,13 @@ func TestSocketsOnAnOldKernelAreRefusedInTheOpen(t *testing.T) {
 	}
 	f.verdict(t)
 }
+
+func TestNoTokenIsZero(t *testing.T) {
+	var s slots
+	first := s.take(Handler(func(int32, CQEFlags) {}))
+	s.all[0].use = ^uint32(0) // as after four thousand million requests
+	s.free(s.token(0))
+	if again := s.take(Handler(func(int32, CQEFlags) {})); first == 0 || again == 0 {
+		t.Errorf("tokens %d and %d", first, again)
+	}
+}

@@ -28,7 +28,10 @@ type Options struct {
 	WorkersBounded, WorkersUnbounded uint32
 	// QuietWaits has a Loop keep its processor while it waits. See Loop.
 	QuietWaits bool
-	kernel     kernel // nil: Linux
+	// Spin has a Loop look for completions for so long before it sleeps, as long as that finds some: lower latency where a processor is to
+	// spare. 0: it sleeps at once.
+	Spin   time.Duration
+	kernel kernel // nil: Linux
 }
 
 const (

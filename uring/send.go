@@ -215,6 +215,7 @@ func (op *sendOp) Complete(res int32, flags CQEFlags) {
 		l.dirty = true
 		l.loop.atRoundEnd(l)
 	}
+	l.offer() // what arrived while too much waited to be sent
 	l.settle()
 	l.rearm()
 }

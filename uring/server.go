@@ -56,8 +56,8 @@ type Session interface {
 type ServerOptions struct {
 	// ConnsMax is how many connections may be open; more wait in the kernel's backlog. 10,000 if zero.
 	ConnsMax int
-	// QueuedBytesMax is how much a connection may have to send before nothing more is received from it: a client that does not read its
-	// answers gets to ask no more. 1 MiB if zero.
+	// QueuedBytesMax is how much a connection may have to send before its session is given nothing more and nothing more is received: a
+	// client that does not read its answers gets to ask no more. 1 MiB if zero.
 	QueuedBytesMax int
 	// ZeroCopyMin is the size from which sending without copying is tried. It stops for a connection as soon as the kernel says that it
 	// copied all the same, as it does for unix sockets and on the loopback. Off if zero.

@@ -198,6 +198,32 @@ func TestAPeerThatDoesNotReadGetsToAskNoMore(t *testing.T) {
 	}
 }
 
+// Many small requests fit into one receive buffer; their answers must not all be queued at once.
+func TestAHandfulOfReceivedRequestsDoesNotQueueMoreThanTheBound(t *testing.T) {
+	const answer, bound, requests = 100_000, 250_000, 2000
+	most := 0
+	s := serve(t, StackOptions{}, ServerOptions{QueuedBytesMax: bound}, "unix", func(l *Link) Session {
+		return &session{link: l, received: func([]byte) int {
+			l.Send(make([]byte, answer), nil)
+			most = max(most, l.Queued())
+			return 1
+		}}
+	})
+	c := dial(t, s)
+	if _, err := c.Write(make([]byte, requests)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.CopyN(io.Discard, c, requests*answer); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil { // then most is ours
+		t.Fatal(err)
+	}
+	if most > bound+answer {
+		t.Errorf("%d bytes were queued, the bound is %d", most, bound)
+	}
+}
+
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }

@@ -3,7 +3,8 @@ package uring
 // slots is the table of requests in flight: a completion's UserData, a token, leads to its owner.
 //
 // A token is the slot's index and, above it, how often the slot has been used. A cancel that was decided before the request's completion
-// was seen, and comes after the slot went to another request, thus finds nobody instead of the wrong one.
+// was seen, and comes after the slot went to another request, thus finds nobody instead of the wrong one. No token is 0, so that 0 may stand
+// for none.
 type slots struct {
 	all   []slot
 	freed []uint32
@@ -32,7 +33,7 @@ func (s *slots) take(c Completer) uint64 {
 		s.freed = s.freed[:n-1]
 	} else {
 		i = uint32(len(s.all))
-		s.all = append(s.all, slot{})
+		s.all = append(s.all, slot{use: 1})
 	}
 	s.all[i].owner = c
 	return s.token(i)
@@ -54,7 +55,9 @@ func (s *slots) owner(token uint64) Completer {
 func (s *slots) free(token uint64) {
 	i := uint32(token)
 	s.all[i].owner = nil
-	s.all[i].use++
+	if s.all[i].use++; s.all[i].use == 0 {
+		s.all[i].use = 1
+	}
 	s.freed = append(s.freed, i)
 	s.inUse--
 }

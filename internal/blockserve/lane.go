@@ -18,6 +18,10 @@ const (
 	laneBufferBytes = 16 << 10
 	// sendBufferBytes is asked of the kernel for each socket: an answer that does not fit goes out in pieces, with a wake-up for each.
 	sendBufferBytes = 1 << 20
+	// laneSpin is how long a lane looks for the next request before it sleeps: what a sleep and its wake-up cost.
+	laneSpin = 32 * time.Microsecond
+	// queuedBytesMax is how much may wait to be sent to a client before it gets to ask no more.
+	queuedBytesMax = 1 << 20
 	// fileSlots is how many files a lane registers; further ones are named by their descriptors.
 	fileSlots = 1024
 )
@@ -53,7 +57,7 @@ type fileSlot struct {
 }
 
 func (s *Server) newLane() (*lane, error) {
-	stack, err := uring.NewStack(uring.StackOptions{Buffers: laneBuffers, BufferBytes: laneBufferBytes, Ring: uring.Options{Entries: laneEntries, QuietWaits: true}})
+	stack, err := uring.NewStack(uring.StackOptions{Buffers: laneBuffers, BufferBytes: laneBufferBytes, Ring: uring.Options{Entries: laneEntries, QuietWaits: true, Spin: laneSpin}})
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +65,7 @@ func (s *Server) newLane() (*lane, error) {
 	if err := l.register(); err != nil {
 		return nil, errors.Join(err, stack.Close())
 	}
-	l.links, err = stack.ServeAdopted(nil, uring.ServerOptions{SendBufferBytes: sendBufferBytes})
+	l.links, err = stack.ServeAdopted(nil, uring.ServerOptions{SendBufferBytes: sendBufferBytes, QueuedBytesMax: queuedBytesMax})
 	if err != nil {
 		return nil, errors.Join(err, stack.Close())
 	}

@@ -46,7 +46,7 @@ type carrier struct {
 	net.Conn        // nil: memory
 	in       []byte // arrived and not read
 	lane     *lane
-	out      *uring.Link // where records go
+	owner    *secured // where records go
 }
 
 // Read implements net.Conn.
@@ -68,15 +68,16 @@ func (c *carrier) Write(p []byte) (int, error) {
 		return c.Conn.Write(p)
 	}
 	r := c.lane.newRecord(len(p))
-	r.p = append(r.p, p...)
-	c.out.Send(r.p, r)
+	r.owner, r.p = c.owner, append(r.p, p...)
+	c.owner.link.Send(r.p, r)
 	return len(p), nil
 }
 
 // record is a sealed record on its way out.
 type record struct {
-	lane *lane
-	p    []byte
+	lane  *lane
+	owner *secured // whose it is; nil: nobody's
+	p     []byte
 }
 
 // newRecord returns an empty record with room for n bytes. On the loop's thread, like Release.
@@ -91,6 +92,10 @@ func (l *lane) newRecord(n int) *record {
 
 // Release implements uring.Releaser.
 func (r *record) Release() {
+	if s := r.owner; s != nil {
+		r.owner = nil
+		s.unclog()
+	}
 	if l := r.lane; cap(r.p) == recordRoom && len(l.records) < buffersKept {
 		r.p = r.p[:0]
 		l.records = append(l.records, r)
@@ -200,7 +205,7 @@ type securing struct {
 // Accept implements uring.Service.
 func (s securing) Accept(l *uring.Link) uring.Session {
 	out := &secured{link: l, tls: s.tls, carrier: s.carrier, session: session{visitor: s.visitor, link: l}}
-	s.carrier.out = l
+	s.carrier.owner = out
 	out.flushing = out.flush
 	out.limit = s.lane.loop.After(s.lane.server.options.HandshakeTimeout, func() {
 		out.limit = 0
@@ -224,6 +229,7 @@ type secured struct {
 	filled   int
 	paused   bool
 	pumping  bool
+	clogged  bool // too much waits to be sent: the client gets to ask no more
 	closing  bool
 	out      []byte // to be sealed at the end of the round
 	flushing func()
@@ -244,6 +250,9 @@ func (s *secured) Received(p []byte) int {
 	s.pump()
 	rest := len(s.carrier.in)
 	s.carrier.in = nil
+	if s.clogged {
+		s.link.Pause()
+	}
 	return len(p) - rest
 }
 
@@ -255,6 +264,9 @@ func (s *secured) pump() {
 	s.pumping = true
 	defer func() { s.pumping = false }()
 	for !s.paused && !s.closing {
+		if s.clogged = s.link.Queued() > queuedBytesMax; s.clogged {
+			return // until records are sent
+		}
 		if len(s.opened) > 0 {
 			s.deliver()
 			continue
@@ -283,6 +295,22 @@ func (s *secured) pump() {
 			s.Abort(fmt.Errorf("blockserve: TLS: %w", err))
 			return
 		}
+	}
+}
+
+// unclog goes on when records have been sent.
+func (s *secured) unclog() {
+	if s.clogged && !s.closing {
+		s.clogged = false
+		s.link.Loop().AtRoundEnd(s.goOn)
+	}
+}
+
+// goOn is Resume, after a pause that was not the session's.
+func (s *secured) goOn() {
+	s.pump()
+	if !s.paused && !s.clogged {
+		s.link.Resume()
 	}
 }
 
@@ -400,10 +428,7 @@ func (s *secured) Pause() {
 // Resume implements nbd.Wire.
 func (s *secured) Resume() {
 	s.paused = false
-	s.pump()
-	if !s.paused {
-		s.link.Resume()
-	}
+	s.goOn()
 }
 
 // Close implements nbd.Wire.

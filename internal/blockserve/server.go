@@ -75,6 +75,9 @@ type Server struct {
 	asides  chan struct{} // one for each goroutine that works aside
 	group   sync.WaitGroup
 
+	closing  sync.Once
+	closeErr error // of the first Close
+
 	mu        sync.Mutex // guards what follows
 	closed    bool
 	listeners []net.Listener
@@ -252,6 +255,11 @@ func (s *Server) Shutdown(ctx context.Context) error {
 
 // Close breaks all connections off, waits until no request is under way, and ends the engine.
 func (s *Server) Close() error {
+	s.closing.Do(func() { s.closeErr = s.close() })
+	return s.closeErr
+}
+
+func (s *Server) close() error {
 	servers := s.stop()
 	s.end()
 	var errs []error

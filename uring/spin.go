@@ -1,0 +1,55 @@
+package uring
+
+import (
+	"fmt"
+	"time"
+)
+
+// Spinning (Options.Spin).
+//
+// A thread that sleeps in the kernel is woken by whoever completes its request, which costs both sides an interrupt of another processor and
+// a switch: half of all that a server with one request at a time uses. When the next request comes soon, looking for it is both faster
+// and cheaper than sleeping. So a loop that has nothing to do first asks the kernel over and over, for no longer than a sleep costs. If that was
+// in vain, the gaps are long just now: it sleeps at once for a number of waits before it tries again. A loop that is idle does not spin.
+
+// spinRest is how many waits go straight to sleep after one that was spun for in vain: at most a sixty-fourth of all gaps is wasted on.
+const spinRest = 64
+
+// spinner decides whether to spin.
+type spinner struct {
+	limit time.Duration // of one wait; 0: never
+	rest  int           // waits that go straight to sleep
+}
+
+// due reports whether to spin before this wait.
+func (s *spinner) due() bool {
+	if s.rest > 0 {
+		s.rest--
+		return false
+	}
+	return s.limit > 0
+}
+
+// ended takes note of what spinning brought.
+func (s *spinner) ended(found bool) {
+	if !found {
+		s.rest = spinRest
+	}
+}
+
+// spin submits and looks for completions, and for work from others, until there are any or the limit is reached. It reports whether there are.
+// The loop is not parked meanwhile: nobody needs to ring.
+func (l *Loop) spin() bool {
+	if !l.spinner.due() {
+		return false
+	}
+	found := false
+	for begun := time.Now(); !found && time.Since(begun) < l.spinner.limit; {
+		if err := l.ring.SubmitAndWait(0); err != nil {
+			panic(fmt.Sprintf("uring: the kernel refuses the loop's ring: %v", err))
+		}
+		found = l.ring.Ready() > 0 || l.called.Load()
+	}
+	l.spinner.ended(found)
+	return found
+}
