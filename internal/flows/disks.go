@@ -242,7 +242,12 @@ func dropVolumes(tx *store.Tx, r *run, s *cloud.Server) error {
 		}
 	}
 	for i := range s.Devices {
-		if !s.Devices[i].DeleteOnTermination {
+		d := &s.Devices[i]
+		v, err := store.Peek(tx, tables.Volumes, d.Volume)
+		if err != nil {
+			return err
+		}
+		if orphan := v != nil && v.DeleteOnServerOf == s.ID && s.Launched.IsZero(); !d.DeleteOnTermination && !orphan {
 			continue
 		}
 		if err := deleteWithServer(tx, r, s, s.Devices[i].Volume); err != nil {

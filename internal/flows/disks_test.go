@@ -276,6 +276,11 @@ func TestABootWaitsForItsVolumesAndFailsWithThem(t *testing.T) {
 func movingOnVolumes(t *testing.T, localRoot bool) *diskWorld {
 	t.Helper()
 	w := withStorage(moving(t))
+	w.write(func(tx *store.Tx) error {
+		m, err := store.Get(tx, tables.Migrations, "m1")
+		m.Asked = cloud.MigrateAuto
+		return errors.Join(err, store.Put(tx, tables.Migrations, "m1", m))
+	})
 	if !localRoot {
 		w.server.Image = ""
 		w.give(rootVolume, "/dev/vda", 0)

@@ -49,6 +49,8 @@ type Options struct {
 	Images  Images // what volumes are read into; nil: nothing
 	Policy  placement.Policy
 	Moves   Moves
+	// Fence turns dead hosts off before their servers start elsewhere; nil when no host has a BMC.
+	Fence Fencer
 	// StopGrace is how long a guest may take to shut down before its power is cut. Zero means StopGraceDefault.
 	StopGrace time.Duration
 	// Doubt bounds how long an unreachable source is waited for; zero means DoubtDefault.
@@ -84,7 +86,7 @@ type run = workflow.Run[cloud.Intent]
 // Definitions returns the tables, for workflow.NewEngine. Their names are the kinds of intent.
 func (f *Flows) Definitions() []workflow.AnyDefinition {
 	return []workflow.AnyDefinition{
-		f.Boot(), f.Delete(), f.Stop(), f.Start(), f.Reboot(), f.Migrate(), f.Attach(), f.Detach(),
+		f.Boot(), f.Delete(), f.Stop(), f.Start(), f.Reboot(), f.Migrate(), f.Evacuate(), f.Attach(), f.Detach(),
 		f.VolumeCreate(), f.VolumeDelete(), f.VolumeExtend(), f.VolumeUpload(), f.VolumeRetype(), f.VolumeRevert(), f.SnapshotCreate(), f.SnapshotDelete(),
 	}
 }

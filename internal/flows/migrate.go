@@ -223,7 +223,7 @@ func (f *Flows) migrateRequest(r *run, m *cloud.Migration) (*hostpb.MigrateReque
 		Call: call, MigrationId: string(m.ID), TargetHost: string(m.Target), TargetAddress: address, CopyDisks: m.Kind == cloud.MigrateBlock,
 		DowntimeMax: durationpb.New(f.Moves.DowntimeMax), BandwidthBytesPerSecond: f.Moves.BandwidthBytes, AutoConverge: f.Moves.AutoConverge,
 		PostCopy: f.Moves.PostCopy, ParallelConnections: int32(f.Moves.ParallelConnections), TargetVolumes: volumes,
-		SharedDirectory: placement.ResolvedKind(f.report(m.Source), f.report(m.Target)) == cloud.MigrateShared,
+		SharedDirectory: placement.ResolvedKind(f.report(m.Source), f.report(m.Target)) == cloud.MigrateShared, TellDeparture: !f.Moves.PostCopy,
 	}, nil
 }
 
@@ -242,6 +242,13 @@ func (f *Flows) follow(ctx context.Context, r *run, m *cloud.Migration, request 
 		reply, err := f.migrateOnce(ctx, m.Source, request)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
+		}
+		if err == nil && reply.GetDeparted() {
+			if there, err := f.arrived(ctx, r, m); there || err != nil {
+				return err
+			}
+			request.TellDeparture = false // the target does not bear it out: what libvirt on the source says counts
+			continue
 		}
 		if err == nil {
 			switch reply.GetOutcome() {
@@ -429,6 +436,9 @@ func (f *Flows) consoleOn(ctx context.Context, r *run, name cloud.HostName) []by
 func (f *Flows) releaseSource(ctx context.Context, r *run) error {
 	m, err := f.migration(r)
 	if err != nil {
+		return err
+	}
+	if err := f.confirm(ctx, r, &m); err != nil {
 		return err
 	}
 	return f.tidyUp(r, func(cloud.Server) cloud.HostName { return m.Source }, func(host hostpb.HostClient, call *hostpb.Call) error {

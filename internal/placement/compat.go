@@ -44,6 +44,12 @@ func (c *checker) compatible(h *cloud.HostView, reasons []string) []string {
 
 // storage appends why the kind of migration asked for does not suit the two hosts' disks.
 func (c *checker) storage(from, to *cloud.HostReport, reasons []string) []string {
+	if c.req.OnVolumes {
+		if c.req.Kind == cloud.MigrateBlock {
+			reasons = append(reasons, "storage: block migration was asked for, but the server has no local disk: its root disk is a volume")
+		}
+		return reasons
+	}
 	switch found := ResolvedKind(*from, *to); {
 	case c.req.Kind == cloud.MigrateBlock && found == cloud.MigrateShared:
 		reasons = append(reasons, "storage: block migration was asked for, but both hosts share the disk directory")

@@ -37,6 +37,8 @@ type Request struct {
 	SourceHost cloud.HostName
 	// Kind is what the live migration copies. MigrateAuto (or empty) accepts both block and shared targets.
 	Kind cloud.MigrationKind
+	// OnVolumes: nothing that the server writes to is in a host's disk directory, so whether two hosts share theirs says nothing.
+	OnVolumes bool
 }
 
 // ForServer returns the request that boots s.
@@ -53,9 +55,7 @@ func ForMigration(s *cloud.Server, m *cloud.Migration) Request {
 	r := ForServer(s)
 	r.CPUModel = s.CPUModel // what it was booted with, asked for or not
 	r.Purpose, r.SourceHost, r.ForcedHost, r.Kind = PurposeMigrate, s.Host, m.AskedTarget, m.Asked
-	if s.RootDevice() != nil { // nothing of it is in the disk directory, so whether that is shared says nothing
-		r.Kind = cloud.MigrateAuto
-	}
+	r.OnVolumes = s.RootDevice() != nil
 	return r
 }
 

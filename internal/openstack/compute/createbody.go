@@ -29,7 +29,7 @@ type createRequest struct {
 	AccessIPv6    accessIPv6       `json:"accessIPv6"`
 	Personality   []personality    `json:"personality" api:"until=2.56"`
 	Zone          displayName      `json:"availability_zone"`
-	OldDevices    []map[string]any `json:"block_device_mapping"`
+	OldDevices    []oldBlockDevice `json:"block_device_mapping"`
 	Devices       []blockDevice    `json:"block_device_mapping_v2"`
 	ConfigDrive   boolean          `json:"config_drive"`
 	KeyName       *displayName     `json:"key_name"`
@@ -96,10 +96,8 @@ func (r *createRequest) refuseUnsupported(minor int) error {
 		return invalid("Image certificate validation is not supported.")
 	case len(r.OldDevices) > 0 && len(r.Devices) > 0:
 		return invalid("Using different block_device_mapping syntaxes is not allowed in the same request.")
-	case len(r.OldDevices) > 0:
-		return noVolumeService()
 	}
-	return r.rootDevice(minor)
+	return r.checkDevices(minor)
 }
 
 // blockDevice is an item of block_device_mapping_v2.
@@ -116,11 +114,11 @@ type blockDevice struct {
 	Rest            map[string]any `json:"-" api:"extra"`
 }
 
-// blockDeviceNames are the further properties Nova knows and the trivial form does not use.
+// blockDeviceNames are the further properties Nova knows; of them only device_name has an effect.
 var blockDeviceNames = []string{"virtual_name", "volume_id", "snapshot_id", "device_name", "no_device", "connection_info", "guest_format", "device_type", "disk_bus"}
 
-// rootDevice accepts the one block device that says what happens anyway: the image on a local root disk.
-func (r *createRequest) rootDevice(minor int) error {
+// checkDevices judges the newer block devices as far as it can be done without looking anything up.
+func (r *createRequest) checkDevices(minor int) error {
 	for _, d := range r.Devices {
 		for _, name := range sortedKeys(d.Rest) {
 			if !contains(blockDeviceNames, name) {
@@ -130,20 +128,12 @@ func (r *createRequest) rootDevice(minor int) error {
 		switch {
 		case d.Tag != nil && minor > 32 && minor < 42:
 			return invalid("Additional properties are not allowed ('tag' was unexpected)")
-		case d.SourceType == "volume" || d.SourceType == "snapshot" || d.DestinationType == "volume" || d.VolumeType != nil ||
-			d.Rest["volume_id"] != nil || d.Rest["snapshot_id"] != nil:
-			return invalid("Block Device Mapping is Invalid: volumes are not available: this cloud has no volume service.")
-		case d.SourceType != "image" || len(r.Devices) > 1:
-			return invalid("Block Device Mapping is Invalid: a server has one local disk, made from its image.")
 		case d.Tag != nil:
-			return invalid("Block Device Mapping is Invalid: tags of block devices are not supported.")
-		}
-		image := d.UUID + d.ImageID
-		if r.ImageRef == "" {
-			r.ImageRef = imageRef(image)
-		}
-		if image != string(r.ImageRef) || d.BootIndex != nil && *d.BootIndex != "0" {
-			return invalid("Block Device Mapping is Invalid: Boot sequence for the instance and image/block device mapping combination is not valid.")
+			return badMapping("tags of block devices are not supported.")
+		case d.SourceType == "":
+			return badMapping("a block device has no source_type.")
+		case d.SourceType != "blank" && d.UUID == "" && d.ImageID == "":
+			return badMapping("Missing device UUID.")
 		}
 	}
 	return nil

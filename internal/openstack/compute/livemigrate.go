@@ -146,7 +146,7 @@ func (c *call) precheck(s *cloud.Server, m move) error {
 	}
 	request := placement.ForMigration(s, &cloud.Migration{AskedTarget: m.target, Asked: m.kind})
 	if m.target == "" {
-		if err := storageMismatch(&snap, source, nil, m.kind); err != nil {
+		if err := storageMismatch(&snap, s, nil, m.kind); err != nil {
 			return err
 		}
 		verdicts := placement.Rank(c.policy, &snap, request)
@@ -162,7 +162,7 @@ func (c *call) precheck(s *cloud.Server, m move) error {
 	case !target.Up:
 		return serviceUnavailable(m.target)
 	}
-	if err := storageMismatch(&snap, source, &target, m.kind); err != nil {
+	if err := storageMismatch(&snap, s, &target, m.kind); err != nil {
 		return err
 	}
 	if err := c.room(&snap, s, target); err != nil {
@@ -208,8 +208,14 @@ func serviceUnavailable(host cloud.HostName) error {
 
 // storageMismatch refuses a kind of migration that the storage of source and target does not allow. Without a target it refuses only what no
 // host could allow.
-func storageMismatch(snap *cloud.Snapshot, source cloud.HostView, target *cloud.HostView, kind cloud.MigrationKind) error {
-	if kind == cloud.MigrateAuto {
+func storageMismatch(snap *cloud.Snapshot, s *cloud.Server, target *cloud.HostView, kind cloud.MigrationKind) error {
+	source, _ := hostView(snap, s.Host)
+	switch {
+	case kind == cloud.MigrateAuto:
+		return nil
+	case s.RootDevice() != nil && kind == cloud.MigrateBlock: // to Nova, a volume is a disk that both hosts share
+		return invalid("%s is not on local storage: Block migration can not be used with shared storage.", source.Host.Name)
+	case s.RootDevice() != nil:
 		return nil
 	}
 	candidates := snap.Hosts

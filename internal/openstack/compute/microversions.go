@@ -29,9 +29,6 @@ type Change struct {
 // gone is the answer of API parts that Nova itself no longer has, at any microversion.
 const gone = "410 at any microversion, as in Nova since the release that removed it"
 
-// noVolumes is the answer to everything that needs volumes.
-const noVolumes = "400: no volume service"
-
 // noAction is the answer to server actions that the hosts do not offer.
 const noAction = "501: the action is known and not supported"
 
@@ -39,7 +36,7 @@ const noAction = "501: the action is known and not supported"
 var Changes = []Change{
 	{1, "first version; strict input", Honoured, "every body is checked against its schema"},
 	{2, "keypair `type`; create answers 201, delete 204", Honoured, "`ssh`; `x509` is imported, never generated"},
-	{3, "`OS-EXT-SRV-ATTR:` reservation_id, launch_index, ramdisk_id, kernel_id, hostname, root_device_name, user_data; `delete_on_termination` of volumes", Honoured, "kernel and ramdisk ids are empty; a server has no volumes"},
+	{3, "`OS-EXT-SRV-ATTR:` reservation_id, launch_index, ramdisk_id, kernel_id, hostname, root_device_name, user_data; `delete_on_termination` of volumes", Honoured, "kernel and ramdisk ids are empty"},
 	{4, "`reserved` of fixed IPs", Refused, "os-fixed-ips: " + gone},
 	{5, "filter `ip6` for everybody", Honoured, "GET /servers"},
 	{6, "`remote-consoles` replaces four console actions", Refused, "501: no remote consoles; the old actions are 404 from here on"},
@@ -56,7 +53,7 @@ var Changes = []Change{
 	{17, "`trigger_crash_dump`", Refused, noAction + "; 404 before"},
 	{18, "URLs without the project", Honoured, "URLs with and without it are served at any microversion, as in Nova"},
 	{19, "`description` of servers", Honoured, "POST, PUT, GET /servers; before it an unknown property, and the name serves"},
-	{20, "volumes of shelved servers", Refused, noVolumes},
+	{20, "volumes of shelved servers", Refused, "shelve: " + noAction},
 	{21, "instance actions of deleted servers", Honoured, "os-instance-actions, as long as the grave is kept"},
 	{22, "`force_complete` of a live migration", Honoured, "POST /servers/{id}/migrations/{id}/action"},
 	{23, "GET server migrations; `migration_type` and links in os-migrations", Honoured, "true progress of memory and disk"},
@@ -85,7 +82,7 @@ var Changes = []Change{
 	{46, "`X-OpenStack-Request-ID`", Honoured, "at any microversion"},
 	{47, "the embedded flavor replaces the flavor's link", Honoured, "GET /servers/detail, GET and PUT /servers/{id}"},
 	{48, "standard diagnostics", Refused, "diagnostics: 501"},
-	{49, "tagged attachment of interfaces and volumes", Refused, "os-interface and os-volume_attachments: attaching is refused"},
+	{49, "tagged attachment of interfaces and volumes", Shared, "volumes are attached without a tag, with one 400; os-interface: attaching is refused"},
 	{50, "server group quotas in quota classes; network quotas vanish there", Honoured, "os-quota-class-sets"},
 	{51, "instance action events for everybody; `volume-extended`", Shared, "events are shown without traceback; external events are 403"},
 	{52, "`tags` when a server is created", Honoured, "POST /servers"},
@@ -96,17 +93,17 @@ var Changes = []Change{
 	{57, "no `personality`, no limits of it; `user_data` in rebuild", Shared, "an unknown property from here on; before it a non-empty personality is 400. rebuild: " + noAction},
 	{58, "paging and `changes-since` of instance actions; `updated_at`", Honoured, "os-instance-actions"},
 	{59, "paging, `changes-since` and `uuid` of migrations", Honoured, "os-migrations, server migrations"},
-	{60, "multi-attach volumes", Refused, noVolumes},
+	{60, "multi-attach volumes", Honoured, "os-volume_attachments and block devices, when the volume's type allows it; 400 before"},
 	{61, "`extra_specs` of flavors", Honoured, "flavors"},
 	{62, "`host` and `hostId` of instance action events", Honoured, "`host` for administrators"},
 	{63, "`trusted_image_certificates`", Shared, "shown as null; asking for certificates is 400"},
 	{64, "`policy` and `rules` of server groups", Honoured, "os-server-groups, `max_server_per_host`"},
 	{65, "abort of queued and preparing live migrations", Honoured, "DELETE server migration"},
 	{66, "`changes-before`", Honoured, "servers, instance actions, migrations"},
-	{67, "`volume_type` of block devices", Refused, noVolumes},
+	{67, "`volume_type` of block devices", Honoured, "volumes that are made for the server; an unknown property before"},
 	{68, "no forced live migration and evacuation", Honoured, "`force` is an unknown property from here on"},
 	{69, "partial answers when a cell is down", Honoured, "there is one cell and it is up, so answers are whole"},
-	{70, "`tag` of interfaces and attached volumes", Honoured, "os-interface; there are no attached volumes"},
+	{70, "`tag` of interfaces and attached volumes", Honoured, "os-interface, os-volume_attachments"},
 	{71, "`server_groups` of servers", Honoured, "GET and PUT /servers/{id}"},
 	{72, "ports with resource requests", Refused, "the network service has no such ports"},
 	{73, "`locked_reason`; `locked` as filter and sort key", Honoured, "servers, action lock"},
@@ -115,17 +112,17 @@ var Changes = []Change{
 	{76, "event `power-update`", Refused, "external events are 403"},
 	{77, "`availability_zone` in unshelve", Refused, "unshelve: " + noAction},
 	{78, "server topology", Honoured, "GET /servers/{id}/topology: no NUMA nodes; 404 before"},
-	{79, "`delete_on_termination` when attaching volumes", Refused, noVolumes},
+	{79, "`delete_on_termination` when attaching volumes", Honoured, "os-volume_attachments; an unknown property before"},
 	{80, "`user_id` and `project_id` of migrations", Honoured, "os-migrations (filters too), server migrations"},
 	{81, "image cache by aggregate", Refused, "501: hosts fetch an image when they first need it; 404 before"},
 	{82, "event `accelerator-request-bound`", Refused, "external events are 403"},
 	{83, "more filters for everybody", Honoured, "GET /servers"},
 	{84, "`details` of failed events", Honoured, "os-instance-actions"},
-	{85, "PUT volume attachment changes `delete_on_termination`", Refused, noVolumes},
+	{85, "PUT volume attachment changes `delete_on_termination`", Honoured, "os-volume_attachments; swapping volumes, all that PUT did before, is 501"},
 	{86, "known extra specs are checked", Honoured, "names in Nova's namespaces must be known, and their values of the known type"},
 	{87, "rescue of volume-backed servers", Refused, "rescue: " + noAction},
 	{88, "hypervisors lose their figures and gain `uptime`; no statistics, no uptime resource", Honoured, "os-hypervisors"},
-	{89, "`attachment_id` and `bdm_uuid` of volumes", Refused, "the list of attachments is empty at any microversion"},
+	{89, "`attachment_id` and `bdm_uuid` of volumes", Honoured, "os-volume_attachments, in place of `id`"},
 	{90, "`hostname` of servers, visible to everybody", Honoured, "POST, PUT, GET /servers; filter"},
 	{91, "`host` in unshelve", Refused, "unshelve: " + noAction},
 	{92, "keypairs are not generated; `@` and `.` in their names", Honoured, "os-keypairs"},

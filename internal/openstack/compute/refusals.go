@@ -55,14 +55,10 @@ func refusedRoutes() []route {
 		route{pattern: "DELETE /servers/{server_id}/os-server-password", handle: (*call).clearServerPassword},
 		route{pattern: "POST /servers/{server_id}/os-interface", handle: serverRefusal(noAttach)},
 		route{pattern: "DELETE /servers/{server_id}/os-interface/{id}", handle: serverRefusal(noDetach)},
-		route{pattern: "POST /servers/{server_id}/os-volume_attachments", handle: serverRefusal(noVolumeService)},
-		route{pattern: "GET /servers/{server_id}/os-volume_attachments/{id}", handle: (*call).volumeAttachmentMissing},
-		route{pattern: "PUT /servers/{server_id}/os-volume_attachments/{id}", handle: (*call).volumeAttachmentMissing},
-		route{pattern: "DELETE /servers/{server_id}/os-volume_attachments/{id}", handle: (*call).volumeAttachmentMissing},
 		route{pattern: "GET /os-console-auth-tokens/{id}", handle: (*call).consoleTokenMissing},
 		route{pattern: "POST /os-server-external-events", handle: (*call).refuseExternalEvents},
-		route{pattern: "POST /os-assisted-volume-snapshots", handle: adminRefusal("os-assisted-volume-snapshots:create", noVolumeService)},
-		route{pattern: "DELETE /os-assisted-volume-snapshots/{id}", handle: adminRefusal("os-assisted-volume-snapshots:delete", noVolumeService)},
+		route{pattern: "POST /os-assisted-volume-snapshots", handle: adminRefusal("os-assisted-volume-snapshots:create", noAssistedSnapshots)},
+		route{pattern: "DELETE /os-assisted-volume-snapshots/{id}", handle: adminRefusal("os-assisted-volume-snapshots:delete", noAssistedSnapshots)},
 		route{pattern: "GET /os-instance_usage_audit_log", handle: adminRefusal("os-instance-usage-audit-log:list", unsupported)},
 		route{pattern: "GET /os-instance_usage_audit_log/{id}", handle: adminRefusal("os-instance-usage-audit-log:show", unsupported)},
 	)
@@ -82,8 +78,8 @@ func unsupported() error {
 	return openstack.Fail(http.StatusNotImplemented, "The requested functionality is not supported.")
 }
 
-func noVolumeService() error {
-	return invalid("Volumes are not available: this cloud has no volume service.")
+func noAssistedSnapshots() error {
+	return invalid("Snapshots are the volume service's own work: it needs no help of the hosts.")
 }
 
 func noAttach() error {
@@ -127,14 +123,6 @@ func (c *call) clearServerPassword() error {
 		return err
 	}
 	return openstack.NoContent(c.w)
-}
-
-func (c *call) volumeAttachmentMissing() error {
-	server, err := c.serverFor(reader, "os-volumes-attachments:show", c.path("server_id"))
-	if err != nil {
-		return err
-	}
-	return notFound("Instance %s is not attached to volume %s", server.ID, c.path("id"))
 }
 
 func (c *call) consoleTokenMissing() error {

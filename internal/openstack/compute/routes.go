@@ -25,7 +25,7 @@ type route struct {
 // routes returns every route of the API.
 func (s *Service) routes() []route {
 	return slices.Concat(
-		flavorRoutes, keypairRoutes, serverRoutes, serverPartRoutes, serverMigrationRoutes, migrationRoutes, hypervisorRoutes,
+		flavorRoutes, keypairRoutes, serverRoutes, serverPartRoutes, volumeRoutes, serverMigrationRoutes, migrationRoutes, hypervisorRoutes,
 		serviceRoutes, hostRoutes, aggregateRoutes, quotaRoutes, groupRoutes, actionRoutes, usageRoutes, extensionRoutes, refusedRoutes(),
 	)
 }

@@ -24,6 +24,7 @@ type bootPlan struct {
 	nics        []nic
 	groups      []cloud.SecurityGroupID // nil: the project's default
 	groupNames  []string
+	disks       []bootDisk // as template.Devices
 	group       cloud.GroupID
 	countMin    int
 	countMax    int
@@ -87,7 +88,7 @@ func (c *call) planBoot(body *createBody) (*bootPlan, error) {
 			plan.template.Tags = append(plan.template.Tags, string(t))
 		}
 	}
-	for _, step := range []func(*bootPlan, *createRequest) error{c.planCount, c.planHost, c.planFlavorAndImage, c.planKey, c.planGroup, c.planNetworks} {
+	for _, step := range []func(*bootPlan, *createRequest) error{c.planCount, c.planHost, c.planDevices, c.planFlavorAndImage, c.planKey, c.planGroup, c.planNetworks} {
 		if err := step(plan, asked); err != nil {
 			return nil, err
 		}
@@ -184,6 +185,9 @@ func (c *call) planFlavorAndImage(plan *bootPlan, asked *createRequest) error {
 	flavor, err := c.findFlavor(string(asked.FlavorRef))
 	if err != nil || flavor.Disabled {
 		return invalid("Flavor %s could not be found.", asked.FlavorRef)
+	}
+	if plan.template.RootDevice() != nil {
+		return c.planRootVolume(plan, flavor, asked)
 	}
 	if asked.ImageRef == "" {
 		return invalid("Missing imageRef attribute")
@@ -302,7 +306,7 @@ func (p *bootPlan) server(i, count int) *cloud.Server {
 
 // bootOne writes one server with its ports, its place in the group, its quota and its boot intent.
 func (c *call) bootOne(plan *bootPlan, template *cloud.Server) error {
-	order := c.newOrder(cloud.IntentBoot, "create")
+	order, disks := c.newOrder(cloud.IntentBoot, "create"), c.newDisks(plan)
 	return c.update(func(tx *store.Tx) error {
 		s := *template
 		s.Created = order.intent.Created
@@ -313,6 +317,9 @@ func (c *call) bootOne(plan *bootPlan, template *cloud.Server) error {
 			return err
 		}
 		if err := c.makePorts(tx, plan, &s); err != nil {
+			return err
+		}
+		if err := c.makeDisks(tx, plan, disks, &s); err != nil {
 			return err
 		}
 		return order.place(tx, &s)

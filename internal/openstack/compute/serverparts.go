@@ -30,7 +30,6 @@ var serverPartRoutes = []route{
 	{pattern: "GET /servers/{server_id}/os-interface", handle: (*call).listInterfaces},
 	{pattern: "GET /servers/{server_id}/os-interface/{id}", handle: (*call).showInterface},
 	{pattern: "GET /servers/{server_id}/os-security-groups", handle: (*call).listServerGroups},
-	{pattern: "GET /servers/{server_id}/os-volume_attachments", handle: (*call).listVolumeAttachments},
 	{pattern: "GET /servers/{server_id}/topology", from: 78, handle: (*call).showTopology},
 }
 
@@ -328,14 +327,6 @@ func (c *call) showInterface() error {
 		return notFound("Instance %s does not have a port with id %s", s.ID, id)
 	}
 	return c.ok(object{"interfaceAttachment": c.interfaceView(s, p)})
-}
-
-// listVolumeAttachments answers truthfully: there are none.
-func (c *call) listVolumeAttachments() error {
-	if _, err := c.serverFor(reader, "os-volumes-attachments:index", c.path("server_id")); err != nil {
-		return err
-	}
-	return c.ok(object{"volumeAttachments": []any{}})
 }
 
 // showTopology answers for guests without NUMA nodes, which all are.

@@ -128,8 +128,7 @@ func (v *serverViews) extended(s *cloud.Server, ports []*cloud.Port) {
 	v.textOrNull("OS-EXT-STS:task_state", string(s.Task))
 	v.text("OS-EXT-STS:vm_state", string(s.VMState))
 	v.integer("OS-EXT-STS:power_state", int(s.Power))
-	v.array("os-extended-volumes:volumes_attached")
-	v.close(']')
+	v.volumes(s)
 	if v.since(16) && v.admin() {
 		v.text("host_status", v.hosts.status(s.Host))
 	}
