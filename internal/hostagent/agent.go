@@ -37,6 +37,7 @@ type Hypervisor interface {
 	StartPostCopy(ctx context.Context, id cloud.ServerID) error
 	Job(ctx context.Context, id cloud.ServerID) (kvm.Job, error)
 	CompletedJob(ctx context.Context, id cloud.ServerID) (cloud.MigrationStats, bool, error)
+	AwaitExit(ctx context.Context, id cloud.ServerID) error
 
 	AttachDisk(ctx context.Context, id cloud.ServerID, disk kvm.Disk) error
 	DetachDisk(ctx context.Context, id cloud.ServerID, target string) error

@@ -17,6 +17,7 @@ var conformance = []struct {
 }{
 	{"a guest moves and keeps what it had", guestMoves},
 	{"a repeated call finds what the first one did", callsRepeat},
+	{"a departure is told, then libvirt's word", departureIsTold},
 	{"an older decision is refused", staleIsRefused},
 	{"running CPUs are discarded only by deletion", discardRefuses},
 	{"an aborted migration leaves the guest where it was", abort},
@@ -64,6 +65,30 @@ func guestMoves(t *testing.T, w world) {
 	if got := ticksIn(s.console(host2)); got < before {
 		t.Errorf("console had %d ticks on the source and has %d on the target", before, got)
 	}
+	s.end(host2)
+}
+
+func departureIsTold(t *testing.T, w world) {
+	s := newServer(t, w)
+	s.boot(host1, false)
+	s.generation++
+	s.prepareTarget()
+	req := s.moveRequest(t.Name())
+	req.TellDeparture = true
+	first := must[*hostpb.MigrateReply](t, "migrate")(w.agent(host1).Migrate(t.Context(), req))
+	// On a fake host libvirt's word may be as fast; whichever came, the guest must run on the target now.
+	if !first.GetDeparted() && first.GetOutcome() != hostpb.MigrateOutcome_MIGRATE_OUTCOME_COMPLETED {
+		t.Fatalf("reply %v", first)
+	}
+	if there := s.expect(host2, hostpb.DomainState_DOMAIN_STATE_RUNNING); there.GetArrival().GetElapsed().AsDuration() <= 0 {
+		t.Errorf("the target has no figures: %v", there)
+	}
+	req.TellDeparture = false
+	last := must[*hostpb.MigrateReply](t, "migrate, the outcome")(w.agent(host1).Migrate(t.Context(), req))
+	if last.GetOutcome() != hostpb.MigrateOutcome_MIGRATE_OUTCOME_COMPLETED || last.GetStats().GetDiskTotal() == 0 {
+		t.Errorf("outcome %v", last)
+	}
+	s.landed()
 	s.end(host2)
 }
 

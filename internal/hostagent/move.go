@@ -28,9 +28,11 @@ const (
 	steerMax = 10 * time.Second
 )
 
-// move is a migration that is leaving. done is closed when reply is final.
+// move is a migration that is leaving. done is closed when reply is final, left when the process that ran the guest here has ended: nothing here can
+// run or resume the guest then, and libvirt needs a fifth of a second more to say how it ended.
 type move struct {
 	id    cloud.MigrationID
+	left  chan struct{}
 	done  chan struct{}
 	reply *hostpb.MigrateReply // set before done is closed
 }
@@ -120,7 +122,7 @@ var errAttached = errors.New("the call that began the migration was lost")
 
 // beginMove runs a migration beside the loop.
 func (v *vm) beginMove(perform func(ctx context.Context) error) *move {
-	m := &move{id: v.rec.Move.ID, done: make(chan struct{})}
+	m := &move{id: v.rec.Move.ID, left: make(chan struct{}), done: make(chan struct{})}
 	v.mu.Lock()
 	v.move = m
 	v.gate.MoveBegan(m.id)
@@ -135,11 +137,19 @@ func (v *vm) carry(ctx context.Context, m *move, perform func(ctx context.Contex
 	watching, stopWatching := context.WithCancel(ctx)
 	watched := make(chan cloud.MigrationStats, 1)
 	go func() { watched <- v.watch(watching) }()
+	waited := make(chan struct{})
+	go func() {
+		defer close(waited)
+		if v.a.hv.AwaitExit(watching, v.id) == nil {
+			close(m.left)
+		}
+	}()
 	err := perform(ctx)
 	e := &ending{move: m}
 	e.outcome, e.reason = v.settle(ctx, err)
 	stopWatching()
 	e.stats = <-watched
+	<-waited
 	if ctx.Err() != nil {
 		return
 	}
@@ -193,7 +203,7 @@ func (v *vm) postCopied() {
 	v.putProgress(stats) // at once: until the server knows, it accepts aborts
 }
 
-// finalStats are QEMU's own figures of the migration that just ended.
+// finalStats are QEMU's own figures of the migration that just ended, from here or to here.
 func (v *vm) finalStats(ctx context.Context) (cloud.MigrationStats, bool) {
 	ctx, cancel := context.WithTimeout(ctx, steerMax)
 	defer cancel()

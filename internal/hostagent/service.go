@@ -9,6 +9,7 @@ import (
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/hostapi/hostpb"
+	"github.com/godwit-cloud/godwit/internal/kvm"
 )
 
 // The methods of hostpb.HostServer. They return errors of package cloud's kinds; the connection turns them into gRPC's.
@@ -53,7 +54,13 @@ func (a *Agent) inspect(ctx context.Context, id cloud.ServerID) (*hostpb.ServerS
 	if err != nil {
 		return nil, err
 	}
-	return a.wireState(v, s), nil
+	out := a.wireState(v, s)
+	if s.Run == kvm.Running && v.snapshot().Role == RoleIncoming {
+		if stats, ok := v.finalStats(ctx); ok {
+			out.Arrival = wireStats(stats)
+		}
+	}
+	return out, nil
 }
 
 // Prepare makes what a server needs here, for a boot or to receive a migration.
@@ -97,7 +104,8 @@ func graceOf(d *durationpb.Duration) time.Duration {
 	return stopGraceDefault
 }
 
-// Migrate moves the server away, or attaches to the migration of that id, and returns when it has ended.
+// Migrate moves the server away, or attaches to the migration of that id, and returns when it has ended; at the caller's wish, when the process that ran
+// the server has.
 func (a *Agent) Migrate(ctx context.Context, req *hostpb.MigrateRequest) (*hostpb.MigrateReply, error) {
 	var m *move
 	err := a.change(ctx, KindMigrate, req.GetCall(), req.GetMigrationId(), func(ctx context.Context, v *vm) error {
@@ -108,9 +116,15 @@ func (a *Agent) Migrate(ctx context.Context, req *hostpb.MigrateRequest) (*hostp
 	if err != nil {
 		return nil, err
 	}
+	var left <-chan struct{}
+	if req.GetTellDeparture() {
+		left = m.left
+	}
 	select {
 	case <-m.done:
 		return m.reply, nil
+	case <-left:
+		return &hostpb.MigrateReply{Departed: true}, nil
 	case <-ctx.Done():
 		return nil, cloud.E(cloud.KindCancelled, "migrate", subject(cloud.ServerID(req.GetCall().GetServerId())), ctx.Err())
 	case <-a.life.Done():

@@ -22,6 +22,7 @@ type job struct {
 	forced         bool
 	done           chan struct{}
 	result         *hostpb.MigrateReply // nil while in progress
+	told           bool                 // that the guest has departed, to a caller who wanted to know
 	orphan         bool                 // the agent died during it and cannot tell the outcome
 	cut            bool                 // a host lost power
 	postCopy       bool                 // allowed: a force begins it
@@ -37,6 +38,15 @@ func (j *job) outcome() hostpb.MigrateOutcome {
 		return hostpb.MigrateOutcome_MIGRATE_OUTCOME_UNKNOWN
 	}
 	return j.result.GetOutcome()
+}
+
+// answer is the reply to req when the job is over. A caller who wants to know of the departure hears of that first, once, as from real hosts.
+func (j *job) answer(req *hostpb.MigrateRequest) *hostpb.MigrateReply {
+	if req.GetTellDeparture() && !j.told && j.outcome() == hostpb.MigrateOutcome_MIGRATE_OUTCOME_COMPLETED {
+		j.told = true
+		return &hostpb.MigrateReply{Departed: true}
+	}
+	return j.reply()
 }
 
 func (j *job) reply() *hostpb.MigrateReply {
@@ -58,7 +68,7 @@ func (h *FakeHost) Migrate(ctx context.Context, req *hostpb.MigrateRequest) (*ho
 			return nil, err
 		}
 		if j.over() {
-			return j.reply(), nil
+			return j.answer(req), nil
 		}
 		down = h.down
 		return nil, nil
@@ -75,7 +85,7 @@ func (h *FakeHost) Migrate(ctx context.Context, req *hostpb.MigrateRequest) (*ho
 	}
 	h.fleet.mu.Lock()
 	defer h.fleet.mu.Unlock()
-	return j.reply(), nil
+	return j.answer(req), nil
 }
 
 // job finds the request's job or begins it.

@@ -579,6 +579,7 @@ type ServerState struct {
 	MigrationId      string                 `protobuf:"bytes,8,opt,name=migration_id,json=migrationId,proto3" json:"migration_id,omitempty"`                                                    // last outgoing migration this host performed or performs
 	MigrationOutcome MigrateOutcome         `protobuf:"varint,9,opt,name=migration_outcome,json=migrationOutcome,proto3,enum=godwit.host.v1.MigrateOutcome" json:"migration_outcome,omitempty"` // its outcome
 	PostCopy         PostCopy               `protobuf:"varint,10,opt,name=post_copy,json=postCopy,proto3,enum=godwit.host.v1.PostCopy" json:"post_copy,omitempty"`
+	Arrival          *MigrationStats        `protobuf:"bytes,11,opt,name=arrival,proto3" json:"arrival,omitempty"` // when asked (Inspect): figures of the migration that brought it, while it is not adopted
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -681,6 +682,13 @@ func (x *ServerState) GetPostCopy() PostCopy {
 		return x.PostCopy
 	}
 	return PostCopy_POST_COPY_NONE
+}
+
+func (x *ServerState) GetArrival() *MigrationStats {
+	if x != nil {
+		return x.Arrival
+	}
+	return nil
 }
 
 // ServerSpec is all that a host must know to run a server.
@@ -1943,8 +1951,10 @@ type MigrateRequest struct {
 	ParallelConnections     int32                  `protobuf:"varint,10,opt,name=parallel_connections,json=parallelConnections,proto3" json:"parallel_connections,omitempty"` // 0 or 1: a single stream
 	TargetVolumes           []*VolumeDisk          `protobuf:"bytes,11,rep,name=target_volumes,json=targetVolumes,proto3" json:"target_volumes,omitempty"`                    // how the target connects to each of the server's volumes
 	SharedDirectory         bool                   `protobuf:"varint,12,opt,name=shared_directory,json=sharedDirectory,proto3" json:"shared_directory,omitempty"`             // source and target keep servers' files in the same directory: nothing of it may be removed by the source
-	unknownFields           protoimpl.UnknownFields
-	sizeCache               protoimpl.SizeCache
+	// Answer as soon as the process that ran the server here has ended, though libvirt has not yet told the outcome; asking again gets that.
+	TellDeparture bool `protobuf:"varint,13,opt,name=tell_departure,json=tellDeparture,proto3" json:"tell_departure,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MigrateRequest) Reset() {
@@ -2061,11 +2071,20 @@ func (x *MigrateRequest) GetSharedDirectory() bool {
 	return false
 }
 
+func (x *MigrateRequest) GetTellDeparture() bool {
+	if x != nil {
+		return x.TellDeparture
+	}
+	return false
+}
+
 type MigrateReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Outcome       MigrateOutcome         `protobuf:"varint,1,opt,name=outcome,proto3,enum=godwit.host.v1.MigrateOutcome" json:"outcome,omitempty"`
-	Error         string                 `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
-	Stats         *MigrationStats        `protobuf:"bytes,3,opt,name=stats,proto3" json:"stats,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Outcome MigrateOutcome         `protobuf:"varint,1,opt,name=outcome,proto3,enum=godwit.host.v1.MigrateOutcome" json:"outcome,omitempty"`
+	Error   string                 `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	Stats   *MigrationStats        `protobuf:"bytes,3,opt,name=stats,proto3" json:"stats,omitempty"`
+	// Nothing here can run the server any more, nor resume it: if its CPUs run on the target, it has moved. The outcome is not yet known here.
+	Departed      bool `protobuf:"varint,4,opt,name=departed,proto3" json:"departed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2119,6 +2138,13 @@ func (x *MigrateReply) GetStats() *MigrationStats {
 		return x.Stats
 	}
 	return nil
+}
+
+func (x *MigrateReply) GetDeparted() bool {
+	if x != nil {
+		return x.Departed
+	}
+	return false
 }
 
 type MigrationStats struct {
@@ -3574,7 +3600,7 @@ const file_host_proto_rawDesc = "" +
 	"\x0euptime_seconds\x18\x16 \x01(\x03R\ruptimeSeconds\x12\x1b\n" +
 	"\tcpu_model\x18\x17 \x01(\tR\bcpuModel\"-\n" +
 	"\x0eInspectRequest\x12\x1b\n" +
-	"\tserver_id\x18\x01 \x01(\tR\bserverId\"\x8b\x03\n" +
+	"\tserver_id\x18\x01 \x01(\tR\bserverId\"\xc5\x03\n" +
 	"\vServerState\x12\x1b\n" +
 	"\tserver_id\x18\x01 \x01(\tR\bserverId\x123\n" +
 	"\x06domain\x18\x02 \x01(\x0e2\x1b.godwit.host.v1.DomainStateR\x06domain\x12\x16\n" +
@@ -3588,7 +3614,8 @@ const file_host_proto_rawDesc = "" +
 	"\fmigration_id\x18\b \x01(\tR\vmigrationId\x12K\n" +
 	"\x11migration_outcome\x18\t \x01(\x0e2\x1e.godwit.host.v1.MigrateOutcomeR\x10migrationOutcome\x125\n" +
 	"\tpost_copy\x18\n" +
-	" \x01(\x0e2\x18.godwit.host.v1.PostCopyR\bpostCopy\"\xf5\x06\n" +
+	" \x01(\x0e2\x18.godwit.host.v1.PostCopyR\bpostCopy\x128\n" +
+	"\aarrival\x18\v \x01(\v2\x1e.godwit.host.v1.MigrationStatsR\aarrival\"\xf5\x06\n" +
 	"\n" +
 	"ServerSpec\x12\x1b\n" +
 	"\tserver_id\x18\x01 \x01(\tR\bserverId\x12\x12\n" +
@@ -3707,7 +3734,7 @@ const file_host_proto_rawDesc = "" +
 	"\x04call\x18\x01 \x01(\v2\x14.godwit.host.v1.CallR\x04call\x12.\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1a.godwit.host.v1.ServerSpecR\x04spec\x12\x12\n" +
 	"\x04hard\x18\x03 \x01(\bR\x04hard\x12/\n" +
-	"\x05grace\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"\xa2\x04\n" +
+	"\x05grace\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"\xc9\x04\n" +
 	"\x0eMigrateRequest\x12(\n" +
 	"\x04call\x18\x01 \x01(\v2\x14.godwit.host.v1.CallR\x04call\x12!\n" +
 	"\fmigration_id\x18\x02 \x01(\tR\vmigrationId\x12\x1f\n" +
@@ -3723,11 +3750,13 @@ const file_host_proto_rawDesc = "" +
 	"\x14parallel_connections\x18\n" +
 	" \x01(\x05R\x13parallelConnections\x12A\n" +
 	"\x0etarget_volumes\x18\v \x03(\v2\x1a.godwit.host.v1.VolumeDiskR\rtargetVolumes\x12)\n" +
-	"\x10shared_directory\x18\f \x01(\bR\x0fsharedDirectory\"\x94\x01\n" +
+	"\x10shared_directory\x18\f \x01(\bR\x0fsharedDirectory\x12%\n" +
+	"\x0etell_departure\x18\r \x01(\bR\rtellDeparture\"\xb0\x01\n" +
 	"\fMigrateReply\x128\n" +
 	"\aoutcome\x18\x01 \x01(\x0e2\x1e.godwit.host.v1.MigrateOutcomeR\aoutcome\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x124\n" +
-	"\x05stats\x18\x03 \x01(\v2\x1e.godwit.host.v1.MigrationStatsR\x05stats\"\x89\x05\n" +
+	"\x05stats\x18\x03 \x01(\v2\x1e.godwit.host.v1.MigrationStatsR\x05stats\x12\x1a\n" +
+	"\bdeparted\x18\x04 \x01(\bR\bdeparted\"\x89\x05\n" +
 	"\x0eMigrationStats\x12!\n" +
 	"\fmemory_total\x18\x01 \x01(\x03R\vmemoryTotal\x12)\n" +
 	"\x10memory_processed\x18\x02 \x01(\x03R\x0fmemoryProcessed\x12)\n" +
@@ -3938,100 +3967,101 @@ var file_host_proto_depIdxs = []int32{
 	0,  // 0: godwit.host.v1.ServerState.domain:type_name -> godwit.host.v1.DomainState
 	2,  // 1: godwit.host.v1.ServerState.migration_outcome:type_name -> godwit.host.v1.MigrateOutcome
 	1,  // 2: godwit.host.v1.ServerState.post_copy:type_name -> godwit.host.v1.PostCopy
-	13, // 3: godwit.host.v1.ServerSpec.root:type_name -> godwit.host.v1.RootDisk
-	14, // 4: godwit.host.v1.ServerSpec.nics:type_name -> godwit.host.v1.NIC
-	48, // 5: godwit.host.v1.ServerSpec.metadata:type_name -> godwit.host.v1.ServerSpec.MetadataEntry
-	49, // 6: godwit.host.v1.ServerSpec.created:type_name -> google.protobuf.Timestamp
-	9,  // 7: godwit.host.v1.ServerSpec.volumes:type_name -> godwit.host.v1.VolumeDisk
-	3,  // 8: godwit.host.v1.AttachVolumeRequest.call:type_name -> godwit.host.v1.Call
-	8,  // 9: godwit.host.v1.AttachVolumeRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	9,  // 10: godwit.host.v1.AttachVolumeRequest.volume:type_name -> godwit.host.v1.VolumeDisk
-	3,  // 11: godwit.host.v1.DetachVolumeRequest.call:type_name -> godwit.host.v1.Call
-	8,  // 12: godwit.host.v1.DetachVolumeRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	50, // 13: godwit.host.v1.DetachVolumeRequest.grace:type_name -> google.protobuf.Duration
-	3,  // 14: godwit.host.v1.ResizeVolumeRequest.call:type_name -> godwit.host.v1.Call
-	15, // 15: godwit.host.v1.NIC.addresses:type_name -> godwit.host.v1.NICAddress
-	17, // 16: godwit.host.v1.NIC.rules:type_name -> godwit.host.v1.SecurityRule
-	16, // 17: godwit.host.v1.NICAddress.routes:type_name -> godwit.host.v1.StaticRoute
-	3,  // 18: godwit.host.v1.PrepareRequest.call:type_name -> godwit.host.v1.Call
-	8,  // 19: godwit.host.v1.PrepareRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	3,  // 20: godwit.host.v1.StartRequest.call:type_name -> godwit.host.v1.Call
-	8,  // 21: godwit.host.v1.StartRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	3,  // 22: godwit.host.v1.StopRequest.call:type_name -> godwit.host.v1.Call
-	50, // 23: godwit.host.v1.StopRequest.grace:type_name -> google.protobuf.Duration
-	3,  // 24: godwit.host.v1.RebootRequest.call:type_name -> godwit.host.v1.Call
-	8,  // 25: godwit.host.v1.RebootRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	50, // 26: godwit.host.v1.RebootRequest.grace:type_name -> google.protobuf.Duration
-	3,  // 27: godwit.host.v1.MigrateRequest.call:type_name -> godwit.host.v1.Call
-	50, // 28: godwit.host.v1.MigrateRequest.downtime_max:type_name -> google.protobuf.Duration
-	9,  // 29: godwit.host.v1.MigrateRequest.target_volumes:type_name -> godwit.host.v1.VolumeDisk
-	2,  // 30: godwit.host.v1.MigrateReply.outcome:type_name -> godwit.host.v1.MigrateOutcome
-	25, // 31: godwit.host.v1.MigrateReply.stats:type_name -> godwit.host.v1.MigrationStats
-	50, // 32: godwit.host.v1.MigrationStats.downtime:type_name -> google.protobuf.Duration
-	50, // 33: godwit.host.v1.MigrationStats.setup:type_name -> google.protobuf.Duration
-	50, // 34: godwit.host.v1.MigrationStats.elapsed:type_name -> google.protobuf.Duration
-	3,  // 35: godwit.host.v1.SteerRequest.call:type_name -> godwit.host.v1.Call
-	3,  // 36: godwit.host.v1.AdoptRequest.call:type_name -> godwit.host.v1.Call
-	8,  // 37: godwit.host.v1.AdoptRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	3,  // 38: godwit.host.v1.DiscardRequest.call:type_name -> godwit.host.v1.Call
-	3,  // 39: godwit.host.v1.UpdateRequest.call:type_name -> godwit.host.v1.Call
-	8,  // 40: godwit.host.v1.UpdateRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	36, // 41: godwit.host.v1.SyncNetworksRequest.peers:type_name -> godwit.host.v1.TunnelPeer
-	14, // 42: godwit.host.v1.SyncNetworksRequest.foreign_ports:type_name -> godwit.host.v1.NIC
-	38, // 43: godwit.host.v1.SyncNetworksReply.bridges:type_name -> godwit.host.v1.Bridge
-	5,  // 44: godwit.host.v1.HostEvent.facts:type_name -> godwit.host.v1.HostFacts
-	7,  // 45: godwit.host.v1.HostEvent.observation:type_name -> godwit.host.v1.ServerState
-	43, // 46: godwit.host.v1.HostEvent.progress:type_name -> godwit.host.v1.MigrationUpdate
-	42, // 47: godwit.host.v1.HostEvent.heartbeat:type_name -> godwit.host.v1.Heartbeat
-	51, // 48: godwit.host.v1.HostEvent.volume_facts:type_name -> godwit.host.v1.VolumeFacts
-	49, // 49: godwit.host.v1.Heartbeat.sent:type_name -> google.protobuf.Timestamp
-	25, // 50: godwit.host.v1.MigrationUpdate.stats:type_name -> godwit.host.v1.MigrationStats
-	45, // 51: godwit.host.v1.HostNotice.welcome:type_name -> godwit.host.v1.Welcome
-	42, // 52: godwit.host.v1.HostNotice.heartbeat:type_name -> godwit.host.v1.Heartbeat
-	50, // 53: godwit.host.v1.Welcome.session_ttl:type_name -> google.protobuf.Duration
-	4,  // 54: godwit.host.v1.Host.Facts:input_type -> godwit.host.v1.FactsRequest
-	6,  // 55: godwit.host.v1.Host.Inspect:input_type -> godwit.host.v1.InspectRequest
-	18, // 56: godwit.host.v1.Host.Prepare:input_type -> godwit.host.v1.PrepareRequest
-	20, // 57: godwit.host.v1.Host.Start:input_type -> godwit.host.v1.StartRequest
-	21, // 58: godwit.host.v1.Host.Stop:input_type -> godwit.host.v1.StopRequest
-	22, // 59: godwit.host.v1.Host.Reboot:input_type -> godwit.host.v1.RebootRequest
-	23, // 60: godwit.host.v1.Host.Migrate:input_type -> godwit.host.v1.MigrateRequest
-	26, // 61: godwit.host.v1.Host.Steer:input_type -> godwit.host.v1.SteerRequest
-	28, // 62: godwit.host.v1.Host.Adopt:input_type -> godwit.host.v1.AdoptRequest
-	29, // 63: godwit.host.v1.Host.Discard:input_type -> godwit.host.v1.DiscardRequest
-	31, // 64: godwit.host.v1.Host.Console:input_type -> godwit.host.v1.ConsoleRequest
-	33, // 65: godwit.host.v1.Host.Update:input_type -> godwit.host.v1.UpdateRequest
-	35, // 66: godwit.host.v1.Host.SyncNetworks:input_type -> godwit.host.v1.SyncNetworksRequest
-	10, // 67: godwit.host.v1.Host.AttachVolume:input_type -> godwit.host.v1.AttachVolumeRequest
-	11, // 68: godwit.host.v1.Host.DetachVolume:input_type -> godwit.host.v1.DetachVolumeRequest
-	12, // 69: godwit.host.v1.Host.ResizeVolume:input_type -> godwit.host.v1.ResizeVolumeRequest
-	39, // 70: godwit.host.v1.Control.Enroll:input_type -> godwit.host.v1.EnrollRequest
-	41, // 71: godwit.host.v1.Control.Session:input_type -> godwit.host.v1.HostEvent
-	46, // 72: godwit.host.v1.Control.FetchImage:input_type -> godwit.host.v1.FetchImageRequest
-	5,  // 73: godwit.host.v1.Host.Facts:output_type -> godwit.host.v1.HostFacts
-	7,  // 74: godwit.host.v1.Host.Inspect:output_type -> godwit.host.v1.ServerState
-	19, // 75: godwit.host.v1.Host.Prepare:output_type -> godwit.host.v1.PrepareReply
-	7,  // 76: godwit.host.v1.Host.Start:output_type -> godwit.host.v1.ServerState
-	7,  // 77: godwit.host.v1.Host.Stop:output_type -> godwit.host.v1.ServerState
-	7,  // 78: godwit.host.v1.Host.Reboot:output_type -> godwit.host.v1.ServerState
-	24, // 79: godwit.host.v1.Host.Migrate:output_type -> godwit.host.v1.MigrateReply
-	27, // 80: godwit.host.v1.Host.Steer:output_type -> godwit.host.v1.SteerReply
-	7,  // 81: godwit.host.v1.Host.Adopt:output_type -> godwit.host.v1.ServerState
-	30, // 82: godwit.host.v1.Host.Discard:output_type -> godwit.host.v1.DiscardReply
-	32, // 83: godwit.host.v1.Host.Console:output_type -> godwit.host.v1.ConsoleReply
-	34, // 84: godwit.host.v1.Host.Update:output_type -> godwit.host.v1.UpdateReply
-	37, // 85: godwit.host.v1.Host.SyncNetworks:output_type -> godwit.host.v1.SyncNetworksReply
-	7,  // 86: godwit.host.v1.Host.AttachVolume:output_type -> godwit.host.v1.ServerState
-	7,  // 87: godwit.host.v1.Host.DetachVolume:output_type -> godwit.host.v1.ServerState
-	7,  // 88: godwit.host.v1.Host.ResizeVolume:output_type -> godwit.host.v1.ServerState
-	40, // 89: godwit.host.v1.Control.Enroll:output_type -> godwit.host.v1.EnrollReply
-	44, // 90: godwit.host.v1.Control.Session:output_type -> godwit.host.v1.HostNotice
-	47, // 91: godwit.host.v1.Control.FetchImage:output_type -> godwit.host.v1.ImageChunk
-	73, // [73:92] is the sub-list for method output_type
-	54, // [54:73] is the sub-list for method input_type
-	54, // [54:54] is the sub-list for extension type_name
-	54, // [54:54] is the sub-list for extension extendee
-	0,  // [0:54] is the sub-list for field type_name
+	25, // 3: godwit.host.v1.ServerState.arrival:type_name -> godwit.host.v1.MigrationStats
+	13, // 4: godwit.host.v1.ServerSpec.root:type_name -> godwit.host.v1.RootDisk
+	14, // 5: godwit.host.v1.ServerSpec.nics:type_name -> godwit.host.v1.NIC
+	48, // 6: godwit.host.v1.ServerSpec.metadata:type_name -> godwit.host.v1.ServerSpec.MetadataEntry
+	49, // 7: godwit.host.v1.ServerSpec.created:type_name -> google.protobuf.Timestamp
+	9,  // 8: godwit.host.v1.ServerSpec.volumes:type_name -> godwit.host.v1.VolumeDisk
+	3,  // 9: godwit.host.v1.AttachVolumeRequest.call:type_name -> godwit.host.v1.Call
+	8,  // 10: godwit.host.v1.AttachVolumeRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	9,  // 11: godwit.host.v1.AttachVolumeRequest.volume:type_name -> godwit.host.v1.VolumeDisk
+	3,  // 12: godwit.host.v1.DetachVolumeRequest.call:type_name -> godwit.host.v1.Call
+	8,  // 13: godwit.host.v1.DetachVolumeRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	50, // 14: godwit.host.v1.DetachVolumeRequest.grace:type_name -> google.protobuf.Duration
+	3,  // 15: godwit.host.v1.ResizeVolumeRequest.call:type_name -> godwit.host.v1.Call
+	15, // 16: godwit.host.v1.NIC.addresses:type_name -> godwit.host.v1.NICAddress
+	17, // 17: godwit.host.v1.NIC.rules:type_name -> godwit.host.v1.SecurityRule
+	16, // 18: godwit.host.v1.NICAddress.routes:type_name -> godwit.host.v1.StaticRoute
+	3,  // 19: godwit.host.v1.PrepareRequest.call:type_name -> godwit.host.v1.Call
+	8,  // 20: godwit.host.v1.PrepareRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	3,  // 21: godwit.host.v1.StartRequest.call:type_name -> godwit.host.v1.Call
+	8,  // 22: godwit.host.v1.StartRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	3,  // 23: godwit.host.v1.StopRequest.call:type_name -> godwit.host.v1.Call
+	50, // 24: godwit.host.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	3,  // 25: godwit.host.v1.RebootRequest.call:type_name -> godwit.host.v1.Call
+	8,  // 26: godwit.host.v1.RebootRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	50, // 27: godwit.host.v1.RebootRequest.grace:type_name -> google.protobuf.Duration
+	3,  // 28: godwit.host.v1.MigrateRequest.call:type_name -> godwit.host.v1.Call
+	50, // 29: godwit.host.v1.MigrateRequest.downtime_max:type_name -> google.protobuf.Duration
+	9,  // 30: godwit.host.v1.MigrateRequest.target_volumes:type_name -> godwit.host.v1.VolumeDisk
+	2,  // 31: godwit.host.v1.MigrateReply.outcome:type_name -> godwit.host.v1.MigrateOutcome
+	25, // 32: godwit.host.v1.MigrateReply.stats:type_name -> godwit.host.v1.MigrationStats
+	50, // 33: godwit.host.v1.MigrationStats.downtime:type_name -> google.protobuf.Duration
+	50, // 34: godwit.host.v1.MigrationStats.setup:type_name -> google.protobuf.Duration
+	50, // 35: godwit.host.v1.MigrationStats.elapsed:type_name -> google.protobuf.Duration
+	3,  // 36: godwit.host.v1.SteerRequest.call:type_name -> godwit.host.v1.Call
+	3,  // 37: godwit.host.v1.AdoptRequest.call:type_name -> godwit.host.v1.Call
+	8,  // 38: godwit.host.v1.AdoptRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	3,  // 39: godwit.host.v1.DiscardRequest.call:type_name -> godwit.host.v1.Call
+	3,  // 40: godwit.host.v1.UpdateRequest.call:type_name -> godwit.host.v1.Call
+	8,  // 41: godwit.host.v1.UpdateRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	36, // 42: godwit.host.v1.SyncNetworksRequest.peers:type_name -> godwit.host.v1.TunnelPeer
+	14, // 43: godwit.host.v1.SyncNetworksRequest.foreign_ports:type_name -> godwit.host.v1.NIC
+	38, // 44: godwit.host.v1.SyncNetworksReply.bridges:type_name -> godwit.host.v1.Bridge
+	5,  // 45: godwit.host.v1.HostEvent.facts:type_name -> godwit.host.v1.HostFacts
+	7,  // 46: godwit.host.v1.HostEvent.observation:type_name -> godwit.host.v1.ServerState
+	43, // 47: godwit.host.v1.HostEvent.progress:type_name -> godwit.host.v1.MigrationUpdate
+	42, // 48: godwit.host.v1.HostEvent.heartbeat:type_name -> godwit.host.v1.Heartbeat
+	51, // 49: godwit.host.v1.HostEvent.volume_facts:type_name -> godwit.host.v1.VolumeFacts
+	49, // 50: godwit.host.v1.Heartbeat.sent:type_name -> google.protobuf.Timestamp
+	25, // 51: godwit.host.v1.MigrationUpdate.stats:type_name -> godwit.host.v1.MigrationStats
+	45, // 52: godwit.host.v1.HostNotice.welcome:type_name -> godwit.host.v1.Welcome
+	42, // 53: godwit.host.v1.HostNotice.heartbeat:type_name -> godwit.host.v1.Heartbeat
+	50, // 54: godwit.host.v1.Welcome.session_ttl:type_name -> google.protobuf.Duration
+	4,  // 55: godwit.host.v1.Host.Facts:input_type -> godwit.host.v1.FactsRequest
+	6,  // 56: godwit.host.v1.Host.Inspect:input_type -> godwit.host.v1.InspectRequest
+	18, // 57: godwit.host.v1.Host.Prepare:input_type -> godwit.host.v1.PrepareRequest
+	20, // 58: godwit.host.v1.Host.Start:input_type -> godwit.host.v1.StartRequest
+	21, // 59: godwit.host.v1.Host.Stop:input_type -> godwit.host.v1.StopRequest
+	22, // 60: godwit.host.v1.Host.Reboot:input_type -> godwit.host.v1.RebootRequest
+	23, // 61: godwit.host.v1.Host.Migrate:input_type -> godwit.host.v1.MigrateRequest
+	26, // 62: godwit.host.v1.Host.Steer:input_type -> godwit.host.v1.SteerRequest
+	28, // 63: godwit.host.v1.Host.Adopt:input_type -> godwit.host.v1.AdoptRequest
+	29, // 64: godwit.host.v1.Host.Discard:input_type -> godwit.host.v1.DiscardRequest
+	31, // 65: godwit.host.v1.Host.Console:input_type -> godwit.host.v1.ConsoleRequest
+	33, // 66: godwit.host.v1.Host.Update:input_type -> godwit.host.v1.UpdateRequest
+	35, // 67: godwit.host.v1.Host.SyncNetworks:input_type -> godwit.host.v1.SyncNetworksRequest
+	10, // 68: godwit.host.v1.Host.AttachVolume:input_type -> godwit.host.v1.AttachVolumeRequest
+	11, // 69: godwit.host.v1.Host.DetachVolume:input_type -> godwit.host.v1.DetachVolumeRequest
+	12, // 70: godwit.host.v1.Host.ResizeVolume:input_type -> godwit.host.v1.ResizeVolumeRequest
+	39, // 71: godwit.host.v1.Control.Enroll:input_type -> godwit.host.v1.EnrollRequest
+	41, // 72: godwit.host.v1.Control.Session:input_type -> godwit.host.v1.HostEvent
+	46, // 73: godwit.host.v1.Control.FetchImage:input_type -> godwit.host.v1.FetchImageRequest
+	5,  // 74: godwit.host.v1.Host.Facts:output_type -> godwit.host.v1.HostFacts
+	7,  // 75: godwit.host.v1.Host.Inspect:output_type -> godwit.host.v1.ServerState
+	19, // 76: godwit.host.v1.Host.Prepare:output_type -> godwit.host.v1.PrepareReply
+	7,  // 77: godwit.host.v1.Host.Start:output_type -> godwit.host.v1.ServerState
+	7,  // 78: godwit.host.v1.Host.Stop:output_type -> godwit.host.v1.ServerState
+	7,  // 79: godwit.host.v1.Host.Reboot:output_type -> godwit.host.v1.ServerState
+	24, // 80: godwit.host.v1.Host.Migrate:output_type -> godwit.host.v1.MigrateReply
+	27, // 81: godwit.host.v1.Host.Steer:output_type -> godwit.host.v1.SteerReply
+	7,  // 82: godwit.host.v1.Host.Adopt:output_type -> godwit.host.v1.ServerState
+	30, // 83: godwit.host.v1.Host.Discard:output_type -> godwit.host.v1.DiscardReply
+	32, // 84: godwit.host.v1.Host.Console:output_type -> godwit.host.v1.ConsoleReply
+	34, // 85: godwit.host.v1.Host.Update:output_type -> godwit.host.v1.UpdateReply
+	37, // 86: godwit.host.v1.Host.SyncNetworks:output_type -> godwit.host.v1.SyncNetworksReply
+	7,  // 87: godwit.host.v1.Host.AttachVolume:output_type -> godwit.host.v1.ServerState
+	7,  // 88: godwit.host.v1.Host.DetachVolume:output_type -> godwit.host.v1.ServerState
+	7,  // 89: godwit.host.v1.Host.ResizeVolume:output_type -> godwit.host.v1.ServerState
+	40, // 90: godwit.host.v1.Control.Enroll:output_type -> godwit.host.v1.EnrollReply
+	44, // 91: godwit.host.v1.Control.Session:output_type -> godwit.host.v1.HostNotice
+	47, // 92: godwit.host.v1.Control.FetchImage:output_type -> godwit.host.v1.ImageChunk
+	74, // [74:93] is the sub-list for method output_type
+	55, // [55:74] is the sub-list for method input_type
+	55, // [55:55] is the sub-list for extension type_name
+	55, // [55:55] is the sub-list for extension extendee
+	0,  // [0:55] is the sub-list for field type_name
 }
 
 func init() { file_host_proto_init() }

@@ -381,5 +381,24 @@ func (h *Host) CompletedJob(ctx context.Context, id cloud.ServerID) (stats cloud
 	return stats, ok, err
 }
 
+// AwaitExit is kvm.Conn.AwaitExit.
+func (h *Host) AwaitExit(ctx context.Context, id cloud.ServerID) error {
+	h.fleet.mu.Lock()
+	defer h.fleet.mu.Unlock()
+	p := procOf(h, id)
+	if p == nil {
+		return cloud.Errorf(cloud.KindNotFound, "fake: no process")
+	}
+	for procOf(h, id) == p {
+		if err := h.fleet.waitLocked(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// arrivalStats are what the target has of every completed migration: as libvirt, it knows nothing of the disks.
+var arrivalStats = cloud.MigrationStats{MemoryTotal: 100, MemoryProcessed: 100, Downtime: 30 * time.Millisecond, Elapsed: time.Second}
+
 // finalStats are the figures of every completed migration.
 var finalStats = cloud.MigrationStats{MemoryTotal: 100, MemoryProcessed: 100, DiskTotal: 10, DiskProcessed: 10, Downtime: 30 * time.Millisecond, Elapsed: time.Second}

@@ -138,6 +138,7 @@ func (m *migration) completeLocked() {
 		delete(m.source.domains, id)
 	}
 	arrived.in, arrived.running, arrived.reason = nil, true, kvm.ReasonMigrated
+	m.target.domains[id].completed = &arrivalStats
 	m.target.domains[id].defined = &definition // with the source's exports, as libvirt's
 	m.target.noteLocked(id, kvm.Changed|kvm.Resumed|kvm.Arrived)
 	m.source.noteLocked(id, kvm.Changed|kvm.Departed)
