@@ -81,6 +81,7 @@ func (s *Service) servePrefixed(w http.ResponseWriter, r *openstack.Request) err
 		return invalid("Malformed request url")
 	}
 	inner := &prefixedCall{request: r}
+	defer func(asked *http.Request) { r.Request = asked }(r.Request) // the access log tells the path that was asked for
 	plain := r.Request.Clone(context.WithValue(r.Context(), prefixedKey{}, inner))
 	plain.URL.Path, plain.URL.RawPath = "/"+r.PathValue("rest"), ""
 	s.prefixed.ServeHTTP(discardUnlessMatched{w, inner}, plain)
