@@ -138,7 +138,8 @@ func volumesReady(v store.View, s *cloud.Server) (bool, error) {
 			return false, workflow.Abort(cloud.Errorf(cloud.KindInvalid, "Volume %s did not finish being created: its status is %s%s.",
 				volume.ID, volume.Status, because(volume.Fault)))
 		case cloud.VolumeAvailable, cloud.VolumeReserved, cloud.VolumeAttaching, cloud.VolumeInUse, cloud.VolumeDetaching, cloud.VolumeExtending,
-			cloud.VolumeUploading, cloud.VolumeRetyping, cloud.VolumeMaintenance, cloud.VolumeErrorExtending, cloud.VolumeErrorRestoring: // it has data
+			cloud.VolumeUploading, cloud.VolumeRetyping, cloud.VolumeMaintenance, cloud.VolumeReverting, cloud.VolumeErrorExtending,
+			cloud.VolumeErrorRestoring: // it has data
 		}
 	}
 	return ready, nil

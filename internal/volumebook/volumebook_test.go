@@ -5,15 +5,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/store"
 	"github.com/godwit-cloud/godwit/internal/store/tables"
 	"github.com/godwit-cloud/godwit/internal/volumebook"
 )
-
-var noon = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 
 func open(t *testing.T) *store.Store {
 	t.Helper()

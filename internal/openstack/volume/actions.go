@@ -101,7 +101,7 @@ func (c *call) extend(o *openstack.Object) error {
 	}
 	intent := c.newIntent(cloud.IntentVolumeExtend)
 	intent.SizeGiB = in.Size
-	_, err := c.changeVolume(member, "volume:extend", func(tx *store.Tx, v *cloud.Volume) error {
+	_, err := c.changeVolume("volume:extend", func(tx *store.Tx, v *cloud.Volume) error {
 		if !slices.Contains(allowed, v.Status) {
 			return invalidVolume("Volume %s status must be %s to extend, currently %s.", v.ID, words, v.Status)
 		}
@@ -148,7 +148,7 @@ func (c *call) resetVolume(o *openstack.Object) error {
 	if in.Status != nil && !slices.Contains(resetStatuses, cloud.VolumeStatus(*in.Status)) {
 		return invalid("Must specify a valid status")
 	}
-	_, err := c.changeVolume(member, "volume_extension:volume_admin_actions:reset_status", func(_ *store.Tx, v *cloud.Volume) error {
+	_, err := c.changeVolume("volume_extension:volume_admin_actions:reset_status", func(_ *store.Tx, v *cloud.Volume) error {
 		if in.Status != nil {
 			v.Status, v.PreviousStatus = cloud.VolumeStatus(*in.Status), ""
 		}
@@ -173,7 +173,7 @@ func (c *call) setBootable(o *openstack.Object) error {
 	if err := c.arguments(o, &in); err != nil {
 		return err
 	}
-	_, err := c.changeVolume(member, "volume_extension:volume_actions:set_bootable", func(_ *store.Tx, v *cloud.Volume) error {
+	_, err := c.changeVolume("volume_extension:volume_actions:set_bootable", func(_ *store.Tx, v *cloud.Volume) error {
 		v.Bootable = in.Bootable
 		return nil
 	})
@@ -191,7 +191,7 @@ func (c *call) setReadOnly(o *openstack.Object) error {
 	if err := c.arguments(o, &in); err != nil {
 		return err
 	}
-	_, err := c.changeVolume(member, "volume:update_readonly_flag", func(_ *store.Tx, v *cloud.Volume) error {
+	_, err := c.changeVolume("volume:update_readonly_flag", func(_ *store.Tx, v *cloud.Volume) error {
 		if v.Status != cloud.VolumeAvailable {
 			return invalidVolume("Volume %s status must be available to update readonly flag, but current status is: %s.", v.ID, v.Status)
 		}
@@ -223,7 +223,7 @@ func (c *call) retype(o *openstack.Object) error {
 	mayMove := in.Policy != nil && *in.Policy == "on-demand"
 	intent := c.newIntent(cloud.IntentVolumeRetype)
 	intent.VolumeType = wanted.ID
-	_, err = c.changeVolume(member, "volume:retype", func(tx *store.Tx, v *cloud.Volume) error {
+	_, err = c.changeVolume("volume:retype", func(tx *store.Tx, v *cloud.Volume) error {
 		if err := mayRetype(v, wanted, mayMove); err != nil {
 			return err
 		}
@@ -275,7 +275,7 @@ func (c *call) revert(o *openstack.Object) error {
 		return err
 	}
 	intent := c.newIntent(cloud.IntentVolumeRevert)
-	_, err := c.changeVolume(member, "volume:revert_to_snapshot", func(tx *store.Tx, v *cloud.Volume) error {
+	_, err := c.changeVolume("volume:revert_to_snapshot", func(tx *store.Tx, v *cloud.Volume) error {
 		if len(v.SnapshotIDs) == 0 {
 			return invalid("Volume %s has no snapshots.", v.ID)
 		}

@@ -40,7 +40,7 @@ func (c *call) uploadImage(o *openstack.Object) error {
 		DiskFormat: format, ContainerFormat: container, Status: cloud.ImageQueued, Created: c.now(), Updated: c.now(),
 	}
 	intent.Image = i.ID
-	v, err := c.changeVolume(member, "volume_extension:volume_actions:upload_image", func(tx *store.Tx, v *cloud.Volume) error {
+	v, err := c.changeVolume("volume_extension:volume_actions:upload_image", func(tx *store.Tx, v *cloud.Volume) error {
 		if v.Status != cloud.VolumeAvailable && (v.Status != cloud.VolumeInUse || !in.Force) {
 			return invalidVolume("Volume %s status must be available (or in-use with force), but current status is: %s.", v.ID, v.Status)
 		}
@@ -97,7 +97,7 @@ func (c *call) setImageMetadata(o *openstack.Object) error {
 	if err := c.arguments(o, &in); err != nil {
 		return err
 	}
-	v, err := c.changeVolume(member, "volume_extension:volume_image_metadata:set", func(_ *store.Tx, v *cloud.Volume) error {
+	v, err := c.changeVolume("volume_extension:volume_image_metadata:set", func(_ *store.Tx, v *cloud.Volume) error {
 		out := maps.Clone(texts(v.ImageMetadata))
 		maps.Copy(out, in.Metadata)
 		v.ImageMetadata = out
@@ -116,7 +116,7 @@ func (c *call) unsetImageMetadata(o *openstack.Object) error {
 	if err := c.arguments(o, &in); err != nil {
 		return err
 	}
-	_, err := c.changeVolume(member, "volume_extension:volume_image_metadata:remove", func(_ *store.Tx, v *cloud.Volume) error {
+	_, err := c.changeVolume("volume_extension:volume_image_metadata:remove", func(_ *store.Tx, v *cloud.Volume) error {
 		if _, ok := v.ImageMetadata[in.Key]; !ok {
 			return notFound("Metadata item was not found")
 		}

@@ -29,7 +29,7 @@ var volumeMetadata = holder{
 		return texts(v.Metadata), nil
 	},
 	write: func(c *call, change func(map[string]string) (map[string]string, error)) (map[string]string, error) {
-		v, err := c.changeVolume(member, "volume:update_volume_metadata", func(_ *store.Tx, v *cloud.Volume) (err error) {
+		v, err := c.changeVolume("volume:update_volume_metadata", func(_ *store.Tx, v *cloud.Volume) (err error) {
 			if v.Status == cloud.VolumeMaintenance {
 				return invalidVolume("Updating volume metadata is not allowed for volumes in maintenance status.")
 			}
@@ -50,7 +50,7 @@ var snapshotMetadata = holder{
 		return texts(s.Metadata), nil
 	},
 	write: func(c *call, change func(map[string]string) (map[string]string, error)) (map[string]string, error) {
-		s, err := c.changeSnapshot(member, "volume:update_snapshot_metadata", func(_ *store.Tx, s *cloud.VolumeSnapshot) (err error) {
+		s, err := c.changeSnapshot("volume:update_snapshot_metadata", func(_ *store.Tx, s *cloud.VolumeSnapshot) (err error) {
 			s.Metadata, err = change(texts(s.Metadata))
 			return err
 		})

@@ -44,8 +44,8 @@ func (c *call) findSnapshot(id string) (*cloud.VolumeSnapshot, error) {
 }
 
 // changeSnapshot applies change to the snapshot of the path, as the transaction sees it, after the caller's rights were checked.
-func (c *call) changeSnapshot(role, rule string, change func(tx *store.Tx, s *cloud.VolumeSnapshot) error) (*cloud.VolumeSnapshot, error) {
-	seen, err := c.snapshot(role, rule)
+func (c *call) changeSnapshot(rule string, change func(tx *store.Tx, s *cloud.VolumeSnapshot) error) (*cloud.VolumeSnapshot, error) {
+	seen, err := c.snapshot(member, rule)
 	if err != nil {
 		return &cloud.VolumeSnapshot{}, err
 	}
@@ -196,7 +196,7 @@ func (c *call) updateSnapshot() error {
 	if in.Description == nil {
 		in.Description = in.DisplayDescription
 	}
-	s, err := c.changeSnapshot(member, "volume:update_snapshot", func(_ *store.Tx, s *cloud.VolumeSnapshot) error {
+	s, err := c.changeSnapshot("volume:update_snapshot", func(_ *store.Tx, s *cloud.VolumeSnapshot) error {
 		return setTexts(&s.Name, &s.Description, &s.Metadata, in.Name, in.Description, nil)
 	})
 	if err != nil {
@@ -208,7 +208,7 @@ func (c *call) updateSnapshot() error {
 // deleteSnapshot orders a snapshot's removal; force is an administrator's.
 func (c *call) deleteSnapshot(force bool) error {
 	intent := c.newIntent(cloud.IntentSnapshotDelete)
-	_, err := c.changeSnapshot(member, "volume:delete_snapshot", func(tx *store.Tx, s *cloud.VolumeSnapshot) error {
+	_, err := c.changeSnapshot("volume:delete_snapshot", func(tx *store.Tx, s *cloud.VolumeSnapshot) error {
 		if !slices.Contains(snapshotDeletable, s.Status) && (!force || s.Status == cloud.SnapshotDeleting) {
 			return invalid("Invalid snapshot: Snapshot status must be one of available or error, and it must not be part of a group.")
 		}
@@ -257,7 +257,7 @@ func (c *call) resetSnapshot(o *openstack.Object) error {
 	if err := c.mayAdmin("volume_extension:snapshot_admin_actions:reset_status"); err != nil {
 		return err
 	}
-	_, err := c.changeSnapshot(member, "volume_extension:snapshot_admin_actions:reset_status", func(_ *store.Tx, s *cloud.VolumeSnapshot) error {
+	_, err := c.changeSnapshot("volume_extension:snapshot_admin_actions:reset_status", func(_ *store.Tx, s *cloud.VolumeSnapshot) error {
 		s.Status = cloud.SnapshotStatus(in.Status)
 		return nil
 	})

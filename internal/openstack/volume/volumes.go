@@ -58,8 +58,8 @@ func (c *call) findVolume(id string) (*cloud.Volume, error) {
 
 // changeVolume applies change to the volume of the path, as the transaction sees it, after the caller's rights were checked. The volume it returns is
 // as written, and empty when there is an error.
-func (c *call) changeVolume(role, rule string, change func(tx *store.Tx, v *cloud.Volume) error) (*cloud.Volume, error) {
-	seen, err := c.volume(role, rule)
+func (c *call) changeVolume(rule string, change func(tx *store.Tx, v *cloud.Volume) error) (*cloud.Volume, error) {
+	seen, err := c.volume(member, rule)
 	if err != nil {
 		return &cloud.Volume{}, err
 	}
@@ -120,7 +120,7 @@ func (c *call) updateVolume() error {
 			return invalid("Invalid input for field/attribute volume. {} does not have enough properties")
 		}
 	}
-	v, err := c.changeVolume(member, "volume:update", func(_ *store.Tx, v *cloud.Volume) error {
+	v, err := c.changeVolume("volume:update", func(_ *store.Tx, v *cloud.Volume) error {
 		return setTexts(&v.Name, &v.Description, &v.Metadata, in.Name, in.Description, in.Metadata)
 	})
 	if err != nil {
@@ -189,7 +189,7 @@ func (c *call) deleteVolume() error {
 func (c *call) removeVolume(force, cascade bool) error {
 	intent := c.newIntent(cloud.IntentVolumeDelete)
 	intent.Cascade = cascade
-	_, err := c.changeVolume(member, "volume:delete", func(tx *store.Tx, v *cloud.Volume) error {
+	_, err := c.changeVolume("volume:delete", func(tx *store.Tx, v *cloud.Volume) error {
 		if err := c.mayDelete(tx, v, force); err != nil {
 			return err
 		}
