@@ -1,7 +1,6 @@
 package blockserve
 
 import (
-	"context"
 	"crypto/tls"
 	"log/slog"
 	"net"
@@ -163,12 +162,6 @@ func must(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-// shutdown ends the server as a restart of the service does.
-func (w *world) shutdown(ctx context.Context) {
-	w.Helper()
-	must(w, w.server.Shutdown(ctx))
 }
 
 // exports of a disk are "a", "b" ... of attachments that the test opens; see disk.
