@@ -1,10 +1,11 @@
 // Package control joins deciding and doing. It has two halves.
 //
-// Sessions writes what the hosts connected to this instance say. The session record is bound to this
+// Sessions writes what the hosts and volume services connected to this instance say. The session record is bound to this
 // instance's lease, so a host is "up" exactly while somebody holds its stream; reports and observations carry numbers that only the host
 // increments, and an older one never replaces a newer one.
 //
 //	agent --stream--> Sessions --> Host (first contact), HostSession, HostReport, ServerObservation, MigrationProgress
+//	volume service --stream--> Sessions --> VolumeService (first contact), VolumeSession, VolumeReport
 //
 // Hosts connect to the leader only (Options.While), because its runs call them: an instance that is not the leader refuses their connections, and
 // they find the leader behind the same name or address.

@@ -98,3 +98,21 @@ func TestANewLeaderWaitsOnlyForVolumeServicesThatWereThereAMomentAgo(t *testing.
 		t.Errorf("waited for are %v", recent)
 	}
 }
+
+func TestAVolumeServiceIsUpWhileItIsConnected(t *testing.T) {
+	w := newWorld(t)
+	_, stop := w.wire.StartFakeVolumes(t, w.fleet.AddVolumes("storage"))
+	up := func(v store.View) bool {
+		_, ok := store.Lookup(v, tables.VolumeSessions, cloud.HostName("storage"))
+		return ok
+	}
+	w.until("the service is up and can be called", func(v store.View) bool {
+		_, err := w.wire.Server.Pool().Volumes("storage")
+		return up(v) && err == nil
+	})
+	if n := store.Count(w.store.View(), tables.Hosts); n != 0 {
+		t.Errorf("%d compute hosts are known", n)
+	}
+	stop()
+	w.until("the service is down", func(v store.View) bool { return !up(v) })
+}

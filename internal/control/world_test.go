@@ -41,7 +41,8 @@ func newWorld(t *testing.T, hosts ...cloud.HostName) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.store.Close() })
-	w.wire = hostapitest.StartWire(t, hostapitest.WireOptions{Sessions: NewSessions(w.store, "test", w.log)})
+	sessions := NewSessions(w.store, "test", w.log)
+	w.wire = hostapitest.StartWire(t, hostapitest.WireOptions{Sessions: sessions, Volumes: sessions})
 	for _, h := range hosts {
 		agent, _ := w.wire.StartFake(t, w.fleet.Host(h))
 		w.boxes[h] = agent.Outbox()
