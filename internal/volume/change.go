@@ -217,6 +217,9 @@ func (s *Store) Delete(ctx context.Context, call Call) error {
 		return err
 	}
 	defer end()
+	if s.deletions.Add(1)%forgetEvery == 0 {
+		s.later(s.forget)
+	}
 	switch {
 	case len(m.Ledger.Open) > 0:
 		return cloud.Errorf(cloud.KindConflict, "delete: volume %s: attachment %s is open", v.id, m.Ledger.Open[0].ID)

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -49,13 +50,30 @@ func mounted(t testing.TB, kind string, size int64) string {
 		}
 		run("mount", "-o", "loop", image, dir) // the loop device goes with the mount
 	}
-	t.Cleanup(func() {
-		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
-			t.Errorf("umount: %v: %s", err, out)
-			run("umount", "-l", dir) // whatever holds it ends with the test
-		}
-	})
+	t.Cleanup(func() { unmount(t, dir) })
 	return dir
+}
+
+// unmount unmounts. The kernel ends a killed process's ring a moment after the process, and the ring's files with it.
+func unmount(t testing.TB, dir string) {
+	t.Helper()
+	const (
+		tries = 100
+		pause = 50 * time.Millisecond
+	)
+	for n := range tries {
+		out, err := exec.Command("umount", dir).CombinedOutput()
+		if err == nil {
+			return
+		}
+		if n == tries-1 {
+			t.Errorf("umount: %v: %s", err, out)
+		}
+		<-time.After(pause)
+	}
+	if err := exec.Command("umount", "-l", dir).Run(); err != nil {
+		t.Error(err)
+	}
 }
 
 // xfsBytes is the least that mkfs.xfs takes.

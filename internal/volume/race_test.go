@@ -197,6 +197,28 @@ func (r *racers) write(client, who int, l *Lease, value uint64) Verdict {
 	return verdict
 }
 
+// disturb does to the volume what has no say in who writes it.
+func (r *racers) disturb(over <-chan struct{}) {
+	ctx := context.Background()
+	for n := int64(0); ; n++ {
+		select {
+		case <-over:
+			return
+		default:
+		}
+		snap := cloud.SnapshotID(fmt.Sprint("s", n%3))
+		clone := Call{Volume: "clone", Generation: n}
+		for _, err := range []error{
+			discard(r.s.Snapshot(ctx, call(1), snap)), discard(r.s.Extend(ctx, call(1), 4096+min(n, 8)*sectorBytes)), discard(r.s.SetLimits(ctx, call(1), Limits{IOPS: n})),
+			discard(r.s.Create(ctx, clone, Spec{Bytes: 16384, Source: Source{Volume: vol}})), r.s.Delete(ctx, clone), r.s.DeleteSnapshot(ctx, call(1), snap),
+		} {
+			if err != nil {
+				r.t.Error(err)
+			}
+		}
+	}
+}
+
 func TestAttachRacesKeepOneWriterAtATimeAndLoseNoAcknowledgedWrite(t *testing.T) {
 	const (
 		rounds  = 20
@@ -206,13 +228,18 @@ func TestAttachRacesKeepOneWriterAtATimeAndLoseNoAcknowledgedWrite(t *testing.T)
 		timeout = 20 * time.Second
 	)
 	for round := range rounds {
-		s, _ := memStore(t, true)
+		s := openStore(t, Options{Dir: dirOne, Direct: DirectOff, files: newMemFiles(newTree(), round%2 == 0)})
+		must(s.Create(context.Background(), call(1), Spec{Bytes: 4096}))(t)
 		r := &racers{t: t, s: s, start: time.Now()}
-		var group sync.WaitGroup
+		var group, others sync.WaitGroup
+		over := make(chan struct{})
+		others.Go(func() { r.disturb(over) })
 		for host := range hosts {
 			group.Go(func() { r.fight(host, rand.New(rand.NewPCG(uint64(round), uint64(host))), lives, turns) })
 		}
 		group.Wait()
+		close(over)
+		others.Wait()
 		if got := porcupine.CheckOperationsTimeout(raceModel, r.ops, timeout); got != porcupine.Ok {
 			for _, o := range r.ops {
 				t.Logf("host %d %d..%d %s", o.ClientId, o.Call, o.Return, raceModel.DescribeOperation(o.Input, o.Output))

@@ -19,6 +19,8 @@ const (
 	// volumes come and go all day from reading ever more files at its start.
 	goneAgeMax   = 7 * 24 * time.Hour
 	goneCountMax = 4096
+	// forgetEvery is after how many deletions a Store looks for volumes to forget.
+	forgetEvery = 256
 )
 
 // recover reads what is there and removes what operations that were cut short have left.
@@ -37,21 +39,21 @@ func (s *Store) recover(ctx context.Context) error {
 			continue
 		}
 		if err := s.load(cloud.VolumeID(name)); err != nil {
-			return fmt.Errorf("volume %s: %w", name, err)
+			s.addDamaged(cloud.VolumeID(name), err)
 		}
 	}
-	return s.forget()
+	s.forget()
+	return nil
 }
 
-// load brings one volume into memory, or removes what is left of one. Damage is not an error: it belongs to the one volume.
+// load brings one volume into memory, or removes what is left of one. An error means that nothing can be done with the volume before the next Open.
 func (s *Store) load(id cloud.VolumeID) error {
 	m, err := s.readMeta(id)
 	if errors.Is(err, fs.ErrNotExist) {
 		return s.loadBare(id)
 	}
 	if err != nil {
-		s.addDamaged(id, fmt.Errorf("its metadata file is damaged: %w", err))
-		return nil
+		return fmt.Errorf("its metadata file is damaged: %w", err)
 	}
 	switch m.Phase {
 	case phaseMaking:
@@ -66,8 +68,7 @@ func (s *Store) load(id cloud.VolumeID) error {
 		}
 		return s.loadReady(m)
 	default:
-		s.addDamaged(id, fmt.Errorf("its metadata says phase %q", m.Phase))
-		return nil
+		return fmt.Errorf("its metadata says phase %q", m.Phase)
 	}
 }
 
@@ -78,8 +79,7 @@ func (s *Store) loadBare(id cloud.VolumeID) error {
 		return err
 	}
 	if i := slices.IndexFunc(names, func(n string) bool { return n != metaNextName }); i >= 0 {
-		s.addDamaged(id, fmt.Errorf("it has %s but no metadata file", names[i]))
-		return nil
+		return fmt.Errorf("it has %s but no metadata file", names[i])
 	}
 	for _, name := range names {
 		if err := s.remove(filepath.Join(s.dir(id), name)); err != nil {
@@ -94,13 +94,11 @@ func (s *Store) loadReady(m meta) error {
 	info, err := s.files.Stat(s.dataPath(m.ID))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		s.addDamaged(m.ID, errors.New("its data file is missing"))
-		return nil
+		return errors.New("its data file is missing")
 	case err != nil:
 		return err
 	case info.bytes < m.Bytes:
-		s.addDamaged(m.ID, fmt.Errorf("its data file has %d bytes instead of %d", info.bytes, m.Bytes))
-		return nil
+		return fmt.Errorf("its data file has %d bytes instead of %d", info.bytes, m.Bytes)
 	case info.bytes > m.Bytes: // an extension nobody was told of; nobody wrote there
 		if err := s.grow(s.dataPath(m.ID), m.Bytes); err != nil {
 			return err
@@ -149,23 +147,48 @@ func (s *Store) readMeta(id cloud.VolumeID) (meta, error) {
 	return decodeMeta(id, raw)
 }
 
-// forget removes the memory of volumes that have been gone for long, and of the oldest if there are too many.
-func (s *Store) forget() error {
+// forget removes the memory of volumes that have been gone for long, and of the oldest if there are too many. What cannot be removed now is removed
+// another time.
+func (s *Store) forget() {
 	var gone []*volume
+	when := map[*volume]time.Time{}
 	for _, v := range s.all() {
-		if v.damage == nil && v.meta.Phase == phaseGone {
+		if m, err := v.truth(); err == nil && m.Phase == phaseGone {
 			gone = append(gone, v)
+			when[v] = m.Updated
 		}
 	}
-	slices.SortFunc(gone, func(a, b *volume) int { return b.meta.Updated.Compare(a.meta.Updated) })
+	slices.SortFunc(gone, func(a, b *volume) int { return when[b].Compare(when[a]) })
 	for i, v := range gone {
-		if i < goneCountMax && time.Since(v.meta.Updated) < goneAgeMax {
+		if i < goneCountMax && time.Since(when[v]) < goneAgeMax {
 			continue
 		}
-		if err := s.removeUnmade(v.meta); err != nil {
-			return err
+		if err := s.forgetOne(v); err != nil {
+			s.log.Warn("the memory of a deleted volume stays for now", "volume", v.id, "error", err)
 		}
-		delete(s.volumes, v.id)
 	}
+}
+
+// forgetOne removes the memory of a volume that is gone, unless somebody has its turn.
+func (s *Store) forgetOne(v *volume) error {
+	select {
+	case v.turn <- struct{}{}:
+		defer v.give()
+	default:
+		return nil
+	}
+	m, err := v.truth()
+	if err != nil || m.Phase != phaseGone {
+		return err
+	}
+	if err := s.removeUnmade(m); err != nil && !errors.Is(err, fs.ErrNotExist) { // of one that was never made there is no directory
+		return err
+	}
+	v.mu.Lock()
+	v.damage = cloud.Errorf(cloud.KindUnavailable, "volume %s: it is being forgotten; ask again", v.id) // for those who wait for its turn
+	v.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.volumes, v.id)
 	return nil
 }

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"strings"
@@ -131,6 +133,34 @@ func TestGenerationsOfDeletedVolumesAreForgottenInTime(t *testing.T) {
 	}
 	if l := litter(after, again); len(l) > 0 {
 		t.Fatalf("left: %v", l)
+	}
+}
+
+func TestAStoreThatDeletesAllDayForgets(t *testing.T) {
+	s, files := memStore(t, true)
+	ctx := context.Background()
+	id := func(i int) cloud.VolumeID { return cloud.VolumeID(fmt.Sprint("gone", i)) }
+	for i := range forgetEvery - 1 {
+		if err := s.Delete(ctx, Call{Volume: id(i), Generation: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old := s.lookup(id(0)).meta
+	old.Updated = time.Now().Add(-goneAgeMax - time.Minute)
+	if err := s.lookup(id(0)).commit(old); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Delete(ctx, Call{Volume: "last", Generation: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(ctx); err != nil { // waits for what Delete has left for later
+		t.Fatal(err)
+	}
+	if s.lookup(id(0)) != nil || s.lookup(id(1)) == nil {
+		t.Fatal("forgotten is not what is old")
+	}
+	if _, err := files.Stat(s.dir(id(0))); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
 	}
 }
 

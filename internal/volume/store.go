@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -60,6 +61,8 @@ type Store struct {
 	life   context.Context
 	end    context.CancelCauseFunc
 	tasks  sync.WaitGroup // started by later
+
+	deletions atomic.Int64
 
 	mu      sync.Mutex
 	volumes map[cloud.VolumeID]*volume
