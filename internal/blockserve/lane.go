@@ -62,9 +62,7 @@ func (s *Server) newLane() (*lane, error) {
 		return nil, err
 	}
 	l := &lane{server: s, stack: stack, loop: stack.Loop(), meter: &meter{}, files: map[int32]*fileSlot{}, sessions: map[finisher]struct{}{}}
-	if err := l.register(); err != nil {
-		return nil, errors.Join(err, stack.Close())
-	}
+	l.register()
 	l.links, err = stack.ServeAdopted(nil, uring.ServerOptions{SendBufferBytes: sendBufferBytes, QueuedBytesMax: queuedBytesMax})
 	if err != nil {
 		return nil, errors.Join(err, stack.Close())
@@ -73,19 +71,18 @@ func (s *Server) newLane() (*lane, error) {
 }
 
 // register makes empty places for files. A kernel that gives none (its limit is that of descriptors) costs a little speed, no more.
-func (l *lane) register() error {
+func (l *lane) register() {
 	places := make([]int32, fileSlots)
 	for i := range places {
 		places[i] = -1
 	}
 	if err := l.loop.RegisterFiles(places); err != nil {
 		l.server.log.Info("files are not registered with the ring", "error", err)
-		return nil
+		return
 	}
 	for i := range places {
 		l.spare = append(l.spare, int32(len(places)-1-i))
 	}
-	return nil
 }
 
 // post implements place. A loop that is closing has no connections left whose code could be missed.

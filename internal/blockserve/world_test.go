@@ -74,7 +74,7 @@ func (w *world) serve(o Options) {
 	w.Helper()
 	o.Engine = w.engine
 	if o.Log == nil {
-		o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+		o.Log = slog.New(slog.DiscardHandler)
 	}
 	s, err := New(w.disk, o)
 	if err != nil {
