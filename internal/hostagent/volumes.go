@@ -260,31 +260,37 @@ func (v *vm) awaitVolumes(ctx context.Context) {
 	began := time.Now()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	resumed := false // the services listened, and the server was told to go on
 	for pause := goOnMin; ; pause = min(2*pause, goOnMax) {
 		select {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
 		}
-		if v.goOn(ctx) {
+		over, listens := v.goOn(ctx)
+		if over {
 			v.log.Info("goes on", "stood", time.Since(began))
 			return
 		}
+		if listens && !resumed { // QEMU makes the new connection beside the request that finds it missing: the next attempt will find it
+			pause = goOnMin
+		}
+		resumed = listens
 		timer.Reset(pause)
 	}
 }
 
-// goOn resumes a stalled server if its volume services listen, and reports whether there is nothing more to do.
-func (v *vm) goOn(ctx context.Context) bool {
+// goOn resumes a stalled server if its volume services listen. It reports whether there is nothing more to do, and whether they did.
+func (v *vm) goOn(ctx context.Context) (over, listens bool) {
 	ctx, cancel := context.WithTimeout(ctx, lookMax)
 	defer cancel()
 	s, err := v.state(ctx)
 	if err != nil {
-		return false
+		return false, false
 	}
 	r := v.snapshot()
 	if !stalled(s) || r.Role != RoleResident && r.Role != RoleDeparting {
-		return true
+		return true, false
 	}
 	spec, err := r.spec()
 	if err == nil {
@@ -293,5 +299,5 @@ func (v *vm) goOn(ctx context.Context) bool {
 	if err == nil {
 		err = v.a.hv.Resume(ctx, v.id)
 	}
-	return false // the next look tells whether it met the same error again
+	return false, err == nil // the next look tells whether it met the same error again
 }

@@ -28,6 +28,7 @@ type guestOptions struct {
 	dirty     string // memory changed per second, such as 32MiB
 	dirtySize string // of the memory that is changed; 64MiB if empty
 	fill      string // random data on the disk and in memory, such as 64MiB
+	volume    string // boots from it
 	noDrive   bool   // no config drive: the guest learns everything from the metadata service
 }
 
@@ -54,7 +55,7 @@ func bootAll(t *testing.T, options ...guestOptions) []*running {
 	ids := make([]string, len(options))
 	for i, o := range options {
 		g := cloud.Guest(o.name, o.host, o.orders())
-		g.NoDrive = o.noDrive
+		g.NoDrive, g.Volume = o.noDrive, o.volume
 		s, err := cloud.Create(t.Context(), g)
 		if err != nil {
 			t.Fatal(err)

@@ -85,6 +85,7 @@ type Guest struct {
 	Metadata                     map[string]string // godwit.* keys steer the test guest
 	Group                        string            // server group, if any
 	NoDrive                      bool              // without config drive: the guest asks the metadata service
+	Volume                       string            // to boot from; Image is then not used
 }
 
 // Boot creates a server and waits until it is ACTIVE.
@@ -102,6 +103,10 @@ func (c *Cloud) Create(ctx context.Context, g Guest) (*servers.Server, error) {
 	opts := servers.CreateOpts{
 		Name: g.Name, ImageRef: g.Image, FlavorRef: g.Flavor, ConfigDrive: &drive, Metadata: g.Metadata,
 		Networks: []servers.Network{{UUID: g.Network}},
+	}
+	if g.Volume != "" {
+		opts.ImageRef = ""
+		opts.BlockDevice = []servers.BlockDevice{{SourceType: servers.SourceVolume, DestinationType: servers.DestinationVolume, UUID: g.Volume, BootIndex: 0}}
 	}
 	if g.Host != "" {
 		opts.AvailabilityZone = "nova:" + g.Host

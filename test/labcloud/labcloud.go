@@ -39,6 +39,7 @@ type Cloud struct {
 	Compute *gophercloud.ServiceClient
 	Image   *gophercloud.ServiceClient
 	Network *gophercloud.ServiceClient
+	Volume  *gophercloud.ServiceClient
 	token   func() string
 	apiURL  string
 }
@@ -105,6 +106,9 @@ func Login(ctx context.Context, openrc, apiURL string) (*Cloud, error) {
 		return nil, err
 	}
 	if c.Network, err = openstack.NewNetworkV2(provider, region); err != nil {
+		return nil, err
+	}
+	if c.Volume, err = openstack.NewBlockStorageV3(provider, region); err != nil {
 		return nil, err
 	}
 	c.token = provider.Token

@@ -1,0 +1,312 @@
+package e2e
+
+import (
+	"context"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/godwit-cloud/godwit/internal/lab"
+	"github.com/godwit-cloud/godwit/test/labcloud"
+)
+
+// storage is the node of the lab's volume service.
+var storage = lab.StorageName(1)
+
+// bootableGiB is the size of the volumes that guests boot from; the image needs a fraction of it.
+const bootableGiB = 1
+
+// bootable makes a volume from the guest's image, and removes it when the test ends.
+func bootable(t *testing.T, name string) string {
+	t.Helper()
+	return volumeOf(t, name, cloud.ImageID)
+}
+
+func volumeOf(t *testing.T, name, image string) string {
+	t.Helper()
+	id, err := cloud.CreateVolume(t.Context(), name, image, bootableGiB)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), removeMax)
+		defer cancel()
+		if err := cloud.RemoveVolume(ctx, id); err != nil {
+			t.Error(err)
+		}
+	})
+	return id
+}
+
+// bootFromVolume boots a guest whose only writable disk is a volume.
+func bootFromVolume(t *testing.T, o guestOptions) *running {
+	t.Helper()
+	o.volume = bootable(t, o.name+"-root")
+	return boot(t, o)
+}
+
+// stock runs a stock client.
+func stock(t *testing.T, argv ...string) string {
+	t.Helper()
+	out, err := cloud.Client(t.Context(), argv...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// fieldOf returns a value of a stock client's table.
+func fieldOf(t *testing.T, table, name string) string {
+	t.Helper()
+	for line := range strings.Lines(table) {
+		if cells := strings.Split(line, "|"); len(cells) > 2 && strings.TrimSpace(cells[1]) == name {
+			return strings.TrimSpace(cells[2])
+		}
+	}
+	t.Fatalf("no %s in\n%s", name, table)
+	return ""
+}
+
+// TestVolumeWalkThroughWithStockClients is the seed's second walk-through: a server boots from a volume and moves without its disk.
+func TestVolumeWalkThroughWithStockClients(t *testing.T) {
+	ctx := t.Context()
+	volume := fieldOf(t, stock(t, "cinder", "create", "--image-id", cloud.ImageID, "--display-name", "bootable-vol", "5"), "id")
+	t.Cleanup(func() {
+		if err := cloud.RemoveVolume(context.Background(), volume); err != nil {
+			t.Error(err)
+		}
+	})
+	if _, err := cloud.WaitVolume(ctx, volume, "available"); err != nil {
+		t.Fatal(err)
+	}
+	id := fieldOf(t, stock(t, "nova", "boot", "--image", cloud.ImageID, "--flavor", cloud.FlavorID, "--nic", "net-id="+cloud.NetworkID, "--config-drive", "true",
+		"--meta", "godwit.tick=100ms", "--meta", "godwit.log=20ms", "--block-device-mapping", "vda="+volume+":::0", "vm-boot-from-vol"), "id")
+	gone := false
+	t.Cleanup(func() {
+		if !gone {
+			retire(t, "vm-boot-from-vol", id)
+		}
+	})
+	s, err := cloud.WaitStatus(ctx, id, "ACTIVE")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := connect(t, s)
+	begin := g.status(t)
+	if out := stock(t, "cinder", "list"); !strings.Contains(out, "in-use") || !strings.Contains(out, id) {
+		t.Errorf("cinder list:\n%s", out)
+	}
+	if out := stock(t, "nova", "show", "vm-boot-from-vol"); !strings.Contains(out, volume) {
+		t.Errorf("nova show does not name the volume:\n%s", out)
+	}
+	for i, m := range []struct {
+		argv []string
+		to   string
+	}{
+		{[]string{"nova", "live-migration", "vm-boot-from-vol", there}, there},
+		{[]string{"nova", "live-migration", "vm-boot-from-vol"}, ""},
+		{[]string{"openstack", "server", "migrate", "--live-migration", "vm-boot-from-vol"}, ""},
+	} {
+		if i == 0 && g.host(t) == there {
+			moveTo(ctx, t, g, here)
+		}
+		g.movesBy(t, m.to, m.argv...)
+	}
+	if now := g.status(t); now.BootID != begin.BootID {
+		t.Error("the guest rebooted on its way")
+	}
+	g.whole(t)
+	before := g.status(t)
+	a := do(ctx, t, call{method: "POST", path: "servers/" + id + "/action", version: "2.25", body: migrateBody(nil, map[string]any{"block_migration": true})})
+	if a.code != http.StatusBadRequest || !strings.Contains(a.body, "is not on local storage: Block migration can not be used with shared storage") {
+		t.Errorf("block migration of a server without a local disk: %d %s", a.code, a.body)
+	}
+	g.untouched(t, before)
+	remove(t, id)
+	gone = true
+	if v, err := cloud.WaitVolume(ctx, volume, "available"); err != nil || len(v.Attachments) != 0 {
+		t.Errorf("after its server was deleted: %+v, %v", v, err)
+	}
+}
+
+// movesBy moves the guest with a stock client and checks that it got where it should, that nobody missed it for long, and that nothing was copied.
+func (g *running) movesBy(t *testing.T, to string, argv ...string) {
+	t.Helper()
+	ctx, from := t.Context(), g.host(t)
+	known, err := cloud.Migrations(ctx, g.id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trace, err := cloud.Peer.StartTrace(ctx, netip.MustParseAddr(g.ip), time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := trace.AwaitReply(ctx); err != nil {
+		t.Fatal(err)
+	}
+	stock(t, argv...)
+	end, err := cloud.WaitMigration(ctx, g.id, len(known))
+	if err != nil {
+		t.Fatal(err)
+	}
+	record, err := cloud.Record(ctx, end.UUID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if end.Status != "completed" || record.Kind != "volume" || record.Totals == nil || record.Totals.DiskTotal != 0 {
+		t.Fatalf("%v: ended %s, kind %s, totals %+v", argv, end.Status, record.Kind, record.Totals)
+	}
+	at := g.host(t)
+	if at == from || to != "" && at != to {
+		t.Errorf("%v: from %s to %s", argv, from, at)
+	}
+	g.goesOn(t, g.status(t))
+	report, err := trace.Stop()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s: %s to %s, blackout %v", strings.Join(argv, " "), from, at, report.Blackout)
+	if report.Blackout > blackoutMax {
+		t.Errorf("nobody reached the guest for %v", report.Blackout)
+	}
+	leavesNothing(ctx, t, from, g.id)
+}
+
+// TestAVolumeIsPluggedInMovedAndTakenOut: a server with a local disk gets a volume while it runs, moves with both, and gives it back.
+func TestAVolumeIsPluggedInMovedAndTakenOut(t *testing.T) {
+	ctx := t.Context()
+	g := boot(t, guestOptions{name: "hot-plug", host: here})
+	volume := volumeOf(t, "data", "")
+	device, err := cloud.AttachVolume(ctx, g.id, volume)
+	if err != nil {
+		t.Fatal(err)
+	}
+	target := strings.TrimPrefix(device, "/dev/")
+	g.reads(t, here, target)
+	if err := cloud.RemoveVolume(ctx, volume); err == nil {
+		t.Fatal("a volume in use was deleted")
+	}
+	moveTo(ctx, t, g, there)
+	if err := cloud.DetachVolume(ctx, g.id, volume); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := on(ctx, there, "virsh", "-q", "domblklist", g.id); err != nil || strings.Contains(out, volume) {
+		t.Errorf("after it was taken out: %s, %v", out, err)
+	}
+	if _, err := cloud.AttachVolume(ctx, g.id, volume); err != nil { // and in again, for the deletion of its server
+		t.Fatal(err)
+	}
+	g.whole(t)
+}
+
+// reads waits until the guest has read from a disk, as a guest does that has found a new one.
+func (g *running) reads(t *testing.T, host, target string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), cleanMax)
+	defer cancel()
+	err := labcloud.Until(ctx, "guest reads "+target, func() (bool, error) {
+		out, err := on(ctx, host, "virsh", "-q", "domblkstat", g.id, target)
+		if err != nil {
+			return false, err
+		}
+		for line := range strings.Lines(out) {
+			if f := strings.Fields(line); len(f) == 3 && f[1] == "rd_req" {
+				return f[2] != "0", nil
+			}
+		}
+		return false, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestAGuestOutlivesItsVolumeService: the guest stands still while its disk is away and goes on without having met an error.
+func TestAGuestOutlivesItsVolumeService(t *testing.T) {
+	ctx := t.Context()
+	g := bootFromVolume(t, guestOptions{name: "outlives", host: here})
+	for _, c := range []struct {
+		name string
+		away func(t *testing.T)
+	}{
+		{"killed", func(t *testing.T) { killUnit(ctx, t, storage, lab.UnitVolumes) }},
+		{"away for a while", func(t *testing.T) {
+			if err := cloud.Lab.CrashUnit(ctx, storage, lab.UnitVolumes); err != nil {
+				t.Fatal(err)
+			}
+			awaitDomain(ctx, t, here, g.id, "paused")
+			if err := cloud.Lab.StartUnit(ctx, storage, lab.UnitVolumes); err != nil {
+				t.Fatal(err)
+			}
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			before := g.status(t)
+			began := time.Now()
+			c.away(t)
+			g.goesOn(t, before)
+			t.Logf("went on after %v", time.Since(began))
+			g.whole(t)
+		})
+	}
+}
+
+// TestRestartsOfServerAndAgentStallNoVolume: the data path needs neither.
+func TestRestartsOfServerAndAgentStallNoVolume(t *testing.T) {
+	ctx := t.Context()
+	g := bootFromVolume(t, guestOptions{name: "unstalled", host: here})
+	for _, unit := range []struct{ node, unit string }{{lab.Controller, lab.UnitServer}, {here, lab.UnitAgent}} {
+		if err := cloud.Lab.CrashUnit(ctx, unit.node, unit.unit); err != nil {
+			t.Fatal(err)
+		}
+		g.goesOn(t, g.status(t)) // while it is not there
+		if err := cloud.Lab.StartUnit(ctx, unit.node, unit.unit); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := cloud.Lab.WaitAPI(ctx); err != nil {
+		t.Fatal(err)
+	}
+	waitService(t, here, "up")
+	g.whole(t)
+}
+
+// TestKillsInTheMiddleOfAVolumeMigration: whoever is killed, one host writes, and no record is lost.
+func TestKillsInTheMiddleOfAVolumeMigration(t *testing.T) {
+	g := bootFromVolume(t, travelling("volume-east", here))
+	for _, v := range []victim{
+		{"volume service", func(ctx context.Context, t *testing.T) { killUnit(ctx, t, storage, lab.UnitVolumes) }},
+		{"agent", func(ctx context.Context, t *testing.T) { killUnit(ctx, t, there, lab.UnitAgent) }},
+		{"libvirtd", func(ctx context.Context, t *testing.T) { killUnit(ctx, t, there, lab.UnitLibvirtd) }},
+	} {
+		for _, from := range []string{here, there} { // there is the target of one move and the source of the other
+			for _, m := range []moment{receiving, halfway} {
+				t.Run(v.name+" of the move from "+from+" "+m.name, func(t *testing.T) {
+					if g.host(t) != from {
+						moveTo(t.Context(), t, g, from)
+					}
+					strike(t, []*running{g}, m, v.kill)
+					g.writesAlone(t)
+				})
+			}
+		}
+	}
+}
+
+// writesAlone checks that the guest's volume has one attachment, on the guest's host.
+func (g *running) writesAlone(t *testing.T) {
+	t.Helper()
+	s, err := cloud.Server(t.Context(), g.id)
+	if err != nil || len(s.AttachedVolumes) != 1 {
+		t.Fatalf("volumes %v, %v", s.AttachedVolumes, err)
+	}
+	err = labcloud.Until(t.Context(), "one attachment of the volume", func() (bool, error) {
+		v, err := cloud.WaitVolume(t.Context(), s.AttachedVolumes[0].ID, "in-use")
+		return err == nil && len(v.Attachments) == 1 && v.Attachments[0].HostName == g.host(t), err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
