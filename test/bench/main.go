@@ -28,6 +28,7 @@ var sections = []section{
 	{"copy", "Image copy", measureCopy},
 	{"echo", "Echo servers: uring against Go's net, Java NIO and Netty", measureEcho},
 	{"migrate", "Live block migration against raw virsh, blackout and downtime", measureMigrations},
+	{"migrate-volume", "Live migration of a volume-backed guest against raw virsh", measureVolumeMigrations},
 	{"boot", "Boot call to ACTIVE", measureBoots},
 	{"list", "GET /servers/detail with 1,000 servers", measureList},
 	{"rss", "Idle resident memory", measureRSS},

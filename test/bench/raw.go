@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -21,6 +22,8 @@ type rawGuest struct {
 	uuid string
 	dir  string // of its disk, the same path inside every node
 	host string // where it runs
+
+	server string // node of its NBD server, if it has one
 }
 
 const rawUUID = "0f0e0d0c-0b0a-4908-8706-050403020100"
@@ -37,6 +40,39 @@ var (
 	sysInfo     = regexp.MustCompile(`(?s)<sysinfo .*?</sysinfo>|<smbios mode='sysinfo'/>`) // names the server by its UUID
 	sources     = regexp.MustCompile(`(<source (?:file|path)=')([^']*)(')`)
 )
+
+// newRawVolumeGuest clones a guest that boots from a volume: the same image on an NBD export of qemu-nbd on the volumes' node, which is reached in
+// the clear.
+func newRawVolumeGuest(ctx context.Context, l *lab.Lab, host, uuid, image string) (*rawGuest, error) {
+	described, err := l.Output(ctx, host, "virsh", "-q", "dumpxml", "--inactive", uuid)
+	if err != nil {
+		return nil, err
+	}
+	g := &rawGuest{lab: l, uuid: rawUUID, dir: rawDir, host: host, server: l.StorageNodes()[0]}
+	for _, node := range append(l.ComputeNodes(), g.server) {
+		if err := os.MkdirAll(l.Path(node, g.dir), 0o755); err != nil {
+			return nil, err
+		}
+	}
+	disk := filepath.Join(g.dir, "disk")
+	if _, err := run(ctx, "qemu-img", "convert", "-O", "raw", image, l.Path(g.server, disk)); err != nil {
+		return nil, err
+	}
+	address := l.DataAddr(g.server)
+	if _, err := l.Output(ctx, g.server, "qemu-nbd", "--fork", "--pid-file", g.pidFile(), "--persistent", "--shared=8", "--format=raw", "--cache=none",
+		"--aio=io_uring", "--discard=unmap", "--bind", address.String(), "--port", rawNBDPort, disk); err != nil {
+		return nil, err
+	}
+	source := fmt.Sprintf("<source protocol='nbd' tls='no'><host name='%s' port='%s'/></source>", address, rawNBDPort)
+	return g, g.define(ctx, nbdSource.ReplaceAllString(described, source), "")
+}
+
+// rawNBDPort is free on storage nodes: volumes are served on the port before it.
+const rawNBDPort = "10810"
+
+var nbdSource = regexp.MustCompile(`(?s)<source protocol='nbd'.*?</source>`)
+
+func (g *rawGuest) pidFile() string { return filepath.Join(g.dir, "nbd.pid") }
 
 // newRawGuest clones the guest `uuid` that runs on host: its XML with another identity, its disk as it was at boot (a new overlay on the
 // same base image), no config drive.
@@ -146,24 +182,31 @@ func dropReadOnlyDisks(x string) string {
 }
 
 // move migrates the guest to another host as an operator would with virsh, and returns how long virsh took and QEMU's own figures.
-func (g *rawGuest) move(ctx context.Context, target string, storage string) (took time.Duration, job map[string]string, err error) {
+// storage are virsh's flags about disks.
+func (g *rawGuest) move(ctx context.Context, target string, storage ...string) (took time.Duration, job map[string]string, err error) {
 	address := g.lab.DataAddr(target)
 	began := time.Now()
-	_, err = g.lab.Output(ctx, g.host, "virsh", "-q", "migrate", "--live", "--p2p", "--tls", storage, "--persistent", "--undefinesource",
-		g.uuid, fmt.Sprintf("qemu+tls://%s/system", address), "--migrateuri", fmt.Sprintf("tcp://%s", address))
+	command := append([]string{"virsh", "-q", "migrate", "--live", "--p2p", "--tls", "--persistent", "--undefinesource"}, storage...)
+	_, err = g.lab.Output(ctx, g.host, append(command, g.uuid, fmt.Sprintf("qemu+tls://%s/system", address), "--migrateuri", fmt.Sprintf("tcp://%s", address))...)
 	took = time.Since(began)
 	if err != nil {
 		return 0, nil, err
 	}
 	g.host = target
-	out, err := g.lab.Output(ctx, target, "virsh", "-q", "domjobinfo", "--completed", g.uuid)
-	job = map[string]string{}
+	job, err = completedJob(ctx, g.lab, target, g.uuid)
+	return took, job, err
+}
+
+// completedJob is what libvirt on a host says of the migration that brought a guest there.
+func completedJob(ctx context.Context, l *lab.Lab, node, uuid string) (map[string]string, error) {
+	out, err := l.Output(ctx, node, "virsh", "-q", "domjobinfo", "--completed", "--keep-completed", uuid)
+	job := map[string]string{}
 	for line := range strings.Lines(out) {
 		if k, v, ok := strings.Cut(line, ":"); ok {
 			job[strings.TrimSpace(k)] = strings.Join(strings.Fields(v), " ")
 		}
 	}
-	return took, job, err
+	return job, err
 }
 
 // remake gives the host that the guest has left a fresh, empty disk to receive into: the "pre-created disk" of the comparison.
@@ -183,8 +226,13 @@ func (g *rawGuest) remake(ctx context.Context, node string) error {
 
 func (g *rawGuest) remove(ctx context.Context) error {
 	_, err := g.lab.Output(ctx, g.host, "sh", "-c", "virsh -q destroy "+g.uuid+"; virsh -q undefine "+g.uuid)
-	for _, node := range g.lab.ComputeNodes() {
-		os.RemoveAll(g.lab.Path(node, g.dir))
+	nodes := g.lab.ComputeNodes()
+	if g.server != "" {
+		_, stopped := g.lab.Output(ctx, g.server, "sh", "-c", "kill $(cat "+g.pidFile()+")")
+		err, nodes = errors.Join(err, stopped), append(nodes, g.server)
+	}
+	for _, node := range nodes {
+		err = errors.Join(err, os.RemoveAll(g.lab.Path(node, g.dir)))
 	}
 	return err
 }

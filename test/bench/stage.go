@@ -25,7 +25,7 @@ func (b *bench) lab(ctx context.Context) (*stage, error) {
 	if err := lab.Sweep(ctx); err != nil {
 		return nil, err
 	}
-	c, err := labcloud.Up(ctx, labcloud.Options{Name: "bench", Binary: b.binary, Tethered: true, Progress: progress})
+	c, err := labcloud.Up(ctx, labcloud.Options{Name: "bench", Storage: 1, Binary: b.binary, Tethered: true, Progress: progress})
 	if err != nil {
 		return nil, err
 	}
