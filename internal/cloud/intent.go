@@ -13,6 +13,8 @@ const (
 	IntentStart   IntentKind = "start"
 	IntentReboot  IntentKind = "reboot"
 	IntentMigrate IntentKind = "migrate"
+	// IntentEvacuate starts a server elsewhere whose host is dead.
+	IntentEvacuate IntentKind = "evacuate"
 	// Of a server and a volume.
 	IntentAttach IntentKind = "attach"
 	IntentDetach IntentKind = "detach"
@@ -33,7 +35,7 @@ type Intent struct {
 	ID         IntentID     `json:"id"`
 	Kind       IntentKind   `json:"kind"`
 	Server     ServerID     `json:"server"`
-	Migration  MigrationID  `json:"migration,omitempty"`   // migrate
+	Migration  MigrationID  `json:"migration,omitempty"`   // migrate, evacuate
 	Volume     VolumeID     `json:"volume,omitempty"`      // attach, detach, volume-..., snapshot-...
 	Snapshot   SnapshotID   `json:"snapshot,omitempty"`    // snapshot-...
 	Attachment AttachmentID `json:"attachment,omitempty"`  // attach, detach
@@ -42,6 +44,8 @@ type Intent struct {
 	SizeGiB    int          `json:"size_gib,omitempty"`    // volume-extend: the new size
 	Cascade    bool         `json:"cascade,omitempty"`     // volume-delete: its snapshots too
 	Hard       bool         `json:"hard,omitempty"`        // reboot
+	Rebuild    bool         `json:"rebuild,omitempty"`     // evacuate: a root disk that is lost with its host is made anew from its image
+	Stopped    bool         `json:"stopped,omitempty"`     // evacuate: the server is left stopped
 	Tried      []HostName   `json:"tried,omitempty"`       // boot, migrate: hosts that failed this request; placement leaves them out
 	RequestID  string       `json:"request_id"`            // "req-<uuid>" of the API call; the instance action's key
 	Project    ProjectID    `json:"project"`

@@ -54,6 +54,12 @@ const (
 	MigrateVolume MigrationKind = "volume" // disks are volumes
 )
 
+// The types of migrations, in Nova's words.
+const (
+	TypeLiveMigration = "live-migration"
+	TypeEvacuation    = "evacuation"
+)
+
 // Migration is one move of one server. Created by the edge as queued; its status is moved on by the migrate flow only.
 type Migration struct {
 	ID            MigrationID     `json:"id"`
@@ -74,6 +80,8 @@ type Migration struct {
 	Intent        IntentID        `json:"intent"`
 	AbortAsked    bool            `json:"abort_asked"`      // DELETE /servers/{id}/migrations/{id}
 	CompleteAsked bool            `json:"complete_asked"`   // force_complete
+	Fence         string          `json:"fence,omitempty"`  // evacuation: what proves that the source runs nothing any more
+	Lost          string          `json:"lost,omitempty"`   // evacuation: what it cost
 	Phases        []Phase         `json:"phases,omitempty"` // how long each step took
 	Totals        *MigrationStats `json:"totals,omitempty"` // QEMU's final figures
 	Created       time.Time       `json:"created"`

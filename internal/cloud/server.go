@@ -52,6 +52,7 @@ const (
 	TaskRebooting     TaskState = "rebooting"
 	TaskRebootingHard TaskState = "rebooting_hard"
 	TaskMigrating     TaskState = "migrating"
+	TaskRebuilding    TaskState = "rebuilding" // being evacuated
 )
 
 // PowerState is what the hypervisor says, with Nova's numbers.
@@ -188,6 +189,7 @@ const (
 	OpReboot      Operation = "reboot"
 	OpRebootHard  Operation = "reboot_hard"
 	OpLiveMigrate Operation = "os-migrateLive"
+	OpEvacuate    Operation = "evacuate"
 	OpConsole     Operation = "get_console_output"
 	OpAttach      Operation = "attach_volume"
 	OpDetach      Operation = "detach_volume"
@@ -195,7 +197,7 @@ const (
 
 // Operations returns every operation.
 func Operations() []Operation {
-	return []Operation{OpDelete, OpStart, OpStop, OpReboot, OpRebootHard, OpLiveMigrate, OpConsole, OpAttach, OpDetach}
+	return []Operation{OpDelete, OpStart, OpStop, OpReboot, OpRebootHard, OpLiveMigrate, OpEvacuate, OpConsole, OpAttach, OpDetach}
 }
 
 type opRule struct {
@@ -213,6 +215,7 @@ var opRules = map[Operation]opRule{
 	OpReboot:      {[]VMState{VMActive}, idle},
 	OpRebootHard:  {[]VMState{VMActive, VMStopped, VMPaused, VMError}, []TaskState{TaskNone, TaskRebooting, TaskRebootingHard}},
 	OpLiveMigrate: {[]VMState{VMActive, VMPaused}, idle},
+	OpEvacuate:    {[]VMState{VMActive, VMStopped, VMError}, idle},
 	OpConsole:     {[]VMState{VMActive, VMStopped, VMPaused, VMError, VMBuilding}, nil},
 	OpAttach:      {[]VMState{VMActive, VMStopped, VMPaused}, idle},
 	OpDetach:      {[]VMState{VMActive, VMStopped, VMPaused}, idle},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
@@ -65,12 +66,26 @@ func serverCases(v store.View, busy map[cloud.ServerID]bool) []reconcile.ServerC
 	}
 	var out []reconcile.ServerCase
 	for _, s := range store.All(v, tables.Servers) {
-		out = append(out, reconcile.ServerCase{ID: s.ID, Server: s, Busy: busy[s.ID], Seen: seen[s.ID], Sessions: sessions})
+		out = append(out, reconcile.ServerCase{ID: s.ID, Server: s, Busy: busy[s.ID], Seen: seen[s.ID], Sessions: sessions, Evacuated: evacuatedFrom(v, s, seen[s.ID])})
 		delete(seen, s.ID)
 	}
 	for id, observations := range seen {
 		grave, _ := store.Lookup(v, tables.Graves, id)
 		out = append(out, reconcile.ServerCase{ID: id, Grave: grave, Busy: busy[id], Seen: observations, Sessions: sessions})
+	}
+	return out
+}
+
+// evacuatedFrom returns the hosts that were given up with the server on them; nil when only its own host sees it, which is nearly always.
+func evacuatedFrom(v store.View, s *cloud.Server, seen []cloud.ServerObservation) map[cloud.HostName]bool {
+	if !slices.ContainsFunc(seen, func(o cloud.ServerObservation) bool { return o.Host != s.Host }) {
+		return nil
+	}
+	out := map[cloud.HostName]bool{}
+	for _, m := range store.By(v, tables.Migrations, tables.ByServer, s.ID) {
+		if m.Type == cloud.TypeEvacuation && m.Status == cloud.MigrationCompleted {
+			out[m.Source] = true
+		}
 	}
 	return out
 }
@@ -142,7 +157,7 @@ func (r *reconciler) carryOut(ctx context.Context, a reconcile.Action, now time.
 			}
 			return store.Put(tx, tables.Servers, s.ID, s)
 		})
-	case reconcile.Discard, reconcile.DiscardDeleted:
+	case reconcile.Discard, reconcile.DiscardDeleted, reconcile.DiscardEvacuated:
 		return r.discard(ctx, a)
 	case reconcile.CreateHost:
 		return r.write(ctx, func(tx *store.Tx) error { return introduce(tx, a.Host, now) })
@@ -180,7 +195,7 @@ func (r *reconciler) discard(ctx context.Context, a reconcile.Action) error {
 	defer cancel()
 	_, err = host.Discard(ctx, &hostpb.DiscardRequest{
 		Call:           &hostpb.Call{ServerId: string(a.Server), Generation: a.Generation, RunId: "reconcile"},
-		DestroyRunning: a.Kind == reconcile.DiscardDeleted,
+		DestroyRunning: a.Kind != reconcile.Discard,
 	})
 	return ignore(err, cloud.KindNotFound)
 }

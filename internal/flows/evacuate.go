@@ -35,7 +35,7 @@ func (f *Flows) Evacuate() *workflow.Definition[cloud.Intent] {
 		workflow.Step("take-volumes", f.takeVolumes, f.closeTargetVolumes, workflow.TimeLimit(volumeCallMax)),
 		workflow.Step("prepare-target", f.prepareEvacuated, f.discardTarget, workflow.TimeLimit(prepareMax)),
 		workflow.Step("start-target", f.startEvacuated, f.powerOffTarget, workflow.TimeLimit(startMax)),
-		workflow.Step("switch", f.switchEvacuated, nil, forward),
+		workflow.Step("switch", f.switchEvacuated, nil, workflow.PointOfNoReturn(), forward),
 		workflow.Step("close-volumes-source", f.closeSourceVolumes, nil, forward, workflow.TimeLimit(volumeCallMax)),
 	)
 }

@@ -18,6 +18,9 @@ const (
 	Discard Kind = "discard"
 	// DiscardDeleted removes a server that was deleted while its host could not be told: Host.Discard with destroy_running.
 	DiscardDeleted Kind = "discard-deleted"
+	// DiscardEvacuated removes what a host that was believed dead still has, or runs, of a server that was started elsewhere: Host.Discard with
+	// destroy_running.
+	DiscardEvacuated Kind = "discard-evacuated"
 	// Alarm tells the operator something that nobody but a person should decide.
 	Alarm Kind = "alarm"
 	// CreateHost writes the record of a host that has reported and has none.

@@ -29,6 +29,8 @@ type ServerCase struct {
 	Busy bool
 	// Seen are the observations of all hosts.
 	Seen []cloud.ServerObservation
+	// Evacuated are the hosts that were given up and from which the server was started elsewhere.
+	Evacuated map[cloud.HostName]bool
 	// Sessions are the connected hosts and since when they are; absent means not connected.
 	Sessions map[cloud.HostName]time.Time
 }
@@ -167,6 +169,10 @@ func (c *ServerCase) elsewhere(o *Outcome, now time.Time) {
 		settled := later(s.Updated, seen.At).Add(SettleDefault)
 		switch {
 		case own == nil: // whether the owner has the server is not known: keep everything
+		case c.Evacuated[seen.Host] && seen.Generation < s.Generation && own.Generation == s.Generation:
+			// No waiting: the host came back after all, and what it has was given up when the owner's copy was made.
+			o.Actions = append(o.Actions, Action{Kind: DiscardEvacuated, Server: s.ID, Host: seen.Host, Generation: s.Generation,
+				Reason: fmt.Sprintf("evacuated to %s while the host was down, and still there (%s)", s.Host, powerName(seen.Power))})
 		case now.Before(settled):
 			o.waitUntil(settled)
 		case seen.Power == cloud.PowerRunning:

@@ -315,3 +315,27 @@ func TestCarryingOutTheActionsSettlesTheServer(t *testing.T) {
 		}
 	})
 }
+
+// A host that was believed dead comes back with what it had. Only the generation tells the copies apart: the older one was given up.
+func TestWhatAnEvacuatedHostStillHasIsRemovedAtOnceEvenIfItRuns(t *testing.T) {
+	for _, power := range []cloud.PowerState{cloud.PowerRunning, cloud.PowerPaused, cloud.PowerShutdown, cloud.PowerCrashed} {
+		s := server(cloud.VMActive, cloud.PowerRunning)
+		s.Generation = 7
+		own, old := seen("a", cloud.PowerRunning, 101), seen("b", power, 102)
+		own.Generation, old.Generation = 7, 6
+		c := reconcile.ServerCase{ID: "s", Server: s, Seen: []cloud.ServerObservation{own, old}, Sessions: up("a", "b"), Evacuated: map[cloud.HostName]bool{"b": true}}
+		o := reconcile.Server(c, at(102))
+		if len(o.Actions) != 1 || o.Actions[0].Kind != reconcile.DiscardEvacuated || o.Actions[0].Host != "b" || o.Actions[0].Generation != 7 {
+			t.Errorf("power %d: %+v", power, o)
+		}
+		c.Seen = c.Seen[1:]
+		if o := reconcile.Server(c, at(102)); len(o.Actions) != 0 {
+			t.Errorf("power %d: the owner is silent, and yet %+v", power, o)
+		}
+		old.Generation = 8
+		c.Seen = []cloud.ServerObservation{own, old}
+		if o := reconcile.Server(c, at(102)); len(o.Actions) != 1 || o.Actions[0].Kind != reconcile.Alarm {
+			t.Errorf("power %d: the other host is ahead of the record: %+v", power, o)
+		}
+	}
+}

@@ -24,6 +24,7 @@ var serverActions = map[string]serverActionRule{
 	"reboot":              {rule: "servers:reboot", run: (*call).rebootServer},
 	"os-getConsoleOutput": {rule: "os-console-output", run: (*call).consoleOutput},
 	"os-migrateLive":      {rule: "os-migrate-server:migrate_live", admin: true, run: (*call).liveMigrate},
+	"evacuate":            {rule: "os-evacuate", admin: true, run: (*call).evacuate},
 	"lock":                {rule: "os-lock-server:lock", run: (*call).lockServer},
 	"unlock":              {rule: "os-lock-server:unlock", run: (*call).unlockServer},
 	"os-resetState":       {rule: "os-admin-actions:reset_state", admin: true, run: (*call).resetState},

@@ -78,7 +78,7 @@ func showcase(w *site) {
 	for i, status := range []cloud.MigrationStatus{cloud.MigrationCompleted, cloud.MigrationRunning} {
 		mig := cloud.Migration{
 			ID: cloud.MigrationID(fmt.Sprintf("9e000000-0000-4000-8000-%012d", i+1)), Number: i + 1, Server: moving.ID, Project: adminProject, User: "admin",
-			Type: typeLive, Asked: cloud.MigrateBlock, Source: "compute-3", Target: "compute-1", TargetAddress: "192.0.2.1", Status: status, Created: noon, Updated: noon,
+			Type: cloud.TypeLiveMigration, Asked: cloud.MigrateBlock, Source: "compute-3", Target: "compute-1", TargetAddress: "192.0.2.1", Status: status, Created: noon, Updated: noon,
 		}
 		put(w, tables.Migrations, mig.ID, mig)
 		put(w, tables.Progress, mig.ID, cloud.MigrationProgress{Migration: mig.ID, Server: moving.ID, At: noon, Stats: cloud.MigrationStats{

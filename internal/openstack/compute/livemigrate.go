@@ -104,7 +104,7 @@ func (c *call) liveMigrate(found *cloud.Server, o *openstack.Object) error {
 func (c *call) askMove(id cloud.ServerID, m move) error {
 	order := c.newOrder(cloud.IntentMigrate, "live-migration")
 	migration := cloud.Migration{
-		ID: cloud.MigrationID(newID()), Server: id, Project: c.r.Caller.Project, User: c.r.Caller.User, Type: typeLive, Asked: m.kind,
+		ID: cloud.MigrationID(newID()), Server: id, Project: c.r.Caller.Project, User: c.r.Caller.User, Type: cloud.TypeLiveMigration, Asked: m.kind,
 		AskedTarget: m.target, Force: m.force, Status: cloud.MigrationQueued, Intent: order.intent.ID,
 		Created: order.intent.Created, Updated: order.intent.Created,
 	}
@@ -130,9 +130,6 @@ func (c *call) askMove(id cloud.ServerID, m move) error {
 		return order.place(tx, &s)
 	})
 }
-
-// typeLive is the migration_type of a live migration.
-const typeLive = "live-migration"
 
 // precheck refuses what Nova's conductor refused before 2.34, in its order and words.
 func (c *call) precheck(s *cloud.Server, m move) error {

@@ -47,7 +47,7 @@ var Changes = []Change{
 	{11, "`forced_down` of services, `force-down`", Honoured, "os-services"},
 	{12, "`net_id` of virtual interfaces", Refused, "os-virtual-interfaces: " + gone},
 	{13, "`project_id` and `user_id` of server groups", Honoured, "os-server-groups"},
-	{14, "evacuate without `onSharedStorage` and `adminPass`", Refused, "evacuate: " + noAction},
+	{14, "evacuate without `onSharedStorage` and `adminPass` in the answer", Honoured, "per disk: shared directories and volumes are kept, a root disk of the dead host alone is made anew from its image. `adminPass` is refused in any version"},
 	{15, "`soft-affinity` and `soft-anti-affinity`", Honoured, "os-server-groups; unknown policies before"},
 	{16, "`host_status` of servers", Honoured, "administrators see UP, DOWN, MAINTENANCE, UNKNOWN or empty"},
 	{17, "`trigger_crash_dump`", Refused, noAction + "; 404 before"},
@@ -62,7 +62,7 @@ var Changes = []Change{
 	{26, "server tags", Honoured, "/servers/{id}/tags and the four filters"},
 	{27, "the header `OpenStack-API-Version`", Honoured, "both headers are read and written at any microversion"},
 	{28, "`cpu_info` of hypervisors is an object", Honoured, "os-hypervisors, text before"},
-	{29, "evacuate `force`", Refused, "evacuate: " + noAction},
+	{29, "evacuate `force`", Honoured, "a named host is judged by placement unless forced; earlier it is taken at the caller's word"},
 	{30, "live migration `force`; a named host is checked by the scheduler", Honoured, "without force every rule of placement applies to the host; with it only those that keep the guest safe"},
 	{31, "console auth tokens of all kinds", Refused, "404: there are no tokens"},
 	{32, "device `tag` in networks and block devices at boot", Honoured, "tags of networks are kept and shown (2.70); of block devices 400"},
@@ -128,7 +128,7 @@ var Changes = []Change{
 	{92, "keypairs are not generated; `@` and `.` in their names", Honoured, "os-keypairs"},
 	{93, "rebuild of volume-backed servers", Refused, "rebuild: " + noAction},
 	{94, "`hostname` may be a fully qualified name", Honoured, "POST, PUT /servers"},
-	{95, "evacuated servers stay stopped", Refused, "evacuate: " + noAction},
+	{95, "evacuated servers stay stopped", Honoured, "earlier they are started unless they were stopped"},
 }
 
 // MicroversionDocument returns docs/microversions.md.

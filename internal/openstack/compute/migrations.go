@@ -62,7 +62,7 @@ func (c *call) listServerMigrations() error {
 	}
 	out := []object{}
 	for _, m := range c.migrationsOf(s.ID) {
-		if inProgress(m) && m.Type == typeLive {
+		if inProgress(m) && m.Type == cloud.TypeLiveMigration {
 			out = append(out, c.serverMigrationView(m))
 		}
 	}
@@ -78,7 +78,7 @@ func (c *call) showServerMigration() error {
 	switch {
 	case !ok:
 		return notFound("In-progress live migration %s is not found for server %s.", c.path("id"), s.ID)
-	case m.Type != typeLive:
+	case m.Type != cloud.TypeLiveMigration:
 		return notFound("Migration %s for server %s is not live-migration.", c.path("id"), s.ID)
 	case !inProgress(m):
 		return notFound("Live migration %s for server %s is not in progress.", c.path("id"), s.ID)
@@ -306,7 +306,7 @@ func (c *call) migrationViews(migrations []*cloud.Migration) []object {
 		view["old_instance_type_id"], view["new_instance_type_id"] = nil, nil
 		if c.since(23) {
 			view["migration_type"] = m.Type
-			if m.Type == typeLive && inProgress(m) {
+			if m.Type == cloud.TypeLiveMigration && inProgress(m) {
 				view["links"] = c.r.SelfLinks(apiRoot, "/servers/"+string(m.Server)+"/migrations/"+strconv.Itoa(m.Number))
 			}
 		}

@@ -148,7 +148,7 @@ var refusedActions = map[string]actionRefusal{
 	"addFixedIp": {to: 43, refuse: unsupported}, "removeFixedIp": {to: 43, refuse: unsupported},
 	"addFloatingIp": {to: 43, refuse: unsupported}, "removeFloatingIp": {to: 43, refuse: unsupported},
 	"changePassword": {refuse: passwordRefusal}, "createBackup": {refuse: unsupported}, "createImage": {refuse: unsupported},
-	"restore": {refuse: unsupported}, "evacuate": {admin: true, refuse: unsupported},
+	"restore":           {refuse: unsupported},
 	"injectNetworkInfo": {admin: true, refuse: unsupported}, "resetNetwork": {admin: true, refuse: func() error { return answerGone(nil) }},
 	"migrate": {admin: true, refuse: unsupported}, "resize": {refuse: unsupported}, "confirmResize": {refuse: noResize}, "revertResize": {refuse: noResize},
 	"rebuild": {refuse: unsupported}, "pause": {refuse: unsupported}, "unpause": {refuse: unsupported}, "suspend": {refuse: unsupported},
