@@ -18,7 +18,7 @@ need=(
 	# a real IPMI controller for each host
 	openipmi
 	# clients
-	python3-openstackclient python3-novaclient
+	python3-openstackclient python3-novaclient python3-cinderclient
 )
 missing=()
 for p in "${need[@]}"; do

@@ -8,6 +8,17 @@
 //	intent start    begin -> start                                                         => ACTIVE
 //	intent reboot   begin -> reboot                                                        => ACTIVE
 //
+// and of volumes, keyed by volume:
+//
+//	intent volume-create    choose-backend -> create                                         => available, or reserved for whom it was made
+//	intent volume-delete    close -> delete-snapshots -> delete                              => gone
+//	intent volume-extend    extend -> tell-guests                                            => as before, larger
+//	intent volume-upload    upload                                                           => as before, and an active image
+//	intent volume-retype    choose-backend -> move -> limits                                 => as before, of another type
+//	intent volume-revert    revert                                                           => available
+//	intent snapshot-create  snapshot                                                         => available
+//	intent snapshot-delete  delete                                                           => gone
+//
 // # What keeps a server from running twice
 //
 // Runs on one server are serialised: the workflow key of every run is the server's id. Each run that will call a host first takes the next
