@@ -50,6 +50,8 @@ var bans = []ban{
 	{"internal/disk", anyOfOurs, []string{"internal/cloud", "internal/disk", "internal/metadata", "uring"}, "disk is a leaf"},
 	{"internal/vnet", anyOfOurs, []string{"internal/cloud", "internal/vnet", "internal/metadata"}, "vnet is a leaf"},
 	{"internal/volume", anyOfOurs, []string{"internal/cloud", "internal/volume", "uring"}, "volume is a leaf: files, and who may write them"},
+	{"internal/attachments", anyOfOurs, []string{"internal/cloud", "internal/store"}, "rules over a transaction, shared by edges and flows; they know neither"},
+	{"internal/volumebook", anyOfOurs, []string{"internal/cloud", "internal/store", "internal/placement"}, "rules over a transaction, shared by edges and flows; they know neither"},
 	{"internal/blockserve", anyOfOurs, []string{"internal/cloud", "internal/volume", "uring", "nbd"}, "the data path knows volumes and the NBD protocol, nothing of the control plane"},
 	{"internal/volumehost", "internal/store", nil, "a volume service never reads the truth; it reports to it"},
 	{"internal/volumehost", "internal/control", nil, "nobody calls upward"},
