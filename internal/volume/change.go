@@ -145,12 +145,12 @@ func (s *Store) Extend(ctx context.Context, call Call, bytes int64) (State, erro
 		return State{}, err
 	}
 	defer end()
-	if bytes > m.Bytes {
-		if err := s.grow(s.dataPath(v.id), bytes); err != nil {
+	grown := bytes > m.Bytes
+	if grown {
+		if err := s.lengthen(s.dataPath(v.id), bytes); err != nil {
 			return State{}, v.fail("extend", err)
 		}
 	}
-	grown := bytes > m.Bytes
 	m.Bytes = max(m.Bytes, bytes)
 	st, err := v.finish("extend", m)
 	if err == nil && grown {
@@ -159,7 +159,17 @@ func (s *Store) Extend(ctx context.Context, call Call, bytes int64) (State, erro
 	return st, err
 }
 
-func (s *Store) grow(path string, bytes int64) error {
+// lengthen makes a file at least so long. It may be longer, from an extension that failed when nobody knows how much of it is on disk.
+func (s *Store) lengthen(path string, bytes int64) error {
+	info, err := s.files.Stat(path)
+	if err != nil {
+		return err
+	}
+	return s.setLength(path, max(bytes, info.bytes))
+}
+
+// setLength makes a file so long, durably.
+func (s *Store) setLength(path string, bytes int64) error {
 	f, err := s.files.Open(path, os.O_RDWR)
 	if err != nil {
 		return err

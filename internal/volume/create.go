@@ -155,7 +155,7 @@ func (s *Store) fill(ctx context.Context, id cloud.VolumeID, spec Spec) error {
 	if err != nil {
 		return err
 	}
-	return s.grow(to, spec.Bytes)
+	return s.setLength(to, spec.Bytes)
 }
 
 // write makes a file anew with what f writes into it.

@@ -141,6 +141,9 @@ func TestSharedAttachmentsWriteSideBySide(t *testing.T) {
 		if v := l.Begin(); v != Go {
 			t.Fatalf("%d: %v", i, v)
 		}
+		if a := l.Attachment(); a.Role != RoleWriter || a.Connections != 1 || a.Epoch != int64(i+1) {
+			t.Fatalf("%d: %+v", i, a)
+		}
 		defer l.End()
 	}
 }

@@ -100,7 +100,7 @@ func (s *Store) loadReady(m meta) error {
 	case info.bytes < m.Bytes:
 		return fmt.Errorf("its data file has %d bytes instead of %d", info.bytes, m.Bytes)
 	case info.bytes > m.Bytes: // an extension nobody was told of; nobody wrote there
-		if err := s.grow(s.dataPath(m.ID), m.Bytes); err != nil {
+		if err := s.setLength(s.dataPath(m.ID), m.Bytes); err != nil {
 			return err
 		}
 	}

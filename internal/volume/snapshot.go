@@ -111,7 +111,7 @@ func (s *Store) replaceData(ctx context.Context, id cloud.VolumeID, from, beside
 	if err := s.copyFile(ctx, s, from, beside, nil); err != nil {
 		return err
 	}
-	if err := s.grow(beside, bytes); err != nil {
+	if err := s.setLength(beside, bytes); err != nil {
 		return err
 	}
 	if err := s.files.Rename(beside, s.dataPath(id)); err != nil {
