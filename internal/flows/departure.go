@@ -59,6 +59,7 @@ func (f *Flows) confirm(ctx context.Context, r *run, m *cloud.Migration) error {
 		return ctx.Err()
 	}
 	totals := Stats(reply.GetStats())
+	settleStats(&totals)
 	return ignoreMissing(f.update(ctx, r, func(tx *store.Tx, _ *cloud.Server) error {
 		return changeMigration(tx, r, func(m *cloud.Migration) error {
 			m.Totals = &totals

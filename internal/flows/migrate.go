@@ -352,6 +352,9 @@ func (f *Flows) switchHost(ctx context.Context, r *run) error {
 	if _, err := r.Get(stateBroken, &lost); err != nil {
 		return err
 	}
+	if lost == "" && totals != nil {
+		settleStats(totals)
+	}
 	if err := f.rememberSource(ctx, r); err != nil {
 		return err
 	}
@@ -400,6 +403,14 @@ func (f *Flows) totals(r *run) (*cloud.MigrationStats, error) {
 		stats = p.Stats
 	}
 	return &stats, nil
+}
+
+// settleStats counts what was left at the last look as sent. libvirt's final figures may be from just before the end, and a guest runs on the target only when
+// its disks' mirrors are drained and its memory is there.
+func settleStats(s *cloud.MigrationStats) {
+	s.DiskProcessed += s.DiskRemaining
+	s.MemoryProcessed += s.MemoryRemaining
+	s.DiskRemaining, s.MemoryRemaining = 0, 0
 }
 
 // adoptTarget makes the guest the target's own, with the console's history if the source can still give it.
