@@ -40,6 +40,10 @@ func (m Move) flags() libvirt.DomainMigrateFlags {
 	case len(m.CopyDisks) > 0:
 		f |= libvirt.MigrateNonSharedDisk
 	}
+	if len(m.Volumes) > 0 {
+		// A guest that stands still because its volume service is away cannot be resumed while it migrates: better to stay and go on.
+		f |= libvirt.MigrateAbortOnError
+	}
 	if m.AutoConverge {
 		f |= libvirt.MigrateAutoConverge
 	}

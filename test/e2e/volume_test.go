@@ -177,8 +177,8 @@ func (g *running) movesBy(t *testing.T, to string, argv ...string) {
 // TestAVolumeIsPluggedInMovedAndTakenOut: a server with a local disk gets a volume while it runs, moves with both, and gives it back.
 func TestAVolumeIsPluggedInMovedAndTakenOut(t *testing.T) {
 	ctx := t.Context()
+	volume := volumeOf(t, "data", "") // before the guest, so that it is deleted after it
 	g := boot(t, guestOptions{name: "hot-plug", host: here})
-	volume := volumeOf(t, "data", "")
 	device, err := cloud.AttachVolume(ctx, g.id, volume)
 	if err != nil {
 		t.Fatal(err)
@@ -277,7 +277,11 @@ func TestRestartsOfServerAndAgentStallNoVolume(t *testing.T) {
 func TestKillsInTheMiddleOfAVolumeMigration(t *testing.T) {
 	g := bootFromVolume(t, travelling("volume-east", here))
 	for _, v := range []victim{
-		{"volume service", func(ctx context.Context, t *testing.T) { killUnit(ctx, t, storage, lab.UnitVolumes) }},
+		{"volume service", func(ctx context.Context, t *testing.T) {
+			killUnit(ctx, t, storage, lab.UnitVolumes)
+			g.goesOn(t, g.status(t)) // once the service is back
+			awaitRuns(ctx, t, g.id)
+		}},
 		{"agent", func(ctx context.Context, t *testing.T) { killUnit(ctx, t, there, lab.UnitAgent) }},
 		{"libvirtd", func(ctx context.Context, t *testing.T) { killUnit(ctx, t, there, lab.UnitLibvirtd) }},
 	} {
@@ -292,6 +296,23 @@ func TestKillsInTheMiddleOfAVolumeMigration(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// awaitRuns waits until the guest's CPUs run on one host and no move of it is in progress.
+func awaitRuns(ctx context.Context, t *testing.T, id string) {
+	t.Helper()
+	err := labcloud.Until(ctx, id+" runs", func() (bool, error) {
+		runs := 0
+		for _, node := range cloud.Lab.ComputeNodes() {
+			if strings.HasPrefix(domainState(ctx, node, id), "running") {
+				runs++
+			}
+		}
+		return runs == 1, nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
