@@ -10,7 +10,7 @@ LDFLAGS   := -s -w -X main.version=$(VERSION)
 TESTFLAGS ?= -timeout 25m -p 2
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build test check unit fmt vet lint arch generate generated-in-sync tidy demo bench drill hooks clean
+.PHONY: help deps build test fuzz check unit fmt vet lint arch generate generated-in-sync tidy demo bench drill hooks clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -24,6 +24,13 @@ build: ## build bin/godwit
 test: deps build ## all tests, real migrations included (root; installs what it needs)
 	$(GO) vet ./...
 	$(GO) test $(TESTFLAGS) ./...
+	$(MAKE) fuzz
+
+# How long each decoder is fuzzed.
+FUZZTIME ?= 3s
+
+fuzz: ## fuzz each decoder for FUZZTIME
+	@scripts/fuzz.sh $(FUZZTIME)
 
 check: fmt vet lint arch generated-in-sync tidy unit ## what every commit must pass
 

@@ -109,9 +109,24 @@ func (r *Ring) RegisterFD() {
 	}
 }
 
-// setup asks for the ring, dropping optional flags one set at a time when the kernel does not know them.
+// eras are the flags that came together, the newest first: what a kernel does not know is found by leaving them out one after another.
+var eras = []SetupFlags{
+	SetupDeferTaskrun,                   // Linux 6.1
+	SetupSingleIssuer,                   // 6.0
+	SetupCoopTaskrun | SetupTaskrunFlag, // 5.19
+	^SetupFlags(0),                      // all else
+}
+
+// setup asks for the ring, leaving out optional flags, the newest first, as long as the kernel does not know them.
 func (r *Ring) setup(o Options) (*params, error) {
-	for _, flags := range []SetupFlags{o.Flags, o.Flags &^ o.Optional} {
+	attempts := []SetupFlags{o.Flags}
+	for flags, i := o.Flags, 0; i < len(eras); i++ {
+		if fewer := flags &^ (o.Optional & eras[i]); fewer != flags {
+			attempts = append(attempts, fewer)
+			flags = fewer
+		}
+	}
+	for _, flags := range attempts {
 		p := &params{Flags: flags | SetupCQSize | SetupClamp | SetupSubmitAll, CQEntries: o.CQEntries,
 			SQThreadIdle: uint32(o.SQPollIdle.Milliseconds())}
 		fd, err := r.kernel.setup(o.Entries, p)
@@ -119,7 +134,7 @@ func (r *Ring) setup(o Options) (*params, error) {
 			r.fd, r.enterFD, r.flags, r.features = fd, fd, flags, p.Features
 			return p, nil
 		}
-		if !errors.Is(err, unix.EINVAL) || o.Optional == 0 {
+		if !errors.Is(err, unix.EINVAL) {
 			return nil, explainSetup(err)
 		}
 	}

@@ -52,6 +52,9 @@ func TestOptionalFlagsAreDroppedWhenUnknown(t *testing.T) {
 	if r.Flags()&SetupDeferTaskrun != 0 {
 		t.Error("the flag the kernel refused is reported as in force")
 	}
+	if r.Flags()&SetupSingleIssuer == 0 {
+		t.Error("an older flag, which the kernel knows, was dropped with it")
+	}
 	if _, err := New(Options{Flags: SetupDeferTaskrun | SetupSingleIssuer, kernel: dropping{unknown: SetupDeferTaskrun}}); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("a flag that is not optional was dropped: %v", err)
 	}
