@@ -18,6 +18,7 @@ import (
 	"github.com/godwit-cloud/godwit/internal/openstack/identity"
 	"github.com/godwit-cloud/godwit/internal/openstack/image"
 	"github.com/godwit-cloud/godwit/internal/openstack/network"
+	"github.com/godwit-cloud/godwit/internal/openstack/volume"
 	"github.com/godwit-cloud/godwit/internal/store"
 	"github.com/godwit-cloud/godwit/internal/store/tables"
 )
@@ -50,7 +51,7 @@ func newPerson(t *testing.T) *person {
 	if err != nil {
 		t.Fatal(err)
 	}
-	api.Mount(keystone, network.New(network.Options{Store: s}), image.New(s, files, image.Options{Logger: quiet}), New(Options{Store: s, Logger: quiet, Console: w.console}))
+	api.Mount(keystone, network.New(network.Options{Store: s}), image.New(s, files, image.Options{Logger: quiet}), volume.New(volume.Options{Store: s, Logger: quiet}), New(Options{Store: s, Logger: quiet, Console: w.console}))
 	server := httptest.NewServer(api)
 	t.Cleanup(func() {
 		server.Close()
