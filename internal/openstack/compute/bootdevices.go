@@ -36,7 +36,7 @@ func (n *sizeGiB) BindJSON(v any) error {
 	if v == nil || v == "" {
 		return nil
 	}
-	i, err := integerIn(v, 0, int32Max)
+	i, err := integerIn(v, 0)
 	*n = sizeGiB(i)
 	return err
 }

@@ -231,8 +231,8 @@ func queryBoolean(s string) (value, ok bool) {
 	return false, false
 }
 
-// integerIn reads an integer or its text within bounds, worded as Nova's volume_size, positive_integer and quota types do.
-func integerIn(v any, low, high int64) (int, error) {
+// integerIn reads an integer or its text, from low to int32Max, worded as Nova's volume_size, positive_integer and quota types do.
+func integerIn(v any, low int64) (int, error) {
 	var text string
 	switch v := v.(type) {
 	case json.Number:
@@ -251,8 +251,8 @@ func integerIn(v any, low, high int64) (int, error) {
 		return 0, openstack.Mismatch(v, "integer", "string")
 	case err != nil && strings.HasPrefix(text, "-") || err == nil && n < low:
 		return 0, openstack.Refuse(json.Number(text), "is less than the minimum of %d", low)
-	case err != nil || n > high:
-		return 0, openstack.Refuse(json.Number(text), "is greater than the maximum of %d", high)
+	case err != nil || n > int32Max:
+		return 0, openstack.Refuse(json.Number(text), "is greater than the maximum of %d", int32Max)
 	}
 	return int(n), nil
 }
@@ -269,21 +269,21 @@ type limit int
 
 // BindJSON implements openstack.Binder.
 func (n *positive) BindJSON(v any) (err error) {
-	i, err := integerIn(v, 1, int32Max)
+	i, err := integerIn(v, 1)
 	*n = positive(i)
 	return err
 }
 
 // BindJSON implements openstack.Binder.
 func (n *natural) BindJSON(v any) (err error) {
-	i, err := integerIn(v, 0, int32Max)
+	i, err := integerIn(v, 0)
 	*n = natural(i)
 	return err
 }
 
 // BindJSON implements openstack.Binder.
 func (n *limit) BindJSON(v any) (err error) {
-	i, err := integerIn(v, -1, int32Max)
+	i, err := integerIn(v, -1)
 	*n = limit(i)
 	return err
 }

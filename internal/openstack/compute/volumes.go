@@ -68,7 +68,7 @@ func (c *call) window() (limit, offset int, err error) {
 		if text == "" {
 			continue
 		}
-		n, bad := integerIn(text, 0, int32Max)
+		n, bad := integerIn(text, 0)
 		if bad != nil {
 			return 0, 0, invalid("%s must be a non-negative integer", name)
 		}
