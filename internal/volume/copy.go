@@ -70,7 +70,7 @@ func inChunks(ctx context.Context, list func(emit func(off, n int64)) error, wor
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			buf := takeBuffer(free)
+			buf := takeBuffer(free, n)
 			defer func() { free <- buf }()
 			return work(buf[:n], off)
 		})
@@ -78,13 +78,16 @@ func inChunks(ctx context.Context, list func(emit func(off, n int64)) error, wor
 	return errors.Join(group.Wait(), err)
 }
 
-func takeBuffer(free chan []byte) []byte {
+// takeBuffer returns a buffer of at least n bytes, a used one if it is large enough.
+func takeBuffer(free chan []byte, n int64) []byte {
 	select {
 	case buf := <-free:
-		return buf
+		if int64(len(buf)) >= n {
+			return buf
+		}
 	default:
-		return make([]byte, chunkBytes)
 	}
+	return make([]byte, n)
 }
 
 // eachChunk calls f for the stretches of data below size, none longer than chunkBytes, in order.
@@ -155,7 +158,7 @@ func copyStream(ctx context.Context, r io.Reader, dst file, size int64, progress
 	if err := dst.Truncate(size); err != nil {
 		return err
 	}
-	buf := make([]byte, chunkBytes)
+	buf := make([]byte, min(chunkBytes, size+1)) // one byte more than fits is noticed
 	for off := int64(0); ; {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

@@ -61,7 +61,7 @@ func contents(t testing.TB, s *Store, id cloud.VolumeID, snapshot cloud.Snapshot
 	r := must(s.Read(context.Background(), id, snapshot))(t)
 	defer r.Close()
 	out := make([]byte, r.Size())
-	buf := make([]byte, 64<<10)
+	buf := make([]byte, min(r.Size(), 64<<10))
 	for {
 		off, n, err := r.Next(buf)
 		if errors.Is(err, io.EOF) {
