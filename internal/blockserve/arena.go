@@ -11,18 +11,16 @@ import (
 const (
 	// pageBytes is how payloads are aligned: direct I/O asks for no more, and a payload that begins on a page touches the fewest.
 	pageBytes = 4096
-	// classes of buffers: 4 KiB, 8 KiB, ... payloadMax.
+	// classMin is the logarithm of the smallest class of buffers; there are classes up to payloadMax.
 	classMin = 12
 	classes  = 14
-	// keptBytesMax bounds the emptied buffers that an arena keeps for the next request.
-	keptBytesMax = 8 << 20
 )
 
-// arena is the memory of a lane's payloads: page-aligned buffers, used again. It belongs to the loop's thread.
-type arena struct {
-	free [classes][]*nbd.Buffer
-	kept int // bytes in free
-}
+// arena is the memory of payloads: page-aligned buffers in sizes of powers of two, used again. The collector takes what is not.
+//
+// They are not registered with the ring: reads of 4 KiB with direct I/O cost the same with and without (8 us of processor time, 64 under way), while
+// registered memory is resident for good.
+type arena struct{ free [classes]sync.Pool }
 
 // class returns which buffers hold n bytes.
 func class(n int) int { return max(bits.Len(uint(max(n, 1)-1)), classMin) - classMin }
@@ -30,10 +28,7 @@ func class(n int) int { return max(bits.Len(uint(max(n, 1)-1)), classMin) - clas
 // Get implements nbd.Memory.
 func (a *arena) Get(n int) *nbd.Buffer {
 	c := class(n)
-	if k := len(a.free[c]); k > 0 {
-		b := a.free[c][k-1]
-		a.free[c] = a.free[c][:k-1]
-		a.kept -= 1 << (c + classMin)
+	if b, ok := a.free[c].Get().(*nbd.Buffer); ok {
 		return b
 	}
 	// The head of a reply lies at the end of the page before the payload.
@@ -42,34 +37,4 @@ func (a *arena) Get(n int) *nbd.Buffer {
 }
 
 // Put implements nbd.Memory.
-func (a *arena) Put(b *nbd.Buffer) {
-	size := 1 << (b.Index + classMin)
-	if a.kept+size > keptBytesMax {
-		return
-	}
-	a.kept += size
-	a.free[b.Index] = append(a.free[b.Index], b)
-}
-
-// registered returns the number of the registered region that a buffer lies in.
-func (a *arena) registered(*nbd.Buffer) (uint16, bool) { return 0, false }
-
-// shared is an arena for several goroutines.
-type shared struct {
-	mu    sync.Mutex
-	arena arena
-}
-
-// Get implements nbd.Memory.
-func (s *shared) Get(n int) *nbd.Buffer {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.arena.Get(n)
-}
-
-// Put implements nbd.Memory.
-func (s *shared) Put(b *nbd.Buffer) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.arena.Put(b)
-}
+func (a *arena) Put(b *nbd.Buffer) { a.free[b.Index].Put(b) }

@@ -29,7 +29,7 @@
 //
 // # Ownership
 //
-// Everything of a lane (links, sessions, gates, tasks, the arena, file slots) belongs to the loop's thread. In the threads engine a gate is used by
+// everything of a lane (links, sessions, gates, tasks, file slots) belongs to the loop's thread. In the threads engine a gate is used by
 // several goroutines and what they share has a lock. A gate holds its lease from Attach to Detach; Detach comes after the last request. The
 // Server owns its goroutines: acceptors, handshakes, connections of the threads engine and off-loop work; Close waits for all of them.
 //

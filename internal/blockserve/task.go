@@ -128,12 +128,7 @@ func (t *task) onFile(e *uring.SQE) {
 func (t *task) read() {
 	r := t.request
 	e := t.lane.loop.Begin(t)
-	p, off := r.Data[t.moved:], int64(r.Offset)+int64(t.moved)
-	if region, ok := t.lane.memory.registered(r.Buffer); ok {
-		e.PrepReadFixed(int(t.gate.fd), p, off, region)
-	} else {
-		e.PrepRead(int(t.gate.fd), p, off)
-	}
+	e.PrepRead(int(t.gate.fd), r.Data[t.moved:], int64(r.Offset)+int64(t.moved))
 	t.onFile(e)
 }
 
@@ -145,12 +140,7 @@ func (t *task) write() {
 		loop.Reserve(2)
 	}
 	e := loop.Begin(t)
-	p, off := r.Data[t.moved:], int64(r.Offset)+int64(t.moved)
-	if region, ok := t.lane.memory.registered(r.Buffer); ok {
-		e.PrepWriteFixed(int(t.gate.fd), p, off, region)
-	} else {
-		e.PrepWrite(int(t.gate.fd), p, off)
-	}
+	e.PrepWrite(int(t.gate.fd), r.Data[t.moved:], int64(r.Offset)+int64(t.moved))
 	t.onFile(e)
 	if synced {
 		t.sync(e)

@@ -12,7 +12,7 @@ import (
 // threads is the place of connections without a ring: goroutines.
 type threads struct {
 	server *Server
-	memory shared
+	memory arena
 	meter  *meter
 
 	mu    sync.Mutex
