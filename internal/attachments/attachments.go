@@ -50,7 +50,10 @@ func mayReserve(tx *store.Tx, v *cloud.Volume, server cloud.ServerID) error {
 	wanted := "available or downloading"
 	switch v.Status {
 	case cloud.VolumeAvailable:
-		return nil
+		if v.Multiattach {
+			return onceEach(tx, v, server)
+		}
+		return untaken(tx, v) // an administrator may have called it available
 	case cloud.VolumeCreating, cloud.VolumeDownloading:
 		if v.DeleteOnServerOf != "" && v.DeleteOnServerOf == server && len(v.AttachmentIDs) == 0 {
 			return nil
@@ -66,6 +69,15 @@ func mayReserve(tx *store.Tx, v *cloud.Volume, server cloud.ServerID) error {
 		wanted = "available or in-use or downloading"
 	}
 	return cloud.Errorf(cloud.KindInvalid, "Invalid volume: Volume %s status must be %s to reserve, but the current status is %s.", v.ID, wanted, v.Status)
+}
+
+// untaken refuses a volume that is available in name only.
+func untaken(tx *store.Tx, v *cloud.Volume) error {
+	all, err := Of(tx, v)
+	if err != nil || resting(all) == cloud.VolumeAvailable {
+		return err
+	}
+	return cloud.Errorf(cloud.KindInvalid, "Invalid volume: Volume %s is called available, but it has attachments and is %s.", v.ID, resting(all))
 }
 
 // onceEach refuses a second attachment of a shared volume to the same server.

@@ -148,6 +148,24 @@ func TestWhatCannotBeReservedIsRefused(t *testing.T) {
 	}
 }
 
+func TestAVolumeThatIsAvailableInNameOnlyIsNotReserved(t *testing.T) {
+	s := open(t, cloud.Volume{ID: "v", Status: cloud.VolumeAvailable})
+	if err := reserve(s, "a", "v", "s1"); err != nil {
+		t.Fatal(err)
+	}
+	do(t, s, func(tx *store.Tx) error {
+		v, err := store.Get(tx, tables.Volumes, "v")
+		v.Status = cloud.VolumeAvailable // by an administrator's reset
+		if err != nil {
+			return err
+		}
+		return store.Put(tx, tables.Volumes, v.ID, v)
+	})
+	if err := reserve(s, "b", "v", "s2"); !cloud.Is(err, cloud.KindInvalid) {
+		t.Errorf("a second server got it: %v", err)
+	}
+}
+
 func TestAVolumeBeingMadeForAServerIsItsAlone(t *testing.T) {
 	s := open(t, cloud.Volume{ID: "v", Status: cloud.VolumeCreating, DeleteOnServerOf: "mine"})
 	if err := reserve(s, "b", "v", "another"); !cloud.Is(err, cloud.KindInvalid) {

@@ -86,6 +86,8 @@ func newVolumeWorld(t *testing.T, kind cloud.IntentKind, change func(w *volumeWo
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		w.write(wipeVolumes) // other worlds share the store, and some know no volumes
+		w.write(func(tx *store.Tx) error { return store.Delete(tx, tables.Servers, serverID) })
 		if v := w.fleet.Violations(); len(v) > 0 {
 			t.Errorf("the volume service was misused: %v", v)
 		}
@@ -258,36 +260,107 @@ func TestVolumeExtendKeepsTheEnginesPromises(t *testing.T) {
 	})
 }
 
+// attach joins the volume to the server, on paper.
+func (w *volumeWorld) attach() {
+	w.t.Helper()
+	w.write(func(tx *store.Tx) error {
+		v, err := store.Get(tx, tables.Volumes, volumeID)
+		v.AttachmentIDs = []cloud.AttachmentID{"a"}
+		return errors.Join(err, store.Put(tx, tables.Volumes, volumeID, v), store.Put(tx, tables.Attachments, "a",
+			cloud.Attachment{ID: "a", Volume: volumeID, Server: serverID, Host: hostA, Status: cloud.AttachmentAttached}))
+	})
+}
+
+// uploading is a volume in use that is to become an image.
+func uploading(t *testing.T) *volumeWorld {
+	t.Helper()
+	w := newVolumeWorld(t, cloud.IntentVolumeUpload, func(w *volumeWorld, v *cloud.Volume) { v.Status, w.intent.Image = cloud.VolumeUploading, uploadID })
+	w.attach()
+	w.storage.SetContent(volumeID, []byte("boot sector"))
+	w.write(func(tx *store.Tx) error {
+		return store.Put(tx, tables.Images, uploadID, cloud.Image{ID: uploadID, Status: cloud.ImageQueued})
+	})
+	return w
+}
+
+func (w *volumeWorld) uploaded() cloud.ImageStatus {
+	i, ok := store.Lookup(w.store, tables.Images, uploadID)
+	if !ok {
+		return ""
+	}
+	return i.Status
+}
+
 func TestVolumeUploadKeepsTheEnginesPromises(t *testing.T) {
 	workflowtest.Run(t, func(t *testing.T) workflowtest.Case[cloud.Intent] {
-		w := newVolumeWorld(t, cloud.IntentVolumeUpload, func(w *volumeWorld, v *cloud.Volume) { v.Status, w.intent.Image = cloud.VolumeUploading, uploadID })
-		w.storage.SetContent(volumeID, []byte("boot sector"))
-		w.write(func(tx *store.Tx) error {
-			return store.Put(tx, tables.Images, uploadID, cloud.Image{ID: uploadID, Status: cloud.ImageQueued})
-		})
-		image := func() cloud.ImageStatus {
-			i, _ := store.Lookup(w.store, tables.Images, uploadID)
-			return i.Status
-		}
+		w := uploading(t)
 		return workflowtest.Case[cloud.Intent]{Definition: w.flows.VolumeUpload(), Args: w.intent,
 			Done: func() error {
 				c := w.concluded()
-				c.is(w, cloud.VolumeAvailable, false)
-				c.must(image() == cloud.ImageActive && w.images.data[uploadID] == "boot sector" && w.images.size == 2<<30, "image is %s, %q, %d bytes",
-					image(), w.images.data[uploadID], w.images.size)
+				c.is(w, cloud.VolumeInUse, false)
+				c.must(w.uploaded() == cloud.ImageActive && w.images.data[uploadID] == "boot sector" && w.images.size == 2<<30, "image is %s, %q, %d bytes",
+					w.uploaded(), w.images.data[uploadID], w.images.size)
+				c.must(len(w.storage.State(volumeID).GetSnapshotIds()) == 0, "the service keeps %v", w.kept())
 				return c.err()
 			},
 			Clean: func() error {
 				c := w.concluded()
-				c.is(w, cloud.VolumeAvailable, true)
 				want := cloud.ImageKilled
 				if len(w.images.data) > 0 { // the failure came after the image was whole
 					want = cloud.ImageActive
 				}
-				c.must(image() == want, "image is %s, want %s", image(), want)
+				c.is(w, cloud.VolumeInUse, want == cloud.ImageKilled)
+				c.must(w.uploaded() == want, "image is %s, want %s", w.uploaded(), want)
+				c.must(len(w.storage.State(volumeID).GetSnapshotIds()) == 0, "the service keeps %v", w.kept())
 				return c.err()
 			}}
 	})
+}
+
+func TestAnImageOfAVolumeInUseIsOfOneMoment(t *testing.T) {
+	w := uploading(t)
+	w.fleet.Inject(hostapitest.Fault{Call: "ReadVolume", Do: func() { w.storage.SetContent(volumeID, []byte("written meanwhile")) }})
+	if rec := w.run(w.flows.VolumeUpload()); rec.Phase != workflow.Done {
+		t.Fatalf("run is %s", rec.Phase)
+	}
+	if got := w.images.data[uploadID]; got != "boot sector" {
+		t.Errorf("the image holds %q", got)
+	}
+}
+
+func TestAVolumeNobodyHasIsReadWithoutASnapshot(t *testing.T) {
+	w := uploading(t)
+	w.write(func(tx *store.Tx) error { return store.Delete(tx, tables.Attachments, "a") })
+	w.fleet.Inject(hostapitest.Fault{Call: "CreateSnapshot", Times: -1, Err: cloud.Errorf(cloud.KindInternal, "nobody asked for this")})
+	if rec := w.run(w.flows.VolumeUpload()); rec.Phase != workflow.Done || w.uploaded() != cloud.ImageActive {
+		t.Errorf("run is %s, image %s", rec.Phase, w.uploaded())
+	}
+}
+
+func TestDeletingAVolumeRemovesWhatHasNoRecord(t *testing.T) {
+	w := newVolumeWorld(t, cloud.IntentSnapshotCreate, func(w *volumeWorld, _ *cloud.Volume) { w.intent.Snapshot = "left by an upload" })
+	w.run(w.flows.SnapshotCreate())
+	w.intent.Kind = cloud.IntentVolumeDelete
+	w.write(func(tx *store.Tx) error { return store.Put(tx, tables.Intents, w.intent.ID, w.intent) })
+	if rec := w.run(w.flows.VolumeDelete()); rec.Phase != workflow.Done || len(w.kept()) != 0 {
+		t.Errorf("run is %s, the service keeps %v", rec.Phase, w.kept())
+	}
+}
+
+func TestAGuestIsToldOfItsLargerVolume(t *testing.T) {
+	w := extending(t)
+	w.attach()
+	w.write(func(tx *store.Tx) error {
+		return store.Put(tx, tables.Servers, serverID, cloud.Server{ID: serverID, Host: hostA, Generation: 4})
+	})
+	told := 0
+	w.fleet.Inject(hostapitest.Fault{Call: "ResizeVolume", Times: -1, Do: func() { told++ }, Err: cloud.Errorf(cloud.KindUnavailable, "the agent restarts")})
+	if rec := w.run(w.flows.VolumeExtend()); rec.Phase != workflow.Done {
+		t.Fatalf("run is %s", rec.Phase)
+	}
+	if v := w.volume(); told != tidyAttemptsMax || v.SizeGiB != 5 || v.Status != cloud.VolumeInUse {
+		t.Errorf("the host was told %d times, the volume has %d GiB and is %s", told, v.SizeGiB, v.Status)
+	}
 }
 
 func TestVolumeRetypeKeepsTheEnginesPromises(t *testing.T) {

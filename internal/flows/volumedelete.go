@@ -3,6 +3,7 @@ package flows
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/hostapi/hostpb"
@@ -24,31 +25,66 @@ func (f *Flows) VolumeDelete() *workflow.Definition[cloud.Intent] {
 	)
 }
 
-// closeAttachments ends every attachment that the service may know. The records go with the volume's.
+// closeAttachments ends every attachment that the service has open. It is asked, because a record may have gone where the attachment could not.
 func (f *Flows) closeAttachments(ctx context.Context, r *run) error {
-	for _, a := range store.By(f.Records.View(), tables.Attachments, tables.ByVolume, r.Args.Volume) {
+	state, err := f.inspectVolume(ctx, r)
+	if err != nil {
+		return ignoreMissing(err)
+	}
+	for _, a := range state.GetAttachments() {
 		err := f.onVolume(ctx, r, r.Args.Volume, func(c volumeCall) error {
-			_, err := c.host.CloseAttachment(ctx, &hostpb.AttachmentRequest{Call: c.call, AttachmentId: string(a.ID)})
+			_, err := c.host.CloseAttachment(ctx, &hostpb.AttachmentRequest{Call: c.call, AttachmentId: a.GetAttachmentId()})
 			return err
 		})
 		if err := ignoreMissing(err); err != nil {
-			return fmt.Errorf("close attachment %s: %w", a.ID, err)
+			return fmt.Errorf("close attachment %s: %w", a.GetAttachmentId(), err)
 		}
 	}
 	return nil
 }
 
-func (f *Flows) deleteSnapshots(ctx context.Context, r *run) error {
-	if !r.Args.Cascade {
-		return nil
+// inspectVolume asks the volume's service what there is.
+func (f *Flows) inspectVolume(ctx context.Context, r *run) (*hostpb.VolumeState, error) {
+	v, err := f.volume(r.Args.Volume)
+	if err != nil {
+		return nil, err
 	}
-	for _, s := range volumebook.Snapshots(f.Records.View(), r.Args.Volume) {
-		if err := f.dropSnapshot(ctx, r, s.ID); err != nil {
-			return fmt.Errorf("snapshot %s: %w", s.ID, err)
+	if v.Service == "" {
+		return nil, cloud.Errorf(cloud.KindNotFound, "volume %s is on no service", v.ID)
+	}
+	host, err := f.Volumes.Volumes(v.Service)
+	if err != nil {
+		return nil, err
+	}
+	return host.InspectVolume(ctx, &hostpb.InspectVolumeRequest{VolumeId: string(v.ID)})
+}
+
+// deleteSnapshots removes what has a record, when that was asked for, and in any case what the service has without one: the moment an upload that
+// was given up had been reading.
+func (f *Flows) deleteSnapshots(ctx context.Context, r *run) error {
+	recorded := volumebook.Snapshots(f.Records.View(), r.Args.Volume)
+	if r.Args.Cascade {
+		for _, s := range recorded {
+			if err := f.dropSnapshot(ctx, r, s.ID); err != nil {
+				return fmt.Errorf("snapshot %s: %w", s.ID, err)
+			}
+			_, err := f.Records.UpdateVisible(ctx, func(tx *store.Tx) error { return volumebook.BurySnapshot(tx, s.ID) })
+			if err != nil {
+				return err
+			}
 		}
-		_, err := f.Records.UpdateVisible(ctx, func(tx *store.Tx) error { return volumebook.BurySnapshot(tx, s.ID) })
-		if err != nil {
-			return err
+		recorded = nil
+	}
+	state, err := f.inspectVolume(ctx, r)
+	if err != nil {
+		return ignoreMissing(err)
+	}
+	for _, id := range state.GetSnapshotIds() {
+		if slices.ContainsFunc(recorded, func(s *cloud.VolumeSnapshot) bool { return string(s.ID) == id }) {
+			continue // the service will refuse to delete the volume, and say why
+		}
+		if err := f.dropSnapshot(ctx, r, cloud.SnapshotID(id)); err != nil {
+			return fmt.Errorf("snapshot %s: %w", id, err)
 		}
 	}
 	return nil

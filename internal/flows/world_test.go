@@ -98,6 +98,7 @@ func wipeAll(tx *store.Tx) error {
 		wipe(tx, tables.Ports, func(v *cloud.Port) cloud.PortID { return v.ID }),
 		wipe(tx, tables.ServerGroups, func(v *cloud.ServerGroup) cloud.GroupID { return v.ID }),
 		wipe(tx, tables.AddressClaims, func(v *cloud.AddressClaim) string { return tables.AddressKey(v.Subnet, v.Address) }),
+		wipe(tx, tables.Attachments, func(v *cloud.Attachment) cloud.AttachmentID { return v.ID }),
 		wipe(tx, tables.Decisions, func(v *cloud.Decision) string { return tables.DecisionKey(v.Server, v.Intent) }),
 		wipe(tx, tables.Observations, func(v *cloud.ServerObservation) string { return tables.ObservationKey(v.Host, v.Server) }),
 		wipe(tx, tables.Actions, func(v *cloud.Action) string { return tables.ActionKey(v.Server, v.RequestID) }),
