@@ -13,7 +13,7 @@
 //	intent volume-create    choose-backend -> create                                         => available, or reserved for whom it was made
 //	intent volume-delete    close -> delete-snapshots -> delete                              => gone
 //	intent volume-extend    extend -> tell-guests                                            => as before, larger
-//	intent volume-upload    upload                                                           => as before, and an active image
+//	intent volume-upload    freeze -> upload -> thaw                                         => as before, and an active image
 //	intent volume-retype    choose-backend -> move -> limits                                 => as before, of another type
 //	intent volume-revert    revert                                                           => available
 //	intent snapshot-create  snapshot                                                         => available

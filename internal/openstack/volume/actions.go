@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"slices"
 
+	"github.com/godwit-cloud/godwit/internal/attachments"
 	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/openstack"
 	"github.com/godwit-cloud/godwit/internal/store"
@@ -128,8 +129,8 @@ var resetStatuses = []cloud.VolumeStatus{
 	cloud.VolumeErrorExtending, cloud.VolumeInUse, cloud.VolumeMaintenance, cloud.VolumeReserved, cloud.VolumeAttaching, cloud.VolumeDetaching,
 }
 
-// resetVolume sets the status by an administrator's word. attach_status is accepted and follows from the attachments, whose records it does not
-// change.
+// resetVolume sets the status by an administrator's word. attach_status detached gives up the attachments of servers that are no more; those of a
+// server that exists are compute's, and there is no way to say "attached" of what is not.
 func (c *call) resetVolume(o *openstack.Object) error {
 	var in struct {
 		Status          *string `json:"status" api:"null"`
@@ -148,6 +149,11 @@ func (c *call) resetVolume(o *openstack.Object) error {
 	if in.Status != nil && !slices.Contains(resetStatuses, cloud.VolumeStatus(*in.Status)) {
 		return invalid("Must specify a valid status")
 	}
+	if in.AttachStatus != nil {
+		if err := c.resetAttachments(*in.AttachStatus == "attached"); err != nil {
+			return err
+		}
+	}
 	_, err := c.changeVolume("volume_extension:volume_admin_actions:reset_status", func(_ *store.Tx, v *cloud.Volume) error {
 		if in.Status != nil {
 			v.Status, v.PreviousStatus = cloud.VolumeStatus(*in.Status), ""
@@ -164,6 +170,43 @@ func (c *call) resetVolume(o *openstack.Object) error {
 		return err
 	}
 	return c.accepted()
+}
+
+// resetAttachments gives up what servers that are no more have left behind.
+func (c *call) resetAttachments(attached bool) error {
+	v, err := c.volume(member, "volume_extension:volume_admin_actions:reset_status")
+	if err != nil {
+		return err
+	}
+	if attached {
+		if len(v.AttachmentIDs) == 0 {
+			return invalidVolume("Volume %s has no attachment: attach it through the Compute API.", v.ID)
+		}
+		return nil
+	}
+	return c.update(func(tx *store.Tx) error {
+		current, err := store.Get(tx, tables.Volumes, v.ID)
+		if err != nil {
+			return err
+		}
+		all, err := attachments.Of(tx, &current)
+		if err != nil {
+			return err
+		}
+		for _, a := range all {
+			server, err := store.Peek(tx, tables.Servers, a.Server)
+			if err != nil {
+				return err
+			}
+			if server != nil {
+				return conflict("Detach volume from instance %s using the Compute API", a.Server)
+			}
+			if err := attachments.Release(tx, a.ID, c.now()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 func (c *call) setBootable(o *openstack.Object) error {

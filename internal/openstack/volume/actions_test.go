@@ -199,3 +199,23 @@ func TestWhatAServerUsesIsDetachedThroughCompute(t *testing.T) {
 	}
 	w.act(202, "ann", w.volume().ID, "os-detach", m{})
 }
+
+func TestAnAdministratorGivesUpWhatADeadServerLeft(t *testing.T) {
+	w := newSite(t)
+	v := w.volume()
+	w.change(func(tx *store.Tx) error {
+		_, err := attachments.Reserve(tx, attachments.Reservation{ID: "a", Volume: v.ID, Server: serverID, Project: annProject, Now: noon})
+		if err != nil {
+			return err
+		}
+		return attachments.Complete(tx, "a", noon)
+	})
+	put(w, tables.Servers, serverID, cloud.Server{ID: serverID, Project: annProject})
+	w.actRefused(409, "using the Compute API", "admin", v.ID, "os-reset_status", m{"attach_status": "detached"})
+	w.change(func(tx *store.Tx) error { return store.Delete(tx, tables.Servers, serverID) })
+	w.act(202, "admin", v.ID, "os-reset_status", m{"attach_status": "detached"})
+	if got := w.stored(v.ID); got.Status != cloud.VolumeAvailable || len(got.AttachmentIDs) != 0 {
+		t.Errorf("%+v", got)
+	}
+	w.actRefused(400, "has no attachment", "admin", v.ID, "os-reset_status", m{"attach_status": "attached"})
+}
