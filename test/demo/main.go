@@ -1,5 +1,5 @@
-// Command demo is the walk-through an operator would type: three hosts, an image, a guest, and live block migrations with the stock OpenStack
-// clients, to a named host and to one that placement picks. Every command is shown before it runs, progress while it works, and at the
+// Command demo is the walk-through an operator would type: three hosts and a volume service, an image, a guest on a local disk and one on a volume, and
+// live migrations of both with the stock OpenStack clients, to a named host and to one that placement picks. Every command is shown before it runs, progress while it works, and at the
 // end a table of what was measured. The lab stays up for a look around; `godwit lab down` removes it without a trace.
 package main
 
@@ -47,9 +47,11 @@ type demo struct {
 	godwit, name string
 	cloud        *labcloud.Cloud
 	peer         *lab.Peer
+	shown        string // of the guest that is shown now
 	server       *servers.Server
 	talk         *guest.Client
 	rows         []row
+	logs         []string // what the guests' disk logs say at the end
 }
 
 // row is one measured migration.
@@ -62,7 +64,7 @@ type row struct {
 }
 
 func (d *demo) run(ctx context.Context) error {
-	for _, step := range []func(context.Context) error{d.bringUp, d.furnish, d.boot, d.walk} {
+	for _, step := range []func(context.Context) error{d.bringUp, d.furnish, d.boot, d.walk, d.verify, d.bootFromVolume, d.walkVolume, d.verify} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -74,7 +76,7 @@ func heading(text string) { fmt.Printf("\n=== %s\n", text) }
 
 // bringUp makes the lab by the command an operator would use.
 func (d *demo) bringUp(ctx context.Context) error {
-	heading("A lab of three compute hosts: namespaces, each with a real libvirtd and an agent")
+	heading("A lab of three compute hosts and a volume service: namespaces, each with real daemons")
 	if _, err := lab.Load(d.name); err == nil {
 		if err := d.show(ctx, d.godwit, "lab", "--name", d.name, "down"); err != nil {
 			return err
@@ -165,12 +167,18 @@ func (d *demo) boot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	line := "nova boot --image " + imageName + " --flavor " + flavorName + " --nic net-id=" + network +
-		" --config-drive true --availability-zone nova:compute-1 --meta godwit.tick=100ms --meta godwit.log=20ms --meta godwit.dirty=8MiB --poll " + serverName
+	return d.bootWith(ctx, serverName, "--nic net-id="+network)
+}
+
+// bootWith boots a guest by the stock client and waits until it answers.
+func (d *demo) bootWith(ctx context.Context, name, options string) error {
+	d.shown = name
+	line := "nova boot --image " + imageName + " --flavor " + flavorName + " " + options +
+		" --config-drive true --availability-zone nova:compute-1 --meta godwit.tick=100ms --meta godwit.log=20ms --meta godwit.dirty=8MiB --poll " + name
 	if err := d.client(ctx, words(line), "name", "status", "flavor"); err != nil {
 		return err
 	}
-	id, err := d.quiet(ctx, "openstack server show -f value -c id "+serverName)
+	id, err := d.quiet(ctx, "openstack server show -f value -c id "+name)
 	if err != nil {
 		return err
 	}
@@ -197,12 +205,17 @@ func (d *demo) walk(ctx context.Context) error {
 	if err := d.where(ctx); err != nil {
 		return err
 	}
-	for _, line := range []string{
-		"nova live-migration --block-migrate " + serverName + " compute-2",
-		"nova live-migration --block-migrate " + serverName,
-		"openstack --os-compute-api-version 2.30 server migrate --live-migration --block-migration --host HOST " + serverName,
-		"openstack server migrate --live-migration --block-migration " + serverName,
-	} {
+	return d.moves(ctx,
+		"nova live-migration --block-migrate "+serverName+" compute-2",
+		"nova live-migration --block-migrate "+serverName,
+		"openstack --os-compute-api-version 2.30 server migrate --live-migration --block-migration --host HOST "+serverName,
+		"openstack server migrate --live-migration --block-migration "+serverName,
+	)
+}
+
+// moves runs migration commands one after another.
+func (d *demo) moves(ctx context.Context, lines ...string) error {
+	for _, line := range lines {
 		if err := d.migrate(ctx, line); err != nil {
 			return fmt.Errorf("%s: %w", line, err)
 		}
@@ -215,7 +228,7 @@ func (d *demo) walk(ctx context.Context) error {
 
 // where shows which host the guest is on, as the walk-through does.
 func (d *demo) where(ctx context.Context) error {
-	return d.client(ctx, words("nova show "+serverName), "status", "updated", "OS-EXT-STS:task_state", "OS-EXT-SRV-ATTR:host")
+	return d.client(ctx, words("nova show "+d.shown), "status", "updated", "OS-EXT-STS:task_state", "OS-EXT-SRV-ATTR:host")
 }
 
 // migrate runs one migration command and watches it, with a peer pinging the guest every millisecond.
@@ -298,7 +311,8 @@ func (d *demo) watch(ctx context.Context, known int) (labcloud.Migration, error)
 
 func mib(bytes int64) string { return fmt.Sprintf("%d MiB", bytes>>20) }
 
-func (d *demo) finish(ctx context.Context) error {
+// verify has the guest check every record that it ever wrote to its disk.
+func (d *demo) verify(ctx context.Context) error {
 	log, err := d.talk.Verify(ctx)
 	if err != nil {
 		return err
@@ -307,21 +321,29 @@ func (d *demo) finish(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	d.logs = append(d.logs, fmt.Sprintf("%s never rebooted (boot id %s, up %v); its disk log of %d records is whole: %v.", d.shown, s.BootID,
+		(time.Duration(s.UptimeMS)*time.Millisecond).Round(time.Second), log.Last, log.OK))
+	if !log.OK {
+		return fmt.Errorf("the disk log of %s is damaged", d.shown)
+	}
+	return d.talk.Close()
+}
+
+func (d *demo) finish(context.Context) error {
 	heading("Measured")
-	fmt.Printf("%-22s %-24s %10s %10s %10s %6s %12s\n", "asked with", "from -> to", "call to", "QEMU", "blackout", "pings", "bytes")
-	fmt.Printf("%-22s %-24s %10s %10s %10s %6s %12s\n", "", "", "ACTIVE", "downtime", "(peer)", "lost", "moved")
+	fmt.Printf("%-8s %-22s %-24s %10s %10s %10s %6s %12s\n", "kind", "asked with", "from -> to", "call to", "QEMU", "blackout", "pings", "bytes")
+	fmt.Printf("%-8s %-22s %-24s %10s %10s %10s %6s %12s\n", "", "", "", "ACTIVE", "downtime", "(peer)", "lost", "moved")
 	for _, r := range d.rows {
 		t := r.record.Totals
 		if t == nil {
 			return errors.New("a completed migration has no totals")
 		}
-		fmt.Printf("%-22s %-24s %10s %10s %10s %6d %12s\n", short(r.command), r.from+" -> "+r.to, r.record.Finished.Sub(r.record.Created).Round(time.Millisecond),
+		fmt.Printf("%-8s %-22s %-24s %10s %10s %10s %6d %12s\n", r.record.Kind, short(r.command), r.from+" -> "+r.to, r.record.Finished.Sub(r.record.Created).Round(time.Millisecond),
 			t.Downtime.Round(time.Millisecond), r.blackout.Round(time.Millisecond), r.lost, mib(t.MemoryProcessed+t.DiskProcessed))
 	}
-	fmt.Printf("\nThe guest never rebooted (boot id %s, up %v); its disk log of %d records is whole: %v.\n", s.BootID,
-		(time.Duration(s.UptimeMS) * time.Millisecond).Round(time.Second), log.Last, log.OK)
-	if !log.OK {
-		return errors.New("the guest's disk log is damaged")
+	fmt.Println()
+	for _, line := range d.logs {
+		fmt.Println(line)
 	}
 	fmt.Printf(`
 The lab stays up. Look around:
@@ -330,7 +352,7 @@ The lab stays up. Look around:
 Remove it without a trace:
   %s lab down --name %s
 `, d.cloud.Lab.Path(lab.Controller, labcloud.OpenrcInside), d.godwit, d.godwit, d.godwit, d.godwit, serverName, d.godwit, d.name)
-	return d.talk.Close()
+	return nil
 }
 
 // short names a command in a narrow column.
