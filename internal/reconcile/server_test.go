@@ -296,7 +296,7 @@ func TestCarryingOutTheActionsSettlesTheServer(t *testing.T) {
 						t.Fatal(err)
 					}
 					acted = true
-				case reconcile.Discard, reconcile.DiscardDeleted:
+				case reconcile.Discard, reconcile.DiscardDeleted, reconcile.DiscardEvacuated:
 					c.Seen = slices.DeleteFunc(c.Seen, func(s cloud.ServerObservation) bool { return s.Host == a.Host })
 					acted = true
 				case reconcile.Alarm, reconcile.CreateHost, reconcile.ReleaseClaim, reconcile.RestoreClaim: // change nothing that is judged here
