@@ -95,7 +95,7 @@ func (f *Flows) onVolume(ctx context.Context, r *run, id cloud.VolumeID, do func
 	if v.Service == "" {
 		return cloud.Errorf(cloud.KindNotFound, "volume %s is on no service", id)
 	}
-	host, err := f.Volumes.Volumes(v.Service) // before the transaction: nothing is written for a service that is away
+	host, err := f.volumeService(ctx, v.Service) // before the transaction: nothing is written for a service that is away
 	if err != nil {
 		return err
 	}
@@ -112,6 +112,17 @@ func (f *Flows) onVolume(ctx context.Context, r *run, id cloud.VolumeID, do func
 		return workflow.Retry(err)
 	}
 	return err
+}
+
+// volumeWaitMax is how long an attempt waits for a volume service that is away: with a few attempts a service that is restarted or updated fails
+// nothing that was asked meanwhile.
+const volumeWaitMax = 15 * time.Second
+
+// volumeService returns a volume service, waiting a little for one that is away.
+func (f *Flows) volumeService(ctx context.Context, name cloud.HostName) (hostpb.VolumeHostClient, error) {
+	ctx, cancel := context.WithTimeout(ctx, volumeWaitMax)
+	defer cancel()
+	return f.Volumes.WaitVolumes(ctx, name)
 }
 
 // chooseBackend decides where the volume goes and writes it down. What other volumes take meanwhile is not locked against: back ends promise more

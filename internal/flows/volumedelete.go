@@ -52,7 +52,7 @@ func (f *Flows) inspectVolume(ctx context.Context, r *run) (*hostpb.VolumeState,
 	if v.Service == "" {
 		return nil, cloud.Errorf(cloud.KindNotFound, "volume %s is on no service", v.ID)
 	}
-	host, err := f.Volumes.Volumes(v.Service)
+	host, err := f.volumeService(ctx, v.Service)
 	if err != nil {
 		return nil, err
 	}

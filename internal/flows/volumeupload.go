@@ -76,7 +76,7 @@ func (f *Flows) uploadVolume(ctx context.Context, r *run) error {
 	if _, err := r.Get(stateFrozen, &frozen); err != nil {
 		return err
 	}
-	host, err := f.Volumes.Volumes(v.Service)
+	host, err := f.volumeService(ctx, v.Service)
 	if err != nil {
 		return err
 	}
