@@ -207,7 +207,7 @@ func TestApplyRefusesAServerThatHasMovedOn(t *testing.T) {
 
 // drawCase draws any state of affairs, plausible or not.
 func drawCase(t *rapid.T) (reconcile.ServerCase, time.Time) {
-	c := reconcile.ServerCase{ID: "s", Busy: rapid.IntRange(0, 9).Draw(t, "busy") == 0, Sessions: map[cloud.HostName]time.Time{}}
+	c := reconcile.ServerCase{ID: "s", Busy: rapid.IntRange(0, 9).Draw(t, "busy") == 0, Sessions: map[cloud.HostName]time.Time{}, Evacuated: map[cloud.HostName]bool{}}
 	record := &cloud.Server{
 		ID: "s", Host: rapid.SampledFrom([]cloud.HostName{"a", "a", "b", ""}).Draw(t, "owner"), VMState: rapid.SampledFrom(cloud.VMStates()).Draw(t, "state"),
 		Task:       rapid.SampledFrom([]cloud.TaskState{"", "", "", cloud.TaskMigrating}).Draw(t, "task"),
@@ -223,6 +223,7 @@ func drawCase(t *rapid.T) (reconcile.ServerCase, time.Time) {
 		c.Server = record
 	}
 	for _, h := range []cloud.HostName{"a", "b", "c"} {
+		c.Evacuated[h] = rapid.IntRange(0, 3).Draw(t, "evacuated") == 0
 		if rapid.IntRange(0, 3).Draw(t, "up") > 0 {
 			c.Sessions[h] = at(rapid.IntRange(0, 150).Draw(t, "since"))
 		}
@@ -258,6 +259,12 @@ func TestNothingDestructiveReachesTheOwnerABusyServerOrAnUnprovenCopy(t *testing
 				}
 				if a.Generation != c.Server.Generation {
 					t.Fatalf("%v carries generation %d of %d", a, a.Generation, c.Server.Generation)
+				}
+			case reconcile.DiscardEvacuated: // also of a running copy, so only of an older one, while the owner's is there
+				owns := slices.ContainsFunc(c.Seen, func(s cloud.ServerObservation) bool { return s.Host == c.Server.Host && s.Generation == c.Server.Generation })
+				older := slices.ContainsFunc(c.Seen, func(s cloud.ServerObservation) bool { return s.Host == a.Host && s.Generation < c.Server.Generation })
+				if !c.Evacuated[a.Host] || a.Host == c.Server.Host || a.Generation != c.Server.Generation || !owns || !older {
+					t.Fatalf("%v with %+v", a, c)
 				}
 			case reconcile.DiscardDeleted:
 				if c.Server != nil || c.Grave == nil || a.Generation != c.Grave.Generation {
