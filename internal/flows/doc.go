@@ -1,12 +1,14 @@
 // Package flows is what godwit does to servers: one table of steps for each kind of intent. The tables are carried out by package workflow,
 // under the leader; they read and write records through a store that is fenced by the leadership, and they call hosts.
 //
-//	intent boot     choose-host -> prepare -> start                                        => ACTIVE
-//	intent migrate  choose-target -> prepare-target -> copy | switch -> release-source -> adopt-target
-//	intent delete   sever -> discard -> bury                                               => gone
+//	intent boot     choose-host -> await-volumes -> open-volumes -> prepare -> start       => ACTIVE
+//	intent migrate  choose-target -> open-volumes-target -> prepare-target -> copy | switch -> adopt-target -> promote-volumes-target -> release-source -> close-volumes
+//	intent delete   sever -> discard -> close-volumes -> bury                              => gone
+//	intent attach   begin -> open -> plug                                                  => the volume in-use
+//	intent detach   begin -> unplug -> close                                               => the volume available
 //	intent stop     begin -> stop                                                          => SHUTOFF
-//	intent start    begin -> start                                                         => ACTIVE
-//	intent reboot   begin -> reboot                                                        => ACTIVE
+//	intent start    begin -> open-volumes -> start                                         => ACTIVE
+//	intent reboot   begin -> open-volumes -> reboot                                        => ACTIVE
 //
 // and of volumes, keyed by volume:
 //
@@ -30,6 +32,14 @@
 // A step may have had its effect without the journal knowing. Every do and undo therefore looks before it acts: a claim that exists is not
 // made twice, a host answers a repeated call with what it has. Only one effect cannot be repeated or taken back, the cut-over of a live
 // migration, and only libvirt knows whether it has happened: see truth.go.
+//
+// # Volumes of servers
+//
+// A volume is reached through an attachment, which belongs to one host. The service is asked before the host: open, then plug; unplug, then close. So a guest
+// never holds a disk that its service does not know, and a service at most knows one that no guest holds, which the next attachment cuts off. While a server
+// moves it has two attachments of each volume. The target's stands by: its first write, or the promotion after the switch, makes it the writer, and the service
+// refuses the source from that moment on; if the move fails before, closing it changes nothing for the source. A volume service that is away never holds up
+// the end of a move or of a deletion.
 //
 // # Who writes what
 //

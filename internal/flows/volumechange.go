@@ -36,7 +36,8 @@ func (f *Flows) extendVolume(ctx context.Context, r *run) error {
 	})
 }
 
-// tellGuests lets the hosts of running servers know the new size. Who cannot be told is passed over after some attempts.
+// tellGuests lets the hosts of running servers know the new size. Who cannot be told is passed over after some attempts, and at once when the host's QEMU
+// cannot do it.
 func (f *Flows) tellGuests(ctx context.Context, r *run) error {
 	for _, a := range store.By(f.Records.View(), tables.Attachments, tables.ByVolume, r.Args.Volume) {
 		if a.Status != cloud.AttachmentAttached || a.Server == "" {
@@ -46,7 +47,7 @@ func (f *Flows) tellGuests(ctx context.Context, r *run) error {
 		if err == nil || cloud.Is(err, cloud.KindNotFound) {
 			continue
 		}
-		if r.Attempt < tidyAttemptsMax {
+		if r.Attempt < tidyAttemptsMax && !cloud.Is(err, cloud.KindUnsupported) {
 			return workflow.Retry(err)
 		}
 		logger(r).Warn("a guest does not know of its volume's new size before it starts again", "volume", r.Args.Volume, "server", a.Server, "error", err)

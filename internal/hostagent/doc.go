@@ -55,6 +55,13 @@
 // effects that would be dangerous to forget: the generation before anything, the role incoming before there is a disk that libvirt may
 // fill, the role departing before the migration begins.
 //
+// # Volumes
+//
+// Disks that are volumes come with the call, as address and export; see volumes.go. While a volume service is away libvirt stops its guests on the first request
+// that fails (package kvm), and the agent lets them go on as soon as the service listens: nothing else in this package resumes a guest without being told. It
+// does so only for servers that are this host's and do not migrate; a migration that meets such a stop is called off by libvirt, because a guest that is being
+// moved cannot be resumed.
+//
 // # What is copied
 //
 // A block migration copies only the overlay of the root disk (VIR_MIGRATE_NON_SHARED_INC). That is right because a base is named by the hash of its

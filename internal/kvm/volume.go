@@ -94,14 +94,19 @@ func (c *Conn) DetachDisk(ctx context.Context, id cloud.ServerID, target string)
 	})
 }
 
-// ResizeDisk tells a running guest that a volume has grown to bytes. QEMU asks the volume service itself; bytes must be what that says.
+// ResizeDisk tells a running guest that a volume has grown to bytes. QEMU knows the size that its connection was told when that was made; as long as that
+// is another one (QEMU 7.2 does not ask again), the answer is KindUnsupported, and the guest learns of the new size when it starts or has moved.
 func (c *Conn) ResizeDisk(ctx context.Context, id cloud.ServerID, target string, bytes int64) error {
 	return c.slow(ctx, "resize disk "+target, id, func(l *libvirt.Libvirt) error {
 		d, err := lookup(l, id)
 		if err != nil {
 			return err
 		}
-		return l.DomainBlockResize(d, target, uint64(bytes), libvirt.DomainBlockResizeBytes)
+		err = l.DomainBlockResize(d, target, uint64(bytes), libvirt.DomainBlockResizeBytes)
+		if err != nil && strings.Contains(err.Error(), "NBD nodes") { // "Cannot resize NBD nodes", "Cannot grow NBD nodes"
+			return cloud.E(cloud.KindUnsupported, "", "", err)
+		}
+		return err
 	})
 }
 
