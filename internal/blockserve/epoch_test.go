@@ -219,3 +219,29 @@ func TestAClientThatLeavesIsNotWaitedForByItsLimits(t *testing.T) {
 		_ = conn.Close()
 	})
 }
+
+// The lease of a client that left is closed when its mutation has been decided on, and not before.
+func TestAClientMayLeaveWhileItsMutationsAreHeld(t *testing.T) {
+	eachEngine(t, setting{}, func(t *testing.T, w *world) {
+		allow := make(chan struct{})
+		w.disk.promote = func() error { <-allow; return nil }
+		w.disk.set("b", volume.RoleStandby)
+		l := w.listen("unix", nil)
+		conn := rawClient(t, l, "b")
+		for i := range uint64(5) {
+			_, err := conn.Write(append(request(nbd.CmdWrite, 0, i, 0, 4), 1, 2, 3, 4))
+			must(t, err)
+		}
+		for held(w.server) < 5 {
+			waitABit(t)
+		}
+		must(t, conn.Close())
+		if n := w.disk.leases.Load(); n != 1 {
+			t.Errorf("%d leases while mutations are held", n)
+		}
+		close(allow)
+		for w.disk.leases.Load() > 0 {
+			waitABit(t)
+		}
+	})
+}

@@ -260,3 +260,33 @@ func TestAClientWithTLSThatNeverReadsCostsBoundedMemory(t *testing.T) {
 		}
 	})
 }
+
+func TestNonsenseInsteadOfRecordsEndsTheConnectionOnly(t *testing.T) {
+	a := newAuthority(t)
+	eachEngine(t, setting{options: Options{Loops: 1}}, func(t *testing.T, w *world) {
+		l := w.listen("tcp", a.server())
+		good := w.dial(l, nbd.ClientOptions{Export: "a", TLS: a.client("compute-1")})
+		random := mathrand.New(mathrand.NewPCG(1, 1))
+		for range 20 {
+			conn, err := net.Dial("tcp", l.Addr().String())
+			must(t, err)
+			c, err := nbd.NewClient(t.Context(), conn, nbd.ClientOptions{Export: "a", TLS: a.client("compute-1")})
+			must(t, err)
+			p := make([]byte, 1+random.IntN(40_000))
+			for i := range p {
+				p[i] = byte(random.Uint32())
+			}
+			p[0] = []byte{20, 21, 22, 23, 24, p[0]}[random.IntN(6)] // the types of records
+			_, err = conn.Write(p)
+			must(t, err)
+			if random.IntN(2) == 0 {
+				_ = conn.(*net.TCPConn).CloseWrite() // the server may have hung up already
+				_, _ = io.Copy(io.Discard, conn) // until the server hangs up
+			}
+			_ = c.Close()
+			if _, err := good.WriteAt(make([]byte, 4096), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
