@@ -4,6 +4,8 @@ set -euo pipefail
 need=(
 	# NBD servers and clients, image copies
 	nbdkit qemu-utils qemu-system-common libnbd-bin fio
+	# how raw virsh's hosts are told about disks
+	jq
 	# files are served from XFS
 	xfsprogs
 	# echo servers on Java (some 270 MB with all they depend on)

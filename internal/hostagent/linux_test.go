@@ -21,6 +21,7 @@ import (
 
 // TestBusyLinuxGuestsOnRealHosts is about guests with memory to copy, which the ticker has not.
 func TestBusyLinuxGuestsOnRealHosts(t *testing.T) {
+	needsLab(t)
 	b := newLinuxBench(t)
 	for _, c := range []struct {
 		claim string

@@ -18,6 +18,7 @@ import (
 
 // One lab serves all: what a test leaves behind is the next one's to stumble over, as on a real host.
 func TestAgentConformsOnRealHosts(t *testing.T) {
+	needsLab(t)
 	b := newBench(t)
 	inEach(t, func(t *testing.T) world { return &realWorld{bench: b, t: t} })
 }
@@ -189,5 +190,13 @@ func (w *realWorld) sound(host string, id cloud.ServerID) {
 	}
 	if w.t.Failed() {
 		w.t.Log(w.agentLog.take())
+	}
+}
+
+// needsLab keeps a test out of `go test -short`, which promises to need neither root nor a lab.
+func needsLab(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("needs real hosts: run without -short")
 	}
 }

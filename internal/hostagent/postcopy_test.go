@@ -31,6 +31,7 @@ func TestPostCopyOnFakeHosts(t *testing.T) {
 }
 
 func TestPostCopyOnRealHosts(t *testing.T) {
+	needsLab(t)
 	b := newLinuxBench(t)
 	for _, c := range postCopy {
 		t.Run(c.claim, func(t *testing.T) { c.run(t, linuxServer(t, &realWorld{bench: b, t: t})) })
