@@ -70,8 +70,9 @@ func TestACopiedSnapshotHoldsWritesOnlyAtItsEnd(t *testing.T) {
 		}
 		files.mu.Unlock()
 		must(s.Snapshot(context.Background(), call(2), "s"))(t)
-		// Clone and sync; or length, copy, what was written meanwhile, and sync.
-		if want := map[bool][]Verdict{true: {Go, Go}, false: {Go, Go, Held, Go}}[reflink]; !slices.Equal(said, want) {
+		said = slices.Compact(said)
+		// Clone and sync; or length and copy, what was written meanwhile, and sync.
+		if want := map[bool][]Verdict{true: {Go}, false: {Go, Held, Go}}[reflink]; !slices.Equal(said, want) {
 			t.Errorf("reflink %v: Begin said %v, want %v", reflink, said, want)
 		}
 		if v := a.Begin(); v != Go {
