@@ -16,7 +16,7 @@ import (
 func (f *Flows) VolumeExtend() *workflow.Definition[cloud.Intent] {
 	return defineVolume(cloud.IntentVolumeExtend, f.volumeExtended,
 		workflow.Step("extend", f.extendVolume, nil, workflow.NoUndo("a device does not shrink under its user"), workflow.TimeLimit(volumeCallMax)),
-		// The size is a fact before any guest hears of it; a guest that does not hear meets it when it starts again.
+		// The size is a fact before any guest hears of it; a guest that does not hear meets it when it starts again or has moved.
 		workflow.Step("tell-guests", f.tellGuests, nil, workflow.NoUndo("the guest was told the truth"), workflow.TimeLimit(volumeCallMax)),
 	)
 }
@@ -50,7 +50,7 @@ func (f *Flows) tellGuests(ctx context.Context, r *run) error {
 		if r.Attempt < tidyAttemptsMax && !cloud.Is(err, cloud.KindUnsupported) {
 			return workflow.Retry(err)
 		}
-		logger(r).Warn("a guest does not know of its volume's new size before it starts again", "volume", r.Args.Volume, "server", a.Server, "error", err)
+		logger(r).Warn("a guest learns of its volume's new size when it starts again or has moved", "volume", r.Args.Volume, "server", a.Server, "error", err)
 	}
 	return nil
 }

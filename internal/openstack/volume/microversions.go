@@ -75,7 +75,7 @@ var Changes = []Change{
 	{39, "`project_id` of limits", Honoured, "GET /limits, for administrators"},
 	{40, "revert to the latest snapshot", Honoured, "action `revert`; 400 before"},
 	{41, "`user_id` of snapshots", Honoured, "GET /snapshots"},
-	{42, "volumes in use are extended", Honoured, "os-extend; the guest is told; 400 before"},
+	{42, "volumes in use are extended", Honoured, "os-extend; the guest sees the new size at once if its QEMU can learn of it (7.2 cannot), else when it starts again or has moved; 400 before"},
 	{43, "metadata of backups", Refused, "backups: making one is 501"},
 	{44, "completion of attachments", Shared, "os-complete of an attached one is 204; of another 400: compute completes what it connects; 404 before"},
 	{45, "`count` of lists", Honoured, "`with_count`"},
