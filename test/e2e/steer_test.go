@@ -172,3 +172,45 @@ func TestProgressIsTrue(t *testing.T) {
 	}
 	tr.unharmed(ctx, t, awaitEnd(ctx, t, g.id, tr.known), record.Created)
 }
+
+// TestWhatIsCopiedIsEncryptedAndDisksUseIOUring looks at the running QEMU, because settings can be right and the wire bare.
+func TestWhatIsCopiedIsEncryptedAndDisksUseIOUring(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), steerMax)
+	defer cancel()
+	g := boot(t, guestOptions{name: "sealed", host: here, fill: fmt.Sprint(64 << 20)})
+	rings, err := on(ctx, here, "sh", "-c", `ls -l /proc/$(cat /run/libvirt/qemu/*"$1"*.pid)/fd | grep -c io_uring`, "sh", "instance-"+g.id[:11])
+	if err != nil || rings == "0" {
+		t.Errorf("QEMU has %s rings open: %v", rings, err)
+	}
+	tr := depart(ctx, t, g, crawl)
+	m := awaitRunning(ctx, t, g.id)
+	monitor := func(command string) string {
+		t.Helper()
+		out, err := on(ctx, here, "virsh", "-q", "qemu-monitor-command", g.id, `{"execute":"`+command+`"}`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	var mirror string
+	err = labcloud.Until(ctx, "the disk's mirror", func() (bool, error) {
+		_, rest, _ := strings.Cut(monitor("query-named-block-nodes"), `"nbd://`)
+		mirror, _, _ = strings.Cut(rest, `"`)
+		return mirror != "", nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// QEMU does not say whether it speaks TLS to it, so we ask the target in the clear, as its source would have to.
+	if out, err := on(ctx, here, "sh", "-c", `qemu-img info "$1" 2>&1`, "sh", "nbd://"+mirror); err == nil || !strings.Contains(out, "TLS") {
+		t.Errorf("the disk's mirror %s was opened without TLS: %s, %v", mirror, out, err)
+	}
+	if out := monitor("query-migrate-parameters"); !strings.Contains(out, `"tls-creds":"objlibvirt_migrate_tls0"`) {
+		t.Errorf("memory goes without TLS: %s", out)
+	}
+	record, err := cloud.Record(ctx, m.UUID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr.unharmed(ctx, t, awaitEnd(ctx, t, g.id, tr.known), record.Created)
+}

@@ -193,3 +193,15 @@ func (c *Cloud) Progress(ctx context.Context, server string) (Progress, bool, er
 	}
 	return out.Migrations[0], true, nil
 }
+
+// Claimed reports whether a host still counts a server's resources as taken.
+func (c *Cloud) Claimed(ctx context.Context, host, server string) (bool, error) {
+	var out struct {
+		Host struct {
+			Claims map[string]cloud.Claim `json:"claims"`
+		} `json:"host"`
+	}
+	err := c.operator(ctx, "hosts/"+host, &out)
+	_, claimed := out.Host.Claims[cloud.ClaimKey(cloud.ServerID(server))]
+	return claimed, err
+}
