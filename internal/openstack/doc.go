@@ -7,7 +7,7 @@
 //
 // # How a dialect uses it
 //
-// A dialect is a value of Dialect (Nova, Keystone, Glance and Neutron are given here) and a set of routes mounted by a Service:
+// A dialect is a value of Dialect (Nova, Cinder, Keystone, Glance and Neutron are given here) and a set of routes mounted by a Service:
 //
 //	func (s *Service) Mount(api *openstack.API) {
 //		rt := api.Routes(openstack.Nova)                     // serves below /compute

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/godwit-cloud/godwit/internal/lab"
 	"github.com/godwit-cloud/godwit/test/labcloud"
 )
 
@@ -52,6 +53,10 @@ func TestAVolumeInUseGrowsAndIsKept(t *testing.T) {
 	if v, err := cloud.WaitVolume(ctx, volume, "in-use"); err != nil || v.Size != bootableGiB+1 {
 		t.Fatalf("after it grew: %+v, %v", v, err)
 	}
+	// The connection that QEMU makes now finds another size than the first one did.
+	grown := g.status(t)
+	killUnit(ctx, t, storage, lab.UnitVolumes)
+	g.goesOn(t, grown)
 	moveTo(ctx, t, g, there)
 	if out, err := on(ctx, there, "virsh", "domblkinfo", g.id, "vda"); err != nil || !strings.Contains(out, fmt.Sprint((bootableGiB+1)<<30)) {
 		t.Errorf("after the move QEMU does not know the new size: %s, %v", out, err)
