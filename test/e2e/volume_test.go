@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -329,5 +330,91 @@ func (g *running) writesAlone(t *testing.T) {
 	})
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// TestBootsThatMakeTheirVolumes: the server's disks are made by its boot, in every way the stock clients ask for it, and go with it if that was asked.
+func TestBootsThatMakeTheirVolumes(t *testing.T) {
+	ctx := t.Context()
+	size := strconv.Itoa(bootableGiB)
+	base := bootable(t, "base")
+	snapshot := fieldOf(t, stock(t, "openstack", "volume", "snapshot", "create", "--volume", base, "base-snapshot"), "id")
+	t.Cleanup(func() { // before its volume
+		ctx, cancel := context.WithTimeout(context.Background(), removeMax)
+		defer cancel()
+		_, err := cloud.Client(ctx, "openstack", "volume", "snapshot", "delete", snapshot)
+		if err == nil {
+			err = labcloud.Until(ctx, "snapshot gone", func() (bool, error) {
+				_, err := cloud.Client(ctx, "openstack", "volume", "snapshot", "show", snapshot)
+				return err != nil, nil
+			})
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	common := []string{"--flavor", cloud.FlavorID, "--nic", "net-id=" + cloud.NetworkID}
+	for _, c := range []struct {
+		name  string
+		argv  []string
+		disks int
+		stays bool // the volumes are their owner's when the server is gone
+	}{
+		{"by nova from an image", []string{"nova", "boot", "--block-device", "source=image,id=" + cloud.ImageID + ",dest=volume,size=" + size + ",bootindex=0,shutdown=remove",
+			"--block-device", "source=blank,dest=volume,size=1,shutdown=remove"}, 2, false},
+		{"by nova from a snapshot", []string{"nova", "boot", "--block-device", "source=snapshot,id=" + snapshot + ",dest=volume,bootindex=0,shutdown=remove"}, 1, false},
+		{"by openstack from an image", []string{"openstack", "server", "create", "--image", cloud.ImageID, "--boot-from-volume", size}, 1, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			id := fieldOf(t, stock(t, append(append(c.argv, common...), "vm-of-its-own")...), "id")
+			s, err := cloud.WaitStatus(ctx, id, "ACTIVE")
+			if err != nil {
+				t.Error(err)
+				remove(t, id)
+				return
+			}
+			if now := connect(t, s).status(t); now.BootID == "" || now.LogErrors != 0 {
+				t.Errorf("the guest says %+v", now)
+			}
+			var volumes []string
+			for _, v := range s.AttachedVolumes {
+				volumes = append(volumes, v.ID)
+			}
+			if len(volumes) != c.disks {
+				t.Errorf("it has %d volumes, want %d", len(volumes), c.disks)
+			}
+			remove(t, id)
+			for _, v := range volumes {
+				if c.stays {
+					if _, err := cloud.WaitVolume(ctx, v, "available"); err != nil {
+						t.Error(err)
+					}
+					if err := cloud.RemoveVolume(ctx, v); err != nil {
+						t.Error(err)
+					}
+				} else if err := cloud.WaitVolumeGone(ctx, v); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+// TestABootWhoseVolumeCannotBeMadeFailsWithTheReason.
+func TestABootWhoseVolumeCannotBeMadeFailsWithTheReason(t *testing.T) {
+	ctx := t.Context()
+	out, err := cloud.Client(ctx, "nova", "boot", "--flavor", cloud.FlavorID, "--nic", "net-id="+cloud.NetworkID,
+		"--block-device", "source=image,id="+cloud.ImageID+",dest=volume,size=900,bootindex=0,shutdown=remove", "too-large")
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := fieldOf(t, out, "id")
+	defer remove(t, id)
+	s, err := cloud.WaitStatus(ctx, id, "ERROR")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(s.Fault.Message, "did not finish being created") {
+		t.Errorf("fault %q", s.Fault.Message)
 	}
 }

@@ -41,6 +41,11 @@ func (c *Cloud) RemoveVolume(ctx context.Context, id string) error {
 	if err := volumes.Delete(ctx, c.Volume, id, nil).ExtractErr(); err != nil && !gophercloud.ResponseCodeIs(err, http.StatusNotFound) {
 		return fmt.Errorf("delete volume %s: %w", id, err)
 	}
+	return c.WaitVolumeGone(ctx, id)
+}
+
+// WaitVolumeGone waits until the volume is no more.
+func (c *Cloud) WaitVolumeGone(ctx context.Context, id string) error {
 	return Until(ctx, "volume "+id+" gone", func() (bool, error) {
 		_, err := volumes.Get(ctx, c.Volume, id).Extract()
 		if gophercloud.ResponseCodeIs(err, http.StatusNotFound) {
