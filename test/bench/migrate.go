@@ -85,6 +85,9 @@ func (p *moves) run(ctx context.Context, b *bench, s *stage) error {
 			slices.Reverse(pair)
 		}
 		for _, contender := range pair {
+			if err := wait(ctx, settlePause); err != nil {
+				return err
+			}
 			if err := contender(ctx, s, to); err != nil {
 				return err
 			}
@@ -93,6 +96,19 @@ func (p *moves) run(ctx context.Context, b *bench, s *stage) error {
 		p.at = to
 	}
 	return nil
+}
+
+// settlePause lets what a move leaves to do end before the next one begins: godwit cleans up the source when the client has its answer already, and
+// virsh should not have to run beside that.
+const settlePause = time.Second
+
+func wait(ctx context.Context, pause time.Duration) error {
+	select {
+	case <-time.After(pause):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func (p *moves) godwit(ctx context.Context, s *stage, to string) error {
