@@ -205,7 +205,7 @@ func TestAClientThatLeavesIsNotWaitedForByItsLimits(t *testing.T) {
 		l := w.listen("unix", nil)
 		conn := rawClient(t, l, "a")
 		for i := range uint64(10) { // hours
-			_, err := conn.Write(request(nbd.CmdRead, 0, i, 0, 1<<20))
+			_, err := conn.Write(request(nbd.CmdRead, 0, i, 0, 1<<17))
 			must(t, err)
 		}
 		for delayed(w.server) < 9 {

@@ -15,8 +15,9 @@ import (
 const (
 	// payloadMax bounds one read or write: what every client known to us keeps to.
 	payloadMax = 32 << 20
-	// underWayBytesMax bounds a connection's payloads under way, beyond one request that always fits.
-	underWayBytesMax = 16 << 20
+	// underWayBytesMax bounds a connection's payloads under way, beyond one request that always fits: enough to keep a disk with 10 ms of
+	// latency busy at 800 MB/s, and little enough to stay in a processor's cache.
+	underWayBytesMax = 8 << 20
 	// requestsMax bounds a connection's requests under way: twice what the clients known to us ever send ahead.
 	requestsMax = 256
 	// cutOffGrace is for how long a connection that was cut off hears ESHUTDOWN before it is closed: long enough for requests that were on
