@@ -24,6 +24,7 @@ type task struct {
 	moved int   // bytes read or written so far
 	tries int   // times the kernel was asked again without having moved anything
 	steps int   // completions still to come
+	runs  bool  // counted by the lane
 	err   error // the first error of the steps
 }
 
@@ -85,6 +86,10 @@ func (t *task) released(err error) {
 // finish ends the task.
 func (t *task) finish(err error) {
 	g, r := t.gate, t.request
+	if t.runs {
+		t.runs = false
+		t.lane.ended()
+	}
 	if t.holds {
 		t.holds = false
 		g.lease.EndAt(int64(r.Offset), int64(r.Length))
@@ -95,6 +100,8 @@ func (t *task) finish(err error) {
 
 // run carries the task out by the ring. On the loop's thread, like all that follows.
 func (t *task) run() {
+	t.runs = true
+	t.lane.began()
 	if fault := t.gate.server.options.fault; fault != nil {
 		if err := fault(t.request); err != nil {
 			t.finish(err)
@@ -102,6 +109,10 @@ func (t *task) run() {
 		}
 	}
 	t.moved, t.tries, t.steps, t.err = 0, 0, 1, nil
+	if t.gate.fd < 0 {
+		t.offLoop() // a file that is none of the kernel's
+		return
+	}
 	switch t.request.Command {
 	case nbd.CmdRead:
 		t.read()

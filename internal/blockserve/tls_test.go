@@ -281,7 +281,7 @@ func TestNonsenseInsteadOfRecordsEndsTheConnectionOnly(t *testing.T) {
 			must(t, err)
 			if random.IntN(2) == 0 {
 				_ = conn.(*net.TCPConn).CloseWrite() // the server may have hung up already
-				_, _ = io.Copy(io.Discard, conn) // until the server hangs up
+				_, _ = io.Copy(io.Discard, conn)     // until the server hangs up
 			}
 			_ = c.Close()
 			if _, err := good.WriteAt(make([]byte, 4096), 0); err != nil {
