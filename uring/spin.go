@@ -37,6 +37,9 @@ func (s *spinner) ended(found bool) {
 	}
 }
 
+// Spin changes Options.Spin from the next wait on. On the loop's own thread only.
+func (l *Loop) Spin(limit time.Duration) { l.spinner.limit = limit }
+
 // spin submits and looks for completions, and for work from others, until there are any or the limit is reached. It reports whether there are.
 // The loop is not parked meanwhile: nobody needs to ring.
 func (l *Loop) spin() bool {
