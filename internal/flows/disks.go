@@ -60,6 +60,7 @@ func volumeDisk(v store.View, d *cloud.BlockDevice, a *cloud.Attachment) (*hostp
 	return &hostpb.VolumeDisk{
 		VolumeId: string(d.Volume), AttachmentId: string(a.ID), Device: strings.TrimPrefix(d.Device, "/dev/"), BootIndex: int64(d.BootIndex), ReadOnly: a.ReadOnly,
 		Export: c.Export, Address: c.Address, Port: int64(c.Port), Tls: c.TLS, TlsHostname: c.TLSHostname, Shareable: volume.Multiattach, Tag: d.Tag,
+		Bytes: volume.Bytes(),
 	}, nil
 }
 

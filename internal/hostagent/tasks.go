@@ -270,6 +270,9 @@ func (v *vm) adopt(ctx context.Context, req *hostpb.AdoptRequest) error {
 	if err := v.redefine(ctx, req.GetSpec()); err != nil {
 		return err
 	}
+	if arrived && s.HasProcess() {
+		v.tellSizes(ctx, req.GetSpec().GetVolumes())
+	}
 	if s.Run == kvm.Running {
 		v.announce()
 	}

@@ -233,6 +233,19 @@ func (v *vm) resizeVolume(ctx context.Context, volume cloud.VolumeID, bytes int6
 	return v.a.hv.ResizeDisk(ctx, v.id, target, bytes)
 }
 
+// tellSizes tells an arrived guest how large its volumes are. Its new QEMU knows; the guest, if they have grown on the other host, does not yet. One that cannot
+// be told works on as it is.
+func (v *vm) tellSizes(ctx context.Context, volumes []*hostpb.VolumeDisk) {
+	for _, d := range volumes {
+		if d.GetBytes() == 0 {
+			continue
+		}
+		if err := v.a.hv.ResizeDisk(ctx, v.id, d.GetDevice(), d.GetBytes()); err != nil {
+			v.log.Warn("guest not told of its volume's size", "volume", d.GetVolumeId(), "bytes", d.GetBytes(), "error", err)
+		}
+	}
+}
+
 // stalled reports whether the guest stands still because a volume's service did not answer.
 func stalled(s kvm.State) bool { return s.Run == kvm.Paused && s.Reason == kvm.ReasonIOError }
 

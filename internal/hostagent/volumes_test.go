@@ -170,6 +170,7 @@ func TestAServerOnVolumesMovesThroughTheTargetsAttachments(t *testing.T) {
 	}
 	s.generation++
 	there := []*hostpb.VolumeDisk{elsewhere(root), elsewhere(data)}
+	there[1].Bytes = 5 << 30 // it has grown since
 	moved := proto.CloneOf(s.spec)
 	moved.Volumes = there
 	must[*hostpb.PrepareReply](t, "prepare target")(w.agent(host2).Prepare(t.Context(), &hostpb.PrepareRequest{Call: s.call(), Spec: moved, Incoming: true}))
@@ -181,6 +182,9 @@ func TestAServerOnVolumesMovesThroughTheTargetsAttachments(t *testing.T) {
 	s.spec = moved
 	s.landed()
 	wantExports(t, w, host2, s.id, there...)
+	if told := w.hosts[host2].libvirt.Resized(s.id); len(told) != 1 || told["vdb"] != 5<<30 {
+		t.Errorf("the guest was told of sizes %v", told)
+	}
 	s.end(host2)
 }
 

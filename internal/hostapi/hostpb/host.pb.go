@@ -927,6 +927,7 @@ type VolumeDisk struct {
 	TlsHostname   string                 `protobuf:"bytes,10,opt,name=tls_hostname,json=tlsHostname,proto3" json:"tls_hostname,omitempty"`
 	Shareable     bool                   `protobuf:"varint,11,opt,name=shareable,proto3" json:"shareable,omitempty"` // multiattach
 	Tag           string                 `protobuf:"bytes,12,opt,name=tag,proto3" json:"tag,omitempty"`
+	Bytes         int64                  `protobuf:"varint,13,opt,name=bytes,proto3" json:"bytes,omitempty"` // the volume's size; 0: not said
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1043,6 +1044,13 @@ func (x *VolumeDisk) GetTag() string {
 		return x.Tag
 	}
 	return ""
+}
+
+func (x *VolumeDisk) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
 }
 
 type AttachVolumeRequest struct {
@@ -3649,7 +3657,7 @@ const file_host_proto_rawDesc = "" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\t\x10\n" +
-	"\"\xcd\x02\n" +
+	"\"\xe3\x02\n" +
 	"\n" +
 	"VolumeDisk\x12\x1b\n" +
 	"\tvolume_id\x18\x01 \x01(\tR\bvolumeId\x12#\n" +
@@ -3665,7 +3673,8 @@ const file_host_proto_rawDesc = "" +
 	"\ftls_hostname\x18\n" +
 	" \x01(\tR\vtlsHostname\x12\x1c\n" +
 	"\tshareable\x18\v \x01(\bR\tshareable\x12\x10\n" +
-	"\x03tag\x18\f \x01(\tR\x03tag\"\xa3\x01\n" +
+	"\x03tag\x18\f \x01(\tR\x03tag\x12\x14\n" +
+	"\x05bytes\x18\r \x01(\x03R\x05bytes\"\xa3\x01\n" +
 	"\x13AttachVolumeRequest\x12(\n" +
 	"\x04call\x18\x01 \x01(\v2\x14.godwit.host.v1.CallR\x04call\x12.\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1a.godwit.host.v1.ServerSpecR\x04spec\x122\n" +

@@ -39,6 +39,7 @@ type Host struct {
 	// All guarded by Fleet.mu.
 	up      bool
 	domains map[cloud.ServerID]*domain
+	resized map[cloud.ServerID]map[string]int64
 	mail    kvm.Batch
 }
 
@@ -71,7 +72,7 @@ type migration struct {
 func (f *Fleet) AddHost(address string, diskThere func(cloud.ServerID) bool) *Host {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	h := &Host{fleet: f, address: address, diskThere: diskThere, up: true, domains: map[cloud.ServerID]*domain{}}
+	h := &Host{fleet: f, address: address, diskThere: diskThere, up: true, domains: map[cloud.ServerID]*domain{}, resized: map[cloud.ServerID]map[string]int64{}}
 	h.mail = kvm.Batch{Resync: true, Domains: map[cloud.ServerID]kvm.Notice{}}
 	f.hosts[address] = h
 	return h

@@ -3,6 +3,7 @@ package kvmtest
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
@@ -104,8 +105,19 @@ func (h *Host) ResizeDisk(ctx context.Context, id cloud.ServerID, target string,
 		if bytes <= 0 {
 			h.fleet.violations = append(h.fleet.violations, fmt.Sprintf("resize of %s to %d bytes", target, bytes))
 		}
+		if h.resized[id] == nil {
+			h.resized[id] = map[string]int64{}
+		}
+		h.resized[id][target] = bytes
 		return nil
 	})
+}
+
+// Resized returns the sizes that the domain's guest was told of here, by disk.
+func (h *Host) Resized(id cloud.ServerID) map[string]int64 {
+	h.fleet.mu.Lock()
+	defer h.fleet.mu.Unlock()
+	return maps.Clone(h.resized[id])
 }
 
 // FailDisk makes a request of the domain's guest to one of its volumes fail: it stands still.
