@@ -46,6 +46,7 @@ type lane struct {
 	spare  []int32             // registered numbers that are free
 	// sessions are the connections, to be finished when the service ends; gates those of their gates that have a lease.
 	sessions map[finisher]struct{}
+	ending   bool // who comes now is too late
 	gates    sync.WaitGroup
 
 	plain      []byte    // where TLS is opened into, for the moment of a call
@@ -176,6 +177,7 @@ func (l *lane) List(peer nbd.Peer) []nbd.Listing { return l.server.list(peer) }
 // finish asks all connections to end.
 func (l *lane) finish() {
 	l.post(func() {
+		l.ending = true
 		for s := range l.sessions {
 			s.finish()
 		}

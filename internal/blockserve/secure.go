@@ -204,6 +204,10 @@ type securing struct {
 
 // Accept implements uring.Service.
 func (s securing) Accept(l *uring.Link) uring.Session {
+	if s.lane.ending {
+		s.ticket()
+		return nil
+	}
 	out := &secured{link: l, tls: s.tls, carrier: s.carrier, session: session{visitor: s.visitor, link: l}}
 	s.carrier.owner = out
 	out.flushing = out.flush

@@ -26,6 +26,10 @@ type session struct {
 
 // Accept implements uring.Service for one connection.
 func (v visitor) Accept(l *uring.Link) uring.Session {
+	if v.lane.ending {
+		v.ticket()
+		return nil
+	}
 	s := &session{visitor: v, link: l}
 	options := nbd.SessionOptions{Exports: v.lane, Peer: nbd.Peer{Addr: v.remote}, Conn: v.connOptions()}
 	if v.tls != nil {

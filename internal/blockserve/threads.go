@@ -15,8 +15,9 @@ type threads struct {
 	memory arena
 	meter  *meter
 
-	mu    sync.Mutex
-	gates map[*gate]struct{} // that have a lease
+	mu     sync.Mutex
+	gates  map[*gate]struct{} // that have a lease
+	ending bool               // who comes now is too late
 }
 
 // post implements place.
@@ -42,6 +43,9 @@ func (p *threads) enter(g *gate) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.gates[g] = struct{}{}
+	if p.ending {
+		p.post(g.conn.Finish)
+	}
 	g.blocking = nbd.NewBlocking(g.storage, g.info, g.Size, p.server.options.Workers)
 }
 
@@ -56,6 +60,7 @@ func (p *threads) leave(g *gate) {
 // finish asks all connections to end when what is under way is done. Those that negotiate have a time limit.
 func (p *threads) finish() {
 	p.mu.Lock()
+	p.ending = true
 	gates := slices.Collect(maps.Keys(p.gates))
 	p.mu.Unlock()
 	for _, g := range gates {

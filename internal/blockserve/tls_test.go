@@ -290,3 +290,39 @@ func TestNonsenseInsteadOfRecordsEndsTheConnectionOnly(t *testing.T) {
 		}
 	})
 }
+
+// A client that is shaking hands when the service shuts down does not hold it up.
+func TestWhoComesLateToAShutdownIsSentAway(t *testing.T) {
+	a := newAuthority(t)
+	eachEngine(t, setting{}, func(t *testing.T, w *world) {
+		l := w.listen("tcp", a.server())
+		conn, err := net.Dial("tcp", l.Addr().String())
+		must(t, err)
+		defer conn.Close()
+		_, err = conn.Write([]byte{0, 0, 0, 3, 'I', 'H', 'A', 'V', 'E', 'O', 'P', 'T', 0, 0, 0, 5, 0, 0, 0, 0})
+		must(t, err)
+		_, err = io.ReadFull(conn, make([]byte, 18+20))
+		must(t, err)
+		down := make(chan error, 1)
+		go func() { down <- w.server.Shutdown(t.Context()) }()
+		for {
+			c, err := net.Dial("tcp", l.Addr().String())
+			if err != nil {
+				break // the shutdown has begun
+			}
+			c.Close()
+			waitABit(t)
+		}
+		secured := tls.Client(conn, a.client("compute-1"))
+		if err := secured.Handshake(); err == nil {
+			if _, err = secured.Write([]byte{'I', 'H', 'A', 'V', 'E', 'O', 'P', 'T', 0, 0, 0, 7, 0, 0, 0, 9, 0, 0, 0, 1, 'a', 0, 1, 0, 3}); err == nil {
+				_, _ = io.Copy(io.Discard, secured) // until it is sent away
+			}
+		}
+		began := time.Now()
+		must(t, <-down)
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("the shutdown took %v more", took)
+		}
+	})
+}
