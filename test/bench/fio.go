@@ -59,7 +59,7 @@ func runFio(ctx context.Context, dir string, t fioTarget, l load, bytesMax int64
 	command := []string{
 		fio, "--name=load", "--rw=" + l.rw, "--bs=" + l.block, "--iodepth=" + strconv.Itoa(l.depth), "--numjobs=" + strconv.Itoa(l.jobs),
 		"--size=" + strconv.FormatInt(bytesMax, 10), "--time_based", fmt.Sprintf("--runtime=%dms", span.Milliseconds()),
-		"--randrepeat=0", "--norandommap", "--group_reporting", "--output-format=json", "--output=" + out,
+		"--randrepeat=0", "--norandommap", "--clocksource=clock_gettime", "--group_reporting", "--output-format=json", "--output=" + out,
 	}
 	if t.socket != "" {
 		command = append(command, "--ioengine=nbd", "--uri=nbd+unix:///"+t.export+"?socket="+t.socket)

@@ -55,7 +55,7 @@ func main() {
 	flag.StringVar(&b.out, "o", "", "Markdown file to rewrite, plots go to benchmarks/ beside it; standard output and no plots if empty")
 	flag.IntVar(&b.rounds, "rounds", 10, "interleaved rounds of each comparison")
 	only := flag.String("only", "", "comma-separated sections: "+strings.Join(sectionKeys(), ", ")+"; all if empty")
-	flag.DurationVar(&b.span, "span", 500*time.Millisecond, "nbd, echo: how long each turn lasts")
+	flag.DurationVar(&b.span, "span", 300*time.Millisecond, "nbd, echo: how long each turn lasts")
 	flag.StringVar(&b.files, "files", filesAuto, "nbd: where the file is: xfs (in a loop file), host (the temporary directory's file system) or auto (xfs for the page cache, host for O_DIRECT)")
 	flag.StringVar(&b.mode, "mode", "", "nbd: only this mode: \"page cache\" or \"O_DIRECT\"")
 	flag.StringVar(&b.loads, "loads", "", "nbd: only loads whose name contains this, such as \"random read, depth 64\"")

@@ -40,6 +40,13 @@ func measureRSS(ctx context.Context, b *bench) (string, error) {
 		agents = append(agents, v)
 	}
 	t.add("agent", agents.spread("%.0f"), "at most 40")
+	for _, node := range s.Lab.StorageNodes() {
+		v, err := s.unitRSS(ctx, node, lab.UnitVolumes)
+		if err != nil {
+			return "", err
+		}
+		t.add("volume service", fmt.Sprintf("%.0f", v), "")
+	}
 	return t.String(), nil
 }
 

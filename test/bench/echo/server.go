@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 
 	"github.com/godwit-cloud/godwit/uring"
 )
@@ -35,7 +36,8 @@ func serve(kind string, single bool) error {
 		l, closer = ring, stack
 		go accept(ring)
 	case "loop":
-		stack, err := uring.NewStack(uring.StackOptions{Ring: uring.Options{Entries: 1024}})
+		runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), 2)) // the loop keeps one of them while it waits
+		stack, err := uring.NewStack(uring.StackOptions{Ring: uring.Options{Entries: 1024, QuietWaits: true}})
 		if err != nil {
 			return err
 		}
