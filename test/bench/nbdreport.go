@@ -87,8 +87,8 @@ func reportNBD(places string, b *bench, rows []nbdRow) string {
 All servers of a table are up at the same time and serve the same file, godwit's as a volume with an attachment and its epoch. Direct I/O is
 measured without a loop device, whose kernel thread would take the cores from both sides. CPU is that of the server's whole process (user,
 system, io_uring's workers) by its CPU clock; what the kernel does on nobody's account (interrupts, write-back) is in no figure. Resident memory is
-that after the turn. Settings other than the default are those that won trials. The ceilings are no competitors: nbdkit's null plugin (a server that
-does nothing) shows what the client can do, fio's io_uring engine on the bare file what the disk can do from the client's core.
+that after the turn. Settings other than the default are those that won trials. The ceilings are no competitors: nbdkit's null plugin is a server that
+touches no file, fio's io_uring engine on the bare file shows what the disk can do from the client's core.
 
 `, nbdFileBytes/mebibyte, places, serverCore, clientCore, b.span)
 	text.WriteString(aimsTable(nbdAims(rows)))
