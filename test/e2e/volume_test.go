@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/volumes"
+	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
+
 	"github.com/godwit-cloud/godwit/internal/lab"
 	"github.com/godwit-cloud/godwit/test/labcloud"
 )
@@ -376,15 +379,15 @@ func TestBootsThatMakeTheirVolumes(t *testing.T) {
 			if now := connect(t, s).status(t); now.BootID == "" || now.LogErrors != 0 {
 				t.Errorf("the guest says %+v", now)
 			}
-			var volumes []string
+			var made []string
 			for _, v := range s.AttachedVolumes {
-				volumes = append(volumes, v.ID)
+				made = append(made, v.ID)
 			}
-			if len(volumes) != c.disks {
-				t.Errorf("it has %d volumes, want %d", len(volumes), c.disks)
+			if len(made) != c.disks {
+				t.Errorf("it has %d volumes, want %d", len(made), c.disks)
 			}
 			remove(t, id)
-			for _, v := range volumes {
+			for _, v := range made {
 				if c.stays {
 					if _, err := cloud.WaitVolume(ctx, v, "available"); err != nil {
 						t.Error(err)
@@ -416,5 +419,53 @@ func TestABootWhoseVolumeCannotBeMadeFailsWithTheReason(t *testing.T) {
 	}
 	if !strings.Contains(s.Fault.Message, "did not finish being created") {
 		t.Errorf("fault %q", s.Fault.Message)
+	}
+}
+
+// TestAServerDeletedWhileItsVolumesAreMadeLeavesNone, whoever was at what when the deletion came.
+func TestAServerDeletedWhileItsVolumesAreMadeLeavesNone(t *testing.T) {
+	ctx := t.Context()
+	for _, c := range []struct {
+		name string
+		met  func(s *servers.Server, v *volumes.Volume) bool
+	}{
+		{"as soon as it was asked for", func(*servers.Server, *volumes.Volume) bool { return true }},
+		{"when it has a host", func(s *servers.Server, _ *volumes.Volume) bool { return s.Host != "" }},
+		{"when its volume is made", func(_ *servers.Server, v *volumes.Volume) bool {
+			return v.Status != "creating" && v.Status != "downloading"
+		}},
+		{"when its volume is connected", func(_ *servers.Server, v *volumes.Volume) bool {
+			return v.Status == "attaching" || v.Status == "in-use"
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			out, err := cloud.Client(ctx, "nova", "boot", "--flavor", cloud.FlavorID, "--nic", "net-id="+cloud.NetworkID,
+				"--block-device", "source=image,id="+cloud.ImageID+",dest=volume,size=1,bootindex=0,shutdown=remove", "short-lived")
+			if err != nil {
+				t.Fatal(err)
+			}
+			id := fieldOf(t, out, "id")
+			s, err := cloud.Server(ctx, id)
+			if err != nil || len(s.AttachedVolumes) != 1 {
+				remove(t, id)
+				t.Fatalf("volumes %v, %v", s.AttachedVolumes, err)
+			}
+			volume := s.AttachedVolumes[0].ID
+			err = labcloud.Until(ctx, c.name, func() (bool, error) {
+				v, err := volumes.Get(ctx, cloud.Volume, volume).Extract()
+				if err != nil {
+					return false, err
+				}
+				s, err := cloud.Server(ctx, id)
+				return err == nil && c.met(s, v), err
+			})
+			if err != nil {
+				t.Error(err)
+			}
+			remove(t, id)
+			if err := cloud.WaitVolumeGone(ctx, volume); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }

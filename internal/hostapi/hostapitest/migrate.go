@@ -2,6 +2,7 @@ package hostapitest
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -111,7 +112,7 @@ func (h *FakeHost) job(s *slot, req *hostpb.MigrateRequest) (*job, error) {
 		j.script = h.fleet.migrations(req)
 	}
 	s.job = j
-	if why := h.unready(j, req); why != "" {
+	if why := h.unready(s, j, req); why != "" {
 		j.finish(hostpb.MigrateOutcome_MIGRATE_OUTCOME_FAILED, why)
 		return j, nil
 	}
@@ -125,7 +126,7 @@ func (h *FakeHost) job(s *slot, req *hostpb.MigrateRequest) (*job, error) {
 	return j, nil
 }
 
-func (h *FakeHost) unready(j *job, req *hostpb.MigrateRequest) string {
+func (h *FakeHost) unready(s *slot, j *job, req *hostpb.MigrateRequest) string {
 	switch {
 	case j.target == nil:
 		h.fleet.violate("%s: server %s migrates to unknown host %q", h.name, j.server, req.GetTargetHost())
@@ -140,6 +141,29 @@ func (h *FakeHost) unready(j *job, req *hostpb.MigrateRequest) string {
 	if t := j.target.slot(j.server); !t.disks || !t.receiving {
 		h.fleet.violate("%s: server %s migrates to host %s, which is not prepared: %s", h.name, j.server, j.target.name, t.describe())
 		return "the target has no disk for the server"
+	}
+	if why := misdirected(s, j.target.slot(j.server), req); why != "" {
+		h.fleet.violate("%s: server %s migrates to host %s: %s", h.name, j.server, j.target.name, why)
+		return why
+	}
+	return ""
+}
+
+// misdirected says which of the server's volumes the target could not reach by what the request says; empty when it can reach all. The target was prepared
+// with its ways to them, and nothing is copied of a server without a local disk.
+func misdirected(source, target *slot, req *hostpb.MigrateRequest) string {
+	if req.GetCopyDisks() && source.spec.GetRoot() == nil && len(source.spec.GetVolumes()) > 0 {
+		return "there is no local disk to copy"
+	}
+	if len(req.GetTargetVolumes()) != len(source.spec.GetVolumes()) {
+		return fmt.Sprintf("%d of %d volumes are named", len(req.GetTargetVolumes()), len(source.spec.GetVolumes()))
+	}
+	for _, way := range req.GetTargetVolumes() {
+		from := source.volume(way.GetExport())
+		to := target.volume(way.GetExport())
+		if from != nil || to == nil || to.GetDevice() != way.GetDevice() {
+			return fmt.Sprintf("volume %s is reached through %q", way.GetVolumeId(), way.GetExport())
+		}
 	}
 	return ""
 }
