@@ -155,7 +155,8 @@ func TestAMigrationHandsTheVolumeOver(t *testing.T) {
 			prepared, errP := b.Prepare(t.Context(), &hostpb.PrepareRequest{
 				Call: call, Spec: &hostpb.ServerSpec{ServerId: "s1", Volumes: []*hostpb.VolumeDisk{diskOf(target)}}, Incoming: true,
 			})
-			_, errM := a.Migrate(t.Context(), &hostpb.MigrateRequest{Call: call, MigrationId: "m1", TargetHost: "b", TargetAddress: prepared.GetMigrationAddress()})
+			_, errM := a.Migrate(t.Context(), &hostpb.MigrateRequest{Call: call, MigrationId: "m1", TargetHost: "b", TargetAddress: prepared.GetMigrationAddress(),
+				TargetVolumes: []*hostpb.VolumeDisk{diskOf(target)}})
 			if err := errors.Join(errA, errB, errP, errM); err != nil {
 				t.Fatal(err)
 			}
