@@ -1,8 +1,6 @@
 package compute
 
 import (
-	"errors"
-	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
@@ -268,9 +266,7 @@ func nameDevices(s *cloud.Server) error {
 			continue
 		case !devicePattern.MatchString(d.Device):
 			return invalid("The supplied device path (%s) is invalid.", d.Device)
-		case d.Device == configDevice:
-			return invalid("The supplied device path (%s) is in use.", d.Device)
-		case used[d.Device]:
+		case used[d.Device], d.Device == configDevice:
 			return invalid("The supplied device path (%s) is in use.", d.Device)
 		}
 		used[d.Device] = true
@@ -364,14 +360,10 @@ func (c *call) makeVolume(tx *store.Tx, wish volumebook.Wish, ids madeDisk, s *c
 	if err != nil {
 		return err
 	}
-	err = volumebook.Create(tx, v, ids.intent)
-	if cloud.Is(err, cloud.KindQuota) {
-		return cloud.E(cloud.KindQuota, "", "", errors.New(fmt.Sprint(err)))
-	}
-	return err
+	return volumebook.Create(tx, v, ids.intent)
 }
 
-// planRootVolume judges a server whose root disk is a volume: the image, if one is named besides, says only what the server is called after.
+// planRootVolume judges a server whose root disk is a volume. An image that is named besides, as the older form of block devices allows, is only shown.
 func (c *call) planRootVolume(plan *bootPlan, flavor *cloud.Flavor, asked *createRequest) error {
 	s := &plan.template
 	s.Flavor = *flavor

@@ -108,8 +108,6 @@ type attachBody struct {
 	} `json:"volumeAttachment" api:"required"`
 }
 
-var requestedDevice = devicePattern
-
 func (c *call) attachVolume() error {
 	found, err := c.serverFor(member, "os-volumes-attachments:create", c.path("server_id"))
 	if err != nil {
@@ -133,7 +131,7 @@ func (c *call) attachVolume() error {
 		DeleteOnTermination: bool(asked.DeleteWith), ReadOnly: v.ReadOnly}
 	if asked.Device != nil && *asked.Device != "" {
 		device.Device = deviceName(*asked.Device)
-		if !requestedDevice.MatchString(device.Device) {
+		if !devicePattern.MatchString(device.Device) {
 			return invalid("The supplied device path (%s) is invalid.", *asked.Device)
 		}
 	}

@@ -276,3 +276,19 @@ func TestARootVolumeIsNotDetachedAndNotCopied(t *testing.T) {
 	w.refused(400, "compute-1 is not on local storage: Block migration can not be used with shared storage.", "admin", 25, "POST", path, move(true))
 	w.want(202, "admin", 25, "POST", path, move(false)) // Nova: boot-from-volume with no local disks
 }
+
+func TestABootBeyondTheVolumeQuotaMakesNothing(t *testing.T) {
+	w := newSite(t)
+	w.addVolume(1) // for its type
+	put(w, tables.VolumeQuotas, cloud.ProjectID(annProject), cloud.VolumeQuota{Project: annProject, Volumes: 1, Snapshots: -1, GiB: -1, PerVolumeGiB: -1})
+	w.refused(403, "olume", "ann", 95, "POST", "/servers", newServer(m{"imageRef": "", "block_device_mapping_v2": []m{
+		{"source_type": "image", "destination_type": "volume", "uuid": imageID, "boot_index": 0, "volume_size": 3},
+		{"source_type": "blank", "destination_type": "volume", "volume_size": 1},
+	}}))
+	for name, n := range map[string]int{"servers": store.Count(w.store, tables.Servers), "volumes": store.Count(w.store, tables.Volumes) - 1,
+		"ports": store.Count(w.store, tables.Ports), "intents": store.Count(w.store, tables.Intents)} {
+		if n != 0 {
+			t.Errorf("%d %s were made", n, name)
+		}
+	}
+}
