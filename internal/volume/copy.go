@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -42,6 +43,7 @@ func copySparse(ctx context.Context, src, dst file, size int64, progress func(in
 	if err := dst.Truncate(size); err != nil {
 		return err
 	}
+	var behind writeBehind
 	err := inChunks(ctx, func(emit func(off, n int64)) error {
 		return eachChunk(ctx, src, size, func(off, n int64) {
 			emit(off, n)
@@ -57,7 +59,7 @@ func copySparse(ctx context.Context, src, dst file, size int64, progress func(in
 		if err := writeSparse(dst, buf[:n], off); err != nil {
 			return err
 		}
-		hasten(dst, off, int64(n))
+		behind.wrote(dst, off, int64(n))
 		return nil
 	})
 	if err == nil && progress != nil {
@@ -66,13 +68,40 @@ func copySparse(ctx context.Context, src, dst file, size int64, progress func(in
 	return err
 }
 
-// hastener is a file whose written data can be sent on its way to the disk.
-type hastener interface{ Hasten(off, length int64) }
+// behindChunks is how many chunks a copy keeps in memory behind itself: enough for the disk to be busy all the time.
+const behindChunks = (64 << 20) / chunkBytes
 
-// hasten has the disk begin with what was written, so that the sync at the end of a copy does not find all of it still to do.
-func hasten(f file, off, length int64) {
-	if h, ok := f.(hastener); ok {
-		h.Hasten(off, length)
+// cachedFile is a file whose way through the page cache can be steered. It is advice: durable is what Sync has made so.
+type cachedFile interface {
+	// Hasten has the disk begin with what was written.
+	Hasten(off, length int64)
+	// Release waits until the disk has what was written, and gives the memory back.
+	Release(off, length int64)
+}
+
+// writeBehind sends what a copy writes on its way to the disk at once, and gives the memory back a little later. So the sync at the end finds
+// nothing to do, and a copy of any size takes the memory of a small one: it neither drives out what others have cached, nor pays for
+// memory that a virtual machine must first get back from its host.
+type writeBehind struct {
+	mu     sync.Mutex
+	chunks [behindChunks]stretch // a ring; those on their way
+	next   int
+}
+
+// wrote takes note of a chunk of dst, and may wait for one long before it.
+func (w *writeBehind) wrote(dst file, off, length int64) {
+	c, ok := dst.(cachedFile)
+	if !ok {
+		return
+	}
+	c.Hasten(off, length)
+	w.mu.Lock()
+	old := w.chunks[w.next]
+	w.chunks[w.next] = stretch{off, length}
+	w.next = (w.next + 1) % behindChunks
+	w.mu.Unlock()
+	if old.length > 0 {
+		c.Release(old.off, old.length)
 	}
 }
 

@@ -193,9 +193,15 @@ func (f *osFile) NextData(off int64) (start, end int64, err error) {
 	return start, end, f.wrap("seek", err)
 }
 
-// Hasten implements hastener. It promises nothing: the sync that follows does.
+// Hasten implements cachedFile.
 func (f *osFile) Hasten(off, length int64) {
 	_ = unix.SyncFileRange(f.fd, off, length, unix.SYNC_FILE_RANGE_WRITE)
+}
+
+// Release implements cachedFile.
+func (f *osFile) Release(off, length int64) {
+	_ = unix.SyncFileRange(f.fd, off, length, unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER)
+	_ = unix.Fadvise(f.fd, off, length, unix.FADV_DONTNEED)
 }
 
 // Clone implements file.
