@@ -469,3 +469,41 @@ func TestAServerDeletedWhileItsVolumesAreMadeLeavesNone(t *testing.T) {
 		})
 	}
 }
+
+// TestASharedVolumeServesTwoServers, while one of them moves too, when its type allows it.
+func TestASharedVolumeServesTwoServers(t *testing.T) {
+	ctx := t.Context()
+	stock(t, "cinder", "type-create", "shared")
+	t.Cleanup(func() {
+		if _, err := cloud.Client(context.Background(), "cinder", "type-delete", "shared"); err != nil {
+			t.Error(err)
+		}
+	})
+	stock(t, "cinder", "type-key", "shared", "set", "multiattach=<is> True")
+	volume := fieldOf(t, stock(t, "openstack", "volume", "create", "--size", "1", "--type", "shared", "both"), "id")
+	t.Cleanup(func() { // after the guests
+		ctx, cancel := context.WithTimeout(context.Background(), removeMax)
+		defer cancel()
+		if err := cloud.RemoveVolume(ctx, volume); err != nil {
+			t.Error(err)
+		}
+	})
+	if _, err := cloud.WaitVolume(ctx, volume, "available"); err != nil {
+		t.Fatal(err)
+	}
+	pair := bootAll(t, guestOptions{name: "one", host: here}, guestOptions{name: "other", host: there})
+	for _, g := range pair {
+		device, err := cloud.AttachVolume(ctx, g.id, volume)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.reads(t, g.host(t), strings.TrimPrefix(device, "/dev/"))
+	}
+	moveTo(ctx, t, pair[0], there)
+	if v, err := cloud.WaitVolume(ctx, volume, "in-use"); err != nil || len(v.Attachments) != len(pair) {
+		t.Errorf("attachments %+v, %v", v.Attachments, err)
+	}
+	for _, g := range pair {
+		g.whole(t)
+	}
+}
