@@ -60,7 +60,14 @@ func main() {
 	flag.StringVar(&b.mode, "mode", "", "nbd: only this mode: \"page cache\" or \"O_DIRECT\"")
 	flag.StringVar(&b.loads, "loads", "", "nbd: only loads whose name contains this, such as \"random read, depth 64\"")
 	flag.StringVar(&b.peers, "peers", "", "nbd: only these contenders, by key, such as godwit,nbdkit")
+	memory := flag.Int("prime", 0, "use so many bytes of memory once and end: what copy starts between turns")
 	flag.Parse()
+	if *memory > 0 {
+		if err := prime(*memory); err != nil {
+			log.Fatal(err)
+		}
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := b.report(ctx, strings.Split(*only, ","))
