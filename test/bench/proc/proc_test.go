@@ -18,13 +18,12 @@ func TestCPUTimeCountsThreadsThatHaveEnded(t *testing.T) {
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		var ts unix.Timespec
-		for {
-			if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts); err != nil || time.Duration(ts.Nano()) > burnt {
-				done <- err
-				return
-			}
+		var start, ts unix.Timespec // the thread may be an old one, which had used some before
+		err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &start)
+		for err == nil && ts.Nano()-start.Nano() <= int64(burnt) {
+			err = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts)
 		}
+		done <- err
 	}()
 	if err := <-done; err != nil {
 		t.Fatal(err)
