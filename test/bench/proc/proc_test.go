@@ -17,7 +17,7 @@ func TestCPUTimeCountsThreadsThatHaveEnded(t *testing.T) {
 	const burnt = 50 * time.Millisecond
 	done := make(chan error)
 	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		runtime.LockOSThread()      // and never unlocked: the thread ends with the goroutine
 		var start, ts unix.Timespec // the thread may be an old one, which had used some before
 		err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &start)
 		for err == nil && ts.Nano()-start.Nano() <= int64(burnt) {
