@@ -288,8 +288,14 @@ func derived(r *run, what string) string {
 	return uuid.NewSHA1(uuid.NameSpaceOID, []byte(string(r.ID)+" "+what)).String()
 }
 
-// openTargetVolumes reserves and opens, for each of the server's volumes, the attachment that the target will use.
+// openTargetVolumes opens the server's volumes for the target of a live migration: standing by, while the source writes.
 func (f *Flows) openTargetVolumes(ctx context.Context, r *run) error {
+	return f.openOnTarget(ctx, r, true)
+}
+
+// openOnTarget reserves and opens, for each of the server's volumes, the attachment that the target will use. Without handover it is the only writer when
+// this returns.
+func (f *Flows) openOnTarget(ctx context.Context, r *run, handover bool) error {
 	s, m, err := f.both(r)
 	if err != nil || s.Host == m.Target {
 		return err
@@ -302,7 +308,7 @@ func (f *Flows) openTargetVolumes(ctx context.Context, r *run) error {
 			return err
 		})
 		if err == nil {
-			err = f.openAttachment(ctx, r, &a, m.Target, true)
+			err = f.openAttachment(ctx, r, &a, m.Target, handover)
 		}
 		if err != nil {
 			return fmt.Errorf("open volume %s for host %s: %w", d.Volume, m.Target, err)

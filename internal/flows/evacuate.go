@@ -6,7 +6,6 @@ import (
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/godwit-cloud/godwit/internal/attachments"
 	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/hostapi/hostpb"
 	"github.com/godwit-cloud/godwit/internal/store"
@@ -86,21 +85,7 @@ func (f *Flows) takeVolumes(ctx context.Context, r *run) error {
 	if s.RootDevice() == nil && m.Kind != cloud.MigrateShared && !r.Args.Rebuild {
 		return workflow.Abort(cloud.Errorf(cloud.KindConflict, "the root disk of server %s is on host %s alone: it can only be made anew from its image, and that was not asked for", s.ID, m.Source))
 	}
-	for i := range s.Devices {
-		d := &s.Devices[i]
-		var a cloud.Attachment
-		_, err := f.Records.UpdateVisible(ctx, func(tx *store.Tx) (err error) {
-			a, err = attachments.ReserveMove(tx, attachments.Move{ID: targetAttachment(r, d), From: d.Attachment, Host: m.Target, Migration: m.ID, Now: now()})
-			return err
-		})
-		if err == nil {
-			err = f.openAttachment(ctx, r, &a, m.Target, false)
-		}
-		if err != nil {
-			return fmt.Errorf("open volume %s for host %s: %w", d.Volume, m.Target, err)
-		}
-	}
-	return nil
+	return f.openOnTarget(ctx, r, false)
 }
 
 func (f *Flows) prepareEvacuated(ctx context.Context, r *run) error {
