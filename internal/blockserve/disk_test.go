@@ -163,6 +163,12 @@ func (t *ticket) Refusal() error {
 	return volume.ErrReadOnly
 }
 
+// SyncFailed implements Lease.
+func (t *ticket) SyncFailed(err error) { plainLease{t.disk.file}.SyncFailed(err) }
+
+// SyncErr implements Lease.
+func (t *ticket) SyncErr() error { return plainLease{t.disk.file}.SyncErr() }
+
 // Attachment implements Lease.
 func (t *ticket) Attachment() volume.Attachment {
 	t.disk.mu.Lock()

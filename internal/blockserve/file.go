@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -62,6 +63,7 @@ type plainFile struct {
 	align    int
 	readOnly bool
 	limiter  volume.Limiter
+	lost     atomic.Pointer[error] // the first failure of a sync; see volume.Lease
 }
 
 func openPlain(path string, o FileOptions) (*plainFile, error) {
@@ -160,6 +162,17 @@ func (plainLease) Err() error { return nil }
 func (l plainLease) Refusal() error {
 	if l.file.readOnly {
 		return volume.ErrReadOnly
+	}
+	return nil
+}
+
+// SyncFailed implements Lease.
+func (l plainLease) SyncFailed(err error) { l.file.lost.CompareAndSwap(nil, &err) }
+
+// SyncErr implements Lease.
+func (l plainLease) SyncErr() error {
+	if err := l.file.lost.Load(); err != nil {
+		return fmt.Errorf("blockserve: %s: an earlier sync failed: %w", l.file.Name(), *err)
 	}
 	return nil
 }

@@ -44,7 +44,8 @@ type Options struct {
 	HandshakeTimeout time.Duration
 	Log              *slog.Logger // slog.Default if nil
 
-	fault func(*nbd.Request) error // tests: the device's error for a request
+	fault     func(*nbd.Request) error // tests: the device's error for a request
+	syncFault func() error             // tests: the device's error for a sync
 }
 
 const (

@@ -16,13 +16,24 @@ type storage struct {
 	volume.File
 	size  func() int64
 	align int // of offsets, lengths and memory; 1: the file is buffered
+	lease Lease
+	fault func() error // tests: the device's error for a sync; nil
 }
 
 // zeroBytes is how much is written at a time where a range cannot be zeroed otherwise.
 const zeroBytes = 1 << 20
 
 // Flush implements nbd.Storage.
-func (s *storage) Flush() error { return s.Sync() }
+func (s *storage) Flush() error {
+	err := s.Sync()
+	if s.fault != nil {
+		err = errors.Join(err, s.fault())
+	}
+	if err != nil {
+		s.lease.SyncFailed(err)
+	}
+	return err
+}
 
 // Trim implements nbd.Storage. It is advice: a file system that knows no holes has lost nothing by it.
 func (s *storage) Trim(off, length int64) error {

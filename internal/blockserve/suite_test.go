@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -217,6 +218,52 @@ func TestAnErrorOfTheDeviceReachesTheClientAndNobodyElse(t *testing.T) {
 			t.Errorf("another place: %v", err)
 		}
 	})
+}
+
+// The kernel tells of a failed sync once and takes the lost pages for clean: the next sync succeeds. It must not be passed on, to no connection.
+func TestAfterAFailedSyncNothingIsAcknowledgedAnyMore(t *testing.T) {
+	for name, first := range map[string]func(c *nbd.Client) error{
+		"flush": func(c *nbd.Client) error { return c.Flush() },
+		"FUA write": func(c *nbd.Client) error {
+			_, err := c.Write(make([]byte, 4096), 0, nbd.CmdFlagFUA)
+			return err
+		},
+		"FUA trim": func(c *nbd.Client) error { return c.Trim(0, 4096, nbd.CmdFlagFUA) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var syncs atomic.Int64
+			once := func() error {
+				if syncs.Add(1) == 1 {
+					return unix.EIO
+				}
+				return nil
+			}
+			eachEngine(t, setting{options: Options{syncFault: once}}, func(t *testing.T, w *world) {
+				syncs.Store(0)
+				c, other := w.client(), w.client()
+				if _, err := c.WriteAt(make([]byte, 4096), 0); err != nil {
+					t.Fatal(err)
+				}
+				if err := first(c); !errors.Is(err, nbd.IOError) {
+					t.Errorf("the sync that failed: %v", err)
+				}
+				for who, c := range map[string]*nbd.Client{"the same connection": c, "another": other} {
+					if err := c.Flush(); !errors.Is(err, nbd.IOError) {
+						t.Errorf("%s flushes: %v", who, err)
+					}
+					if _, err := c.Write(make([]byte, 4096), 0, nbd.CmdFlagFUA); !errors.Is(err, nbd.IOError) {
+						t.Errorf("%s writes with FUA: %v", who, err)
+					}
+					if _, err := c.WriteAt(make([]byte, 4096), 0); !errors.Is(err, nbd.IOError) {
+						t.Errorf("%s writes: %v", who, err)
+					}
+					if _, err := c.ReadAt(make([]byte, 4096), 0); err != nil {
+						t.Errorf("%s reads: %v", who, err)
+					}
+				}
+			})
+		})
+	}
 }
 
 // A file shorter than its volume stands for a device whose end moved: what is missing reads as zeros, and is written by writing.

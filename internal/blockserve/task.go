@@ -1,6 +1,7 @@
 package blockserve
 
 import (
+	"cmp"
 	"io"
 	"time"
 
@@ -54,6 +55,12 @@ func (t *task) cost() int64 { return int64(len(t.request.Data)) }
 // admit starts the task if the epoch allows it, or sees to it that it will be.
 func (t *task) admit() {
 	l := t.gate.lease
+	if t.request.Command != nbd.CmdRead {
+		if err := l.SyncErr(); err != nil {
+			t.finish(err)
+			return
+		}
+	}
 	if !t.mutates() {
 		if err := l.Err(); err != nil {
 			t.finish(refusal(err))
@@ -192,15 +199,32 @@ type syncStep task
 // Complete takes the sync's result. A sync whose write failed or fell short was cancelled, and tells nothing.
 func (s *syncStep) Complete(res int32, _ uring.CQEFlags) {
 	t := (*task)(s)
-	if errno := unix.Errno(-min(res, 0)); errno != 0 && errno != unix.ECANCELED {
-		t.err = errno
+	if errno := unix.Errno(-min(res, 0)); errno != unix.ECANCELED {
+		t.err = cmp.Or(t.err, t.synced(errno))
 	}
 	t.step()
+}
+
+// synced takes the result of a sync and remembers a failure: the next sync would succeed over what this one lost.
+func (t *task) synced(errno unix.Errno) error {
+	var err error
+	if errno != 0 {
+		err = errno
+	}
+	if fault := t.gate.server.options.syncFault; fault != nil && err == nil {
+		err = fault()
+	}
+	if err != nil && errno != unix.EINTR && errno != unix.EAGAIN { // those two are asked again
+		t.gate.lease.SyncFailed(err)
+	}
+	return err
 }
 
 // Complete takes the result of a read, a write, a lone sync or an allocation.
 func (t *task) Complete(res int32, _ uring.CQEFlags) {
 	switch {
+	case t.request.Command == nbd.CmdFlush:
+		t.err = t.synced(unix.Errno(-min(res, 0)))
 	case res < 0:
 		t.err = unix.Errno(-res)
 	case t.request.Command == nbd.CmdRead && res == 0:

@@ -17,6 +17,8 @@ type Lease interface {
 	Await(done func(error))
 	Err() error
 	Refusal() error
+	SyncFailed(err error)
+	SyncErr() error
 	Attachment() volume.Attachment
 	File() volume.File
 	Align() int

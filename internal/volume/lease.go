@@ -177,6 +177,24 @@ func (l *Lease) Refusal() error {
 	return l.volume.refusalLocked(l)
 }
 
+// SyncFailed tells that a sync of File failed, whoever asked for it. From then on SyncErr says so to every lease of the volume.
+func (l *Lease) SyncFailed(err error) {
+	if l.data.lost.CompareAndSwap(nil, &err) {
+		l.volume.store.log.Error("a sync failed: what was written since the last one may be lost, and nothing more is acknowledged until the volume is opened anew",
+			"volume", l.volume.id, "error", err)
+	}
+}
+
+// SyncErr is nil as long as every sync of File succeeded; one atomic load. Otherwise neither flushes nor mutations may be acknowledged: a second
+// sync may succeed although the first one lost data.
+func (l *Lease) SyncErr() error {
+	err := l.data.lost.Load()
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("volume %s: an earlier sync failed, what was written before it may be lost: %w", l.volume.id, *err)
+}
+
 // Attachment returns the attachment as it is now.
 func (l *Lease) Attachment() Attachment {
 	v := l.volume

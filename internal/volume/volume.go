@@ -37,6 +37,10 @@ type dataFile struct {
 	file  file
 	align int
 	refs  int // guarded by volume.mu
+
+	// lost is the first failure of a sync. The kernel tells it once and calls the pages clean, so a later sync would succeed over lost data: it
+	// stays until the file is opened anew.
+	lost atomic.Pointer[error]
 }
 
 func newVolume(s *Store, id cloud.VolumeID) *volume {
