@@ -261,7 +261,9 @@ func TestNothingDestructiveReachesTheOwnerABusyServerOrAnUnprovenCopy(t *testing
 					t.Fatalf("%v carries generation %d of %d", a, a.Generation, c.Server.Generation)
 				}
 			case reconcile.DiscardEvacuated: // also of a running copy, so only of an older one, while the owner's is there
-				owns := slices.ContainsFunc(c.Seen, func(s cloud.ServerObservation) bool { return s.Host == c.Server.Host && s.Generation == c.Server.Generation })
+				owns := slices.ContainsFunc(c.Seen, func(s cloud.ServerObservation) bool {
+					return s.Host == c.Server.Host && s.Generation == c.Server.Generation
+				})
 				older := slices.ContainsFunc(c.Seen, func(s cloud.ServerObservation) bool { return s.Host == a.Host && s.Generation < c.Server.Generation })
 				if !c.Evacuated[a.Host] || a.Host == c.Server.Host || a.Generation != c.Server.Generation || !owns || !older {
 					t.Fatalf("%v with %+v", a, c)
