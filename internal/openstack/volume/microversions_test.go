@@ -106,3 +106,12 @@ func TestVersionsAreNegotiatedAsInCinder(t *testing.T) {
 	w.want(404, "ann", "GET", "/v3/"+annProject+"/nonsense", nil)
 	w.want(405, "ann", "PATCH", "/v3/volumes", nil)
 }
+
+func TestAnUnknownPathIsNotFoundAtOnce(t *testing.T) {
+	w := newSite(t)
+	for _, path := range []string{"/v3/nonsense", "/v3/nonsense/", "/v3/nonsense/at/all", "/v3/" + annProject, "/v3/" + annProject + "/nonsense"} {
+		for _, method := range []string{"GET", "POST", "PUT", "DELETE"} {
+			w.want(404, "ann", method, path, nil)
+		}
+	}
+}

@@ -45,6 +45,10 @@ func (s *Service) Mount(api *openstack.API) {
 	}
 	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
 		rt.Handle(method+" /v3/{project_id}/{rest...}", s.servePrefixed)
+		// Without this the multiplexer would send clients of an unknown path on to the pattern above, with a slash that is taken off on arrival.
+		rt.Handle(method+" /v3/{project_id}", func(http.ResponseWriter, *openstack.Request) error {
+			return notFound("%s", openstack.Cinder.NotFound)
+		})
 	}
 }
 
