@@ -358,3 +358,31 @@ func (d direct) DetachVolume(ctx context.Context, r *hostpb.DetachVolumeRequest,
 func (d direct) ResizeVolume(ctx context.Context, r *hostpb.ResizeVolumeRequest, _ ...grpc.CallOption) (*hostpb.ServerState, error) {
 	return d.a.ResizeVolume(ctx, r)
 }
+
+func (d direct) CheckDisks(ctx context.Context, r *hostpb.CheckDisksRequest, _ ...grpc.CallOption) (*hostpb.CheckDisksReply, error) {
+	return d.a.CheckDisks(ctx, r)
+}
+
+func (d direct) ExportDisk(ctx context.Context, r *hostpb.ExportDiskRequest, _ ...grpc.CallOption) (*hostpb.DiskSource, error) {
+	return d.a.ExportDisk(ctx, r)
+}
+
+func (d direct) UnexportDisk(ctx context.Context, r *hostpb.UnexportDiskRequest, _ ...grpc.CallOption) (*hostpb.UnexportDiskReply, error) {
+	return d.a.UnexportDisk(ctx, r)
+}
+
+func (d direct) Probe(ctx context.Context, r *hostpb.ProbeRequest, _ ...grpc.CallOption) (*hostpb.ProbeReply, error) {
+	return d.a.Probe(ctx, r)
+}
+
+func (d direct) Sleep(ctx context.Context, r *hostpb.SleepRequest, _ ...grpc.CallOption) (*hostpb.SleepReply, error) {
+	return d.a.Sleep(ctx, r)
+}
+
+func (d direct) Wake(ctx context.Context, r *hostpb.WakeRequest, _ ...grpc.CallOption) (*hostpb.WakeReply, error) {
+	return d.a.Wake(ctx, r)
+}
+
+func (d direct) CaptureDisk(context.Context, *hostpb.CaptureDiskRequest, ...grpc.CallOption) (grpc.ServerStreamingClient[hostpb.VolumeChunk], error) {
+	return nil, cloud.Errorf(cloud.KindUnsupported, "streams are not passed on here")
+}

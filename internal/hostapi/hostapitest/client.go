@@ -2,6 +2,7 @@ package hostapitest
 
 import (
 	"context"
+	"io"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -87,4 +88,38 @@ func (c *client) DetachVolume(ctx context.Context, in *hostpb.DetachVolumeReques
 
 func (c *client) ResizeVolume(ctx context.Context, in *hostpb.ResizeVolumeRequest, _ ...grpc.CallOption) (*hostpb.ServerState, error) {
 	return call(ctx, c.host.ResizeVolume, in)
+}
+
+func (c *client) CheckDisks(ctx context.Context, in *hostpb.CheckDisksRequest, _ ...grpc.CallOption) (*hostpb.CheckDisksReply, error) {
+	return call(ctx, c.host.CheckDisks, in)
+}
+
+func (c *client) ExportDisk(ctx context.Context, in *hostpb.ExportDiskRequest, _ ...grpc.CallOption) (*hostpb.DiskSource, error) {
+	return call(ctx, c.host.ExportDisk, in)
+}
+
+func (c *client) UnexportDisk(ctx context.Context, in *hostpb.UnexportDiskRequest, _ ...grpc.CallOption) (*hostpb.UnexportDiskReply, error) {
+	return call(ctx, c.host.UnexportDisk, in)
+}
+
+func (c *client) Probe(ctx context.Context, in *hostpb.ProbeRequest, _ ...grpc.CallOption) (*hostpb.ProbeReply, error) {
+	return call(ctx, c.host.Probe, in)
+}
+
+func (c *client) Sleep(ctx context.Context, in *hostpb.SleepRequest, _ ...grpc.CallOption) (*hostpb.SleepReply, error) {
+	return call(ctx, c.host.Sleep, in)
+}
+
+func (c *client) Wake(ctx context.Context, in *hostpb.WakeRequest, _ ...grpc.CallOption) (*hostpb.WakeReply, error) {
+	return call(ctx, c.host.Wake, in)
+}
+
+// CaptureDisk has all chunks made before it returns: a fake's contents are small.
+func (c *client) CaptureDisk(ctx context.Context, in *hostpb.CaptureDiskRequest, _ ...grpc.CallOption) (grpc.ServerStreamingClient[hostpb.VolumeChunk], error) {
+	s := &chunkStream{ctx: ctx}
+	s.end = hostapi.FromStatus(ctx, hostapi.ToStatus(c.host.CaptureDisk(proto.CloneOf(in), (*chunkSink)(s))))
+	if s.end == nil {
+		s.end = io.EOF
+	}
+	return s, nil
 }

@@ -99,6 +99,65 @@ func (DomainState) EnumDescriptor() ([]byte, []int) {
 	return file_host_proto_rawDescGZIP(), []int{0}
 }
 
+// GuestFailure is what went wrong inside or with a guest, as its host saw it.
+type GuestFailure int32
+
+const (
+	GuestFailure_GUEST_FAILURE_NONE     GuestFailure = 0
+	GuestFailure_GUEST_FAILURE_CRASHED  GuestFailure = 1 // QEMU ended without being asked to
+	GuestFailure_GUEST_FAILURE_PANICKED GuestFailure = 2 // the guest's kernel said so (pvpanic)
+	GuestFailure_GUEST_FAILURE_WATCHDOG GuestFailure = 3 // its watchdog device expired
+	GuestFailure_GUEST_FAILURE_IO_ERROR GuestFailure = 4 // stopped on an I/O error that does not go away by itself
+	GuestFailure_GUEST_FAILURE_SILENT   GuestFailure = 5 // its guest agent, which answered before, answers no more
+)
+
+// Enum value maps for GuestFailure.
+var (
+	GuestFailure_name = map[int32]string{
+		0: "GUEST_FAILURE_NONE",
+		1: "GUEST_FAILURE_CRASHED",
+		2: "GUEST_FAILURE_PANICKED",
+		3: "GUEST_FAILURE_WATCHDOG",
+		4: "GUEST_FAILURE_IO_ERROR",
+		5: "GUEST_FAILURE_SILENT",
+	}
+	GuestFailure_value = map[string]int32{
+		"GUEST_FAILURE_NONE":     0,
+		"GUEST_FAILURE_CRASHED":  1,
+		"GUEST_FAILURE_PANICKED": 2,
+		"GUEST_FAILURE_WATCHDOG": 3,
+		"GUEST_FAILURE_IO_ERROR": 4,
+		"GUEST_FAILURE_SILENT":   5,
+	}
+)
+
+func (x GuestFailure) Enum() *GuestFailure {
+	p := new(GuestFailure)
+	*p = x
+	return p
+}
+
+func (x GuestFailure) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (GuestFailure) Descriptor() protoreflect.EnumDescriptor {
+	return file_host_proto_enumTypes[1].Descriptor()
+}
+
+func (GuestFailure) Type() protoreflect.EnumType {
+	return &file_host_proto_enumTypes[1]
+}
+
+func (x GuestFailure) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use GuestFailure.Descriptor instead.
+func (GuestFailure) EnumDescriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{1}
+}
+
 // PostCopy says whether a server's memory is on two hosts: its CPUs run on the target of a live migration and fetch memory from the source.
 type PostCopy int32
 
@@ -133,11 +192,11 @@ func (x PostCopy) String() string {
 }
 
 func (PostCopy) Descriptor() protoreflect.EnumDescriptor {
-	return file_host_proto_enumTypes[1].Descriptor()
+	return file_host_proto_enumTypes[2].Descriptor()
 }
 
 func (PostCopy) Type() protoreflect.EnumType {
-	return &file_host_proto_enumTypes[1]
+	return &file_host_proto_enumTypes[2]
 }
 
 func (x PostCopy) Number() protoreflect.EnumNumber {
@@ -146,7 +205,7 @@ func (x PostCopy) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PostCopy.Descriptor instead.
 func (PostCopy) EnumDescriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{1}
+	return file_host_proto_rawDescGZIP(), []int{2}
 }
 
 type MigrateOutcome int32
@@ -191,11 +250,11 @@ func (x MigrateOutcome) String() string {
 }
 
 func (MigrateOutcome) Descriptor() protoreflect.EnumDescriptor {
-	return file_host_proto_enumTypes[2].Descriptor()
+	return file_host_proto_enumTypes[3].Descriptor()
 }
 
 func (MigrateOutcome) Type() protoreflect.EnumType {
-	return &file_host_proto_enumTypes[2]
+	return &file_host_proto_enumTypes[3]
 }
 
 func (x MigrateOutcome) Number() protoreflect.EnumNumber {
@@ -204,7 +263,7 @@ func (x MigrateOutcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MigrateOutcome.Descriptor instead.
 func (MigrateOutcome) EnumDescriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{2}
+	return file_host_proto_rawDescGZIP(), []int{3}
 }
 
 type Call struct {
@@ -327,7 +386,13 @@ type HostFacts struct {
 	Running          int64                  `protobuf:"varint,20,opt,name=running,proto3" json:"running,omitempty"`
 	Load             []float64              `protobuf:"fixed64,21,rep,packed,name=load,proto3" json:"load,omitempty"` // 1, 5, 15 minutes
 	UptimeSeconds    int64                  `protobuf:"varint,22,opt,name=uptime_seconds,json=uptimeSeconds,proto3" json:"uptime_seconds,omitempty"`
-	CpuModel         string                 `protobuf:"bytes,23,opt,name=cpu_model,json=cpuModel,proto3" json:"cpu_model,omitempty"` // what a guest gets here that asks for none
+	CpuModel         string                 `protobuf:"bytes,23,opt,name=cpu_model,json=cpuModel,proto3" json:"cpu_model,omitempty"`  // what a guest gets here that asks for none
+	Shared           *SharedStorage         `protobuf:"bytes,24,opt,name=shared,proto3" json:"shared,omitempty"`                      // unset when the disk directory is local
+	Images           []string               `protobuf:"bytes,25,rep,name=images,proto3" json:"images,omitempty"`                      // SHA-512 of base images in the cache, whole and verified: peers may fetch them here
+	PeerPort         int64                  `protobuf:"varint,26,opt,name=peer_port,json=peerPort,proto3" json:"peer_port,omitempty"` // where peers fetch disks and images (NBD, mutual TLS); 0: nothing is served
+	PeerTlsHostname  string                 `protobuf:"bytes,27,opt,name=peer_tls_hostname,json=peerTlsHostname,proto3" json:"peer_tls_hostname,omitempty"`
+	WakeMacs         []string               `protobuf:"bytes,28,rep,name=wake_macs,json=wakeMacs,proto3" json:"wake_macs,omitempty"`           // interfaces that a magic packet wakes
+	SelfFencing      bool                   `protobuf:"varint,29,opt,name=self_fencing,json=selfFencing,proto3" json:"self_fencing,omitempty"` // this agent stops its guests when it is cut off for Welcome.self_fence_after
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -523,6 +588,1006 @@ func (x *HostFacts) GetCpuModel() string {
 	return ""
 }
 
+func (x *HostFacts) GetShared() *SharedStorage {
+	if x != nil {
+		return x.Shared
+	}
+	return nil
+}
+
+func (x *HostFacts) GetImages() []string {
+	if x != nil {
+		return x.Images
+	}
+	return nil
+}
+
+func (x *HostFacts) GetPeerPort() int64 {
+	if x != nil {
+		return x.PeerPort
+	}
+	return 0
+}
+
+func (x *HostFacts) GetPeerTlsHostname() string {
+	if x != nil {
+		return x.PeerTlsHostname
+	}
+	return ""
+}
+
+func (x *HostFacts) GetWakeMacs() []string {
+	if x != nil {
+		return x.WakeMacs
+	}
+	return nil
+}
+
+func (x *HostFacts) GetSelfFencing() bool {
+	if x != nil {
+		return x.SelfFencing
+	}
+	return false
+}
+
+// SharedStorage is what a host sees of the file system that holds server disks when several hosts share it.
+type SharedStorage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`     // "glusterfs", "nfs", "ceph" or the file system's name
+	Source        string                 `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"` // as mounted: "gluster1:/vms"
+	Directory     string                 `protobuf:"bytes,3,opt,name=directory,proto3" json:"directory,omitempty"`
+	Volume        string                 `protobuf:"bytes,4,opt,name=volume,proto3" json:"volume,omitempty"`      // GlusterFS: volume name
+	Writable      bool                   `protobuf:"varint,5,opt,name=writable,proto3" json:"writable,omitempty"` // a write was synced within the last seconds
+	Error         string                 `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`        // why it is not
+	Bricks        []*Brick               `protobuf:"bytes,7,rep,name=bricks,proto3" json:"bricks,omitempty"`
+	HealPending   int64                  `protobuf:"varint,8,opt,name=heal_pending,json=healPending,proto3" json:"heal_pending,omitempty"`
+	SplitBrain    int64                  `protobuf:"varint,9,opt,name=split_brain,json=splitBrain,proto3" json:"split_brain,omitempty"`
+	Quorum        bool                   `protobuf:"varint,10,opt,name=quorum,proto3" json:"quorum,omitempty"`                    // client quorum of every replica set
+	LeaseAge      *durationpb.Duration   `protobuf:"bytes,11,opt,name=lease_age,json=leaseAge,proto3" json:"lease_age,omitempty"` // how long ago this host last renewed its own lease file
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SharedStorage) Reset() {
+	*x = SharedStorage{}
+	mi := &file_host_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SharedStorage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SharedStorage) ProtoMessage() {}
+
+func (x *SharedStorage) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SharedStorage.ProtoReflect.Descriptor instead.
+func (*SharedStorage) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *SharedStorage) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *SharedStorage) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *SharedStorage) GetDirectory() string {
+	if x != nil {
+		return x.Directory
+	}
+	return ""
+}
+
+func (x *SharedStorage) GetVolume() string {
+	if x != nil {
+		return x.Volume
+	}
+	return ""
+}
+
+func (x *SharedStorage) GetWritable() bool {
+	if x != nil {
+		return x.Writable
+	}
+	return false
+}
+
+func (x *SharedStorage) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *SharedStorage) GetBricks() []*Brick {
+	if x != nil {
+		return x.Bricks
+	}
+	return nil
+}
+
+func (x *SharedStorage) GetHealPending() int64 {
+	if x != nil {
+		return x.HealPending
+	}
+	return 0
+}
+
+func (x *SharedStorage) GetSplitBrain() int64 {
+	if x != nil {
+		return x.SplitBrain
+	}
+	return 0
+}
+
+func (x *SharedStorage) GetQuorum() bool {
+	if x != nil {
+		return x.Quorum
+	}
+	return false
+}
+
+func (x *SharedStorage) GetLeaseAge() *durationpb.Duration {
+	if x != nil {
+		return x.LeaseAge
+	}
+	return nil
+}
+
+type Brick struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Online        bool                   `protobuf:"varint,2,opt,name=online,proto3" json:"online,omitempty"`
+	HealPending   int64                  `protobuf:"varint,3,opt,name=heal_pending,json=healPending,proto3" json:"heal_pending,omitempty"`
+	ReplicaSet    int64                  `protobuf:"varint,4,opt,name=replica_set,json=replicaSet,proto3" json:"replica_set,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Brick) Reset() {
+	*x = Brick{}
+	mi := &file_host_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Brick) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Brick) ProtoMessage() {}
+
+func (x *Brick) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Brick.ProtoReflect.Descriptor instead.
+func (*Brick) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Brick) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Brick) GetOnline() bool {
+	if x != nil {
+		return x.Online
+	}
+	return false
+}
+
+func (x *Brick) GetHealPending() int64 {
+	if x != nil {
+		return x.HealPending
+	}
+	return 0
+}
+
+func (x *Brick) GetReplicaSet() int64 {
+	if x != nil {
+		return x.ReplicaSet
+	}
+	return 0
+}
+
+type CheckDisksRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Spec          *ServerSpec            `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckDisksRequest) Reset() {
+	*x = CheckDisksRequest{}
+	mi := &file_host_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckDisksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckDisksRequest) ProtoMessage() {}
+
+func (x *CheckDisksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckDisksRequest.ProtoReflect.Descriptor instead.
+func (*CheckDisksRequest) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *CheckDisksRequest) GetSpec() *ServerSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+type CheckDisksReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Problems      []string               `protobuf:"bytes,1,rep,name=problems,proto3" json:"problems,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckDisksReply) Reset() {
+	*x = CheckDisksReply{}
+	mi := &file_host_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckDisksReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckDisksReply) ProtoMessage() {}
+
+func (x *CheckDisksReply) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckDisksReply.ProtoReflect.Descriptor instead.
+func (*CheckDisksReply) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *CheckDisksReply) GetProblems() []string {
+	if x != nil {
+		return x.Problems
+	}
+	return nil
+}
+
+// DiskSource is where another host serves a disk or an image.
+type DiskSource struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Port          int64                  `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
+	Export        string                 `protobuf:"bytes,4,opt,name=export,proto3" json:"export,omitempty"`
+	TlsHostname   string                 `protobuf:"bytes,5,opt,name=tls_hostname,json=tlsHostname,proto3" json:"tls_hostname,omitempty"`
+	Bytes         int64                  `protobuf:"varint,6,opt,name=bytes,proto3" json:"bytes,omitempty"` // virtual size
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiskSource) Reset() {
+	*x = DiskSource{}
+	mi := &file_host_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiskSource) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiskSource) ProtoMessage() {}
+
+func (x *DiskSource) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiskSource.ProtoReflect.Descriptor instead.
+func (*DiskSource) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *DiskSource) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *DiskSource) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *DiskSource) GetPort() int64 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *DiskSource) GetExport() string {
+	if x != nil {
+		return x.Export
+	}
+	return ""
+}
+
+func (x *DiskSource) GetTlsHostname() string {
+	if x != nil {
+		return x.TlsHostname
+	}
+	return ""
+}
+
+func (x *DiskSource) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+type ExportDiskRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	Peer          string                 `protobuf:"bytes,2,opt,name=peer,proto3" json:"peer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportDiskRequest) Reset() {
+	*x = ExportDiskRequest{}
+	mi := &file_host_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportDiskRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportDiskRequest) ProtoMessage() {}
+
+func (x *ExportDiskRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportDiskRequest.ProtoReflect.Descriptor instead.
+func (*ExportDiskRequest) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ExportDiskRequest) GetCall() *Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *ExportDiskRequest) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+type UnexportDiskRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnexportDiskRequest) Reset() {
+	*x = UnexportDiskRequest{}
+	mi := &file_host_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnexportDiskRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnexportDiskRequest) ProtoMessage() {}
+
+func (x *UnexportDiskRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnexportDiskRequest.ProtoReflect.Descriptor instead.
+func (*UnexportDiskRequest) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *UnexportDiskRequest) GetCall() *Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+type UnexportDiskReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnexportDiskReply) Reset() {
+	*x = UnexportDiskReply{}
+	mi := &file_host_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnexportDiskReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnexportDiskReply) ProtoMessage() {}
+
+func (x *UnexportDiskReply) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnexportDiskReply.ProtoReflect.Descriptor instead.
+func (*UnexportDiskReply) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{10}
+}
+
+type CaptureDiskRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CaptureDiskRequest) Reset() {
+	*x = CaptureDiskRequest{}
+	mi := &file_host_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CaptureDiskRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CaptureDiskRequest) ProtoMessage() {}
+
+func (x *CaptureDiskRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CaptureDiskRequest.ProtoReflect.Descriptor instead.
+func (*CaptureDiskRequest) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *CaptureDiskRequest) GetCall() *Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+type ProbeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"` // the suspect
+	Targets       []*ProbeTarget         `protobuf:"bytes,2,rep,name=targets,proto3" json:"targets,omitempty"`
+	Storage       bool                   `protobuf:"varint,3,opt,name=storage,proto3" json:"storage,omitempty"` // also look at its lease file on the shared directory
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProbeRequest) Reset() {
+	*x = ProbeRequest{}
+	mi := &file_host_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProbeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProbeRequest) ProtoMessage() {}
+
+func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProbeRequest.ProtoReflect.Descriptor instead.
+func (*ProbeRequest) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ProbeRequest) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *ProbeRequest) GetTargets() []*ProbeTarget {
+	if x != nil {
+		return x.Targets
+	}
+	return nil
+}
+
+func (x *ProbeRequest) GetStorage() bool {
+	if x != nil {
+		return x.Storage
+	}
+	return false
+}
+
+type ProbeTarget struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Network       string                 `protobuf:"bytes,1,opt,name=network,proto3" json:"network,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Port          int64                  `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProbeTarget) Reset() {
+	*x = ProbeTarget{}
+	mi := &file_host_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProbeTarget) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProbeTarget) ProtoMessage() {}
+
+func (x *ProbeTarget) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProbeTarget.ProtoReflect.Descriptor instead.
+func (*ProbeTarget) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ProbeTarget) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *ProbeTarget) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *ProbeTarget) GetPort() int64 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+type ProbeReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Results       []*ProbeResult         `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	StorageSeen   bool                   `protobuf:"varint,2,opt,name=storage_seen,json=storageSeen,proto3" json:"storage_seen,omitempty"` // its lease file is there
+	StorageAge    *durationpb.Duration   `protobuf:"bytes,3,opt,name=storage_age,json=storageAge,proto3" json:"storage_age,omitempty"`     // since this host saw it change, by its own monotonic clock
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProbeReply) Reset() {
+	*x = ProbeReply{}
+	mi := &file_host_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProbeReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProbeReply) ProtoMessage() {}
+
+func (x *ProbeReply) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProbeReply.ProtoReflect.Descriptor instead.
+func (*ProbeReply) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ProbeReply) GetResults() []*ProbeResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+func (x *ProbeReply) GetStorageSeen() bool {
+	if x != nil {
+		return x.StorageSeen
+	}
+	return false
+}
+
+func (x *ProbeReply) GetStorageAge() *durationpb.Duration {
+	if x != nil {
+		return x.StorageAge
+	}
+	return nil
+}
+
+type ProbeResult struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Network       string                 `protobuf:"bytes,1,opt,name=network,proto3" json:"network,omitempty"`
+	Reached       bool                   `protobuf:"varint,2,opt,name=reached,proto3" json:"reached,omitempty"`
+	Detail        string                 `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
+	Took          *durationpb.Duration   `protobuf:"bytes,4,opt,name=took,proto3" json:"took,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProbeResult) Reset() {
+	*x = ProbeResult{}
+	mi := &file_host_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProbeResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProbeResult) ProtoMessage() {}
+
+func (x *ProbeResult) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProbeResult.ProtoReflect.Descriptor instead.
+func (*ProbeResult) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ProbeResult) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *ProbeResult) GetReached() bool {
+	if x != nil {
+		return x.Reached
+	}
+	return false
+}
+
+func (x *ProbeResult) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *ProbeResult) GetTook() *durationpb.Duration {
+	if x != nil {
+		return x.Took
+	}
+	return nil
+}
+
+type SleepRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mode          string                 `protobuf:"bytes,1,opt,name=mode,proto3" json:"mode,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SleepRequest) Reset() {
+	*x = SleepRequest{}
+	mi := &file_host_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SleepRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SleepRequest) ProtoMessage() {}
+
+func (x *SleepRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SleepRequest.ProtoReflect.Descriptor instead.
+func (*SleepRequest) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *SleepRequest) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *SleepRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type SleepReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SleepReply) Reset() {
+	*x = SleepReply{}
+	mi := &file_host_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SleepReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SleepReply) ProtoMessage() {}
+
+func (x *SleepReply) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SleepReply.ProtoReflect.Descriptor instead.
+func (*SleepReply) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{17}
+}
+
+type WakeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Macs          []string               `protobuf:"bytes,1,rep,name=macs,proto3" json:"macs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WakeRequest) Reset() {
+	*x = WakeRequest{}
+	mi := &file_host_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WakeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WakeRequest) ProtoMessage() {}
+
+func (x *WakeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WakeRequest.ProtoReflect.Descriptor instead.
+func (*WakeRequest) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *WakeRequest) GetMacs() []string {
+	if x != nil {
+		return x.Macs
+	}
+	return nil
+}
+
+type WakeReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WakeReply) Reset() {
+	*x = WakeReply{}
+	mi := &file_host_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WakeReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WakeReply) ProtoMessage() {}
+
+func (x *WakeReply) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WakeReply.ProtoReflect.Descriptor instead.
+func (*WakeReply) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{19}
+}
+
 type InspectRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ServerId      string                 `protobuf:"bytes,1,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
@@ -532,7 +1597,7 @@ type InspectRequest struct {
 
 func (x *InspectRequest) Reset() {
 	*x = InspectRequest{}
-	mi := &file_host_proto_msgTypes[3]
+	mi := &file_host_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -544,7 +1609,7 @@ func (x *InspectRequest) String() string {
 func (*InspectRequest) ProtoMessage() {}
 
 func (x *InspectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[3]
+	mi := &file_host_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -557,7 +1622,7 @@ func (x *InspectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectRequest.ProtoReflect.Descriptor instead.
 func (*InspectRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{3}
+	return file_host_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *InspectRequest) GetServerId() string {
@@ -580,13 +1645,15 @@ type ServerState struct {
 	MigrationOutcome MigrateOutcome         `protobuf:"varint,9,opt,name=migration_outcome,json=migrationOutcome,proto3,enum=godwit.host.v1.MigrateOutcome" json:"migration_outcome,omitempty"` // its outcome
 	PostCopy         PostCopy               `protobuf:"varint,10,opt,name=post_copy,json=postCopy,proto3,enum=godwit.host.v1.PostCopy" json:"post_copy,omitempty"`
 	Arrival          *MigrationStats        `protobuf:"bytes,11,opt,name=arrival,proto3" json:"arrival,omitempty"` // when asked (Inspect): figures of the migration that brought it, while it is not adopted
+	Failure          GuestFailure           `protobuf:"varint,12,opt,name=failure,proto3,enum=godwit.host.v1.GuestFailure" json:"failure,omitempty"`
+	FailureDetail    string                 `protobuf:"bytes,13,opt,name=failure_detail,json=failureDetail,proto3" json:"failure_detail,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ServerState) Reset() {
 	*x = ServerState{}
-	mi := &file_host_proto_msgTypes[4]
+	mi := &file_host_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -598,7 +1665,7 @@ func (x *ServerState) String() string {
 func (*ServerState) ProtoMessage() {}
 
 func (x *ServerState) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[4]
+	mi := &file_host_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -611,7 +1678,7 @@ func (x *ServerState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerState.ProtoReflect.Descriptor instead.
 func (*ServerState) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{4}
+	return file_host_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ServerState) GetServerId() string {
@@ -691,6 +1758,20 @@ func (x *ServerState) GetArrival() *MigrationStats {
 	return nil
 }
 
+func (x *ServerState) GetFailure() GuestFailure {
+	if x != nil {
+		return x.Failure
+	}
+	return GuestFailure_GUEST_FAILURE_NONE
+}
+
+func (x *ServerState) GetFailureDetail() string {
+	if x != nil {
+		return x.FailureDetail
+	}
+	return ""
+}
+
 // ServerSpec is all that a host must know to run a server.
 type ServerSpec struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
@@ -723,7 +1804,7 @@ type ServerSpec struct {
 
 func (x *ServerSpec) Reset() {
 	*x = ServerSpec{}
-	mi := &file_host_proto_msgTypes[5]
+	mi := &file_host_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -735,7 +1816,7 @@ func (x *ServerSpec) String() string {
 func (*ServerSpec) ProtoMessage() {}
 
 func (x *ServerSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[5]
+	mi := &file_host_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -748,7 +1829,7 @@ func (x *ServerSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerSpec.ProtoReflect.Descriptor instead.
 func (*ServerSpec) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{5}
+	return file_host_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ServerSpec) GetServerId() string {
@@ -934,7 +2015,7 @@ type VolumeDisk struct {
 
 func (x *VolumeDisk) Reset() {
 	*x = VolumeDisk{}
-	mi := &file_host_proto_msgTypes[6]
+	mi := &file_host_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -946,7 +2027,7 @@ func (x *VolumeDisk) String() string {
 func (*VolumeDisk) ProtoMessage() {}
 
 func (x *VolumeDisk) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[6]
+	mi := &file_host_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -959,7 +2040,7 @@ func (x *VolumeDisk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeDisk.ProtoReflect.Descriptor instead.
 func (*VolumeDisk) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{6}
+	return file_host_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *VolumeDisk) GetVolumeId() string {
@@ -1064,7 +2145,7 @@ type AttachVolumeRequest struct {
 
 func (x *AttachVolumeRequest) Reset() {
 	*x = AttachVolumeRequest{}
-	mi := &file_host_proto_msgTypes[7]
+	mi := &file_host_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1076,7 +2157,7 @@ func (x *AttachVolumeRequest) String() string {
 func (*AttachVolumeRequest) ProtoMessage() {}
 
 func (x *AttachVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[7]
+	mi := &file_host_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1089,7 +2170,7 @@ func (x *AttachVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachVolumeRequest.ProtoReflect.Descriptor instead.
 func (*AttachVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{7}
+	return file_host_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *AttachVolumeRequest) GetCall() *Call {
@@ -1125,7 +2206,7 @@ type DetachVolumeRequest struct {
 
 func (x *DetachVolumeRequest) Reset() {
 	*x = DetachVolumeRequest{}
-	mi := &file_host_proto_msgTypes[8]
+	mi := &file_host_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1137,7 +2218,7 @@ func (x *DetachVolumeRequest) String() string {
 func (*DetachVolumeRequest) ProtoMessage() {}
 
 func (x *DetachVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[8]
+	mi := &file_host_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1150,7 +2231,7 @@ func (x *DetachVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DetachVolumeRequest.ProtoReflect.Descriptor instead.
 func (*DetachVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{8}
+	return file_host_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DetachVolumeRequest) GetCall() *Call {
@@ -1192,7 +2273,7 @@ type ResizeVolumeRequest struct {
 
 func (x *ResizeVolumeRequest) Reset() {
 	*x = ResizeVolumeRequest{}
-	mi := &file_host_proto_msgTypes[9]
+	mi := &file_host_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1204,7 +2285,7 @@ func (x *ResizeVolumeRequest) String() string {
 func (*ResizeVolumeRequest) ProtoMessage() {}
 
 func (x *ResizeVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[9]
+	mi := &file_host_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1217,7 +2298,7 @@ func (x *ResizeVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeVolumeRequest.ProtoReflect.Descriptor instead.
 func (*ResizeVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{9}
+	return file_host_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ResizeVolumeRequest) GetCall() *Call {
@@ -1248,13 +2329,14 @@ type RootDisk struct {
 	ImageBytes    int64                  `protobuf:"varint,3,opt,name=image_bytes,json=imageBytes,proto3" json:"image_bytes,omitempty"`
 	ImageSha512   string                 `protobuf:"bytes,4,opt,name=image_sha512,json=imageSha512,proto3" json:"image_sha512,omitempty"` // hexadecimal
 	Bytes         int64                  `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`                               // virtual size of the server's disk
+	ImagePeers    []*DiskSource          `protobuf:"bytes,6,rep,name=image_peers,json=imagePeers,proto3" json:"image_peers,omitempty"`    // hosts that have the image; tried before the image service
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RootDisk) Reset() {
 	*x = RootDisk{}
-	mi := &file_host_proto_msgTypes[10]
+	mi := &file_host_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1266,7 +2348,7 @@ func (x *RootDisk) String() string {
 func (*RootDisk) ProtoMessage() {}
 
 func (x *RootDisk) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[10]
+	mi := &file_host_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1279,7 +2361,7 @@ func (x *RootDisk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootDisk.ProtoReflect.Descriptor instead.
 func (*RootDisk) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{10}
+	return file_host_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RootDisk) GetImageId() string {
@@ -1317,6 +2399,13 @@ func (x *RootDisk) GetBytes() int64 {
 	return 0
 }
 
+func (x *RootDisk) GetImagePeers() []*DiskSource {
+	if x != nil {
+		return x.ImagePeers
+	}
+	return nil
+}
+
 type NIC struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	PortId        string                 `protobuf:"bytes,1,opt,name=port_id,json=portId,proto3" json:"port_id,omitempty"`
@@ -1334,7 +2423,7 @@ type NIC struct {
 
 func (x *NIC) Reset() {
 	*x = NIC{}
-	mi := &file_host_proto_msgTypes[11]
+	mi := &file_host_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1346,7 +2435,7 @@ func (x *NIC) String() string {
 func (*NIC) ProtoMessage() {}
 
 func (x *NIC) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[11]
+	mi := &file_host_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1359,7 +2448,7 @@ func (x *NIC) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NIC.ProtoReflect.Descriptor instead.
 func (*NIC) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{11}
+	return file_host_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *NIC) GetPortId() string {
@@ -1441,7 +2530,7 @@ type NICAddress struct {
 
 func (x *NICAddress) Reset() {
 	*x = NICAddress{}
-	mi := &file_host_proto_msgTypes[12]
+	mi := &file_host_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1453,7 +2542,7 @@ func (x *NICAddress) String() string {
 func (*NICAddress) ProtoMessage() {}
 
 func (x *NICAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[12]
+	mi := &file_host_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1466,7 +2555,7 @@ func (x *NICAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NICAddress.ProtoReflect.Descriptor instead.
 func (*NICAddress) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{12}
+	return file_host_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *NICAddress) GetSubnetId() string {
@@ -1535,7 +2624,7 @@ type StaticRoute struct {
 
 func (x *StaticRoute) Reset() {
 	*x = StaticRoute{}
-	mi := &file_host_proto_msgTypes[13]
+	mi := &file_host_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1547,7 +2636,7 @@ func (x *StaticRoute) String() string {
 func (*StaticRoute) ProtoMessage() {}
 
 func (x *StaticRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[13]
+	mi := &file_host_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1560,7 +2649,7 @@ func (x *StaticRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StaticRoute.ProtoReflect.Descriptor instead.
 func (*StaticRoute) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{13}
+	return file_host_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *StaticRoute) GetDestination() string {
@@ -1591,7 +2680,7 @@ type SecurityRule struct {
 
 func (x *SecurityRule) Reset() {
 	*x = SecurityRule{}
-	mi := &file_host_proto_msgTypes[14]
+	mi := &file_host_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1603,7 +2692,7 @@ func (x *SecurityRule) String() string {
 func (*SecurityRule) ProtoMessage() {}
 
 func (x *SecurityRule) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[14]
+	mi := &file_host_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1616,7 +2705,7 @@ func (x *SecurityRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityRule.ProtoReflect.Descriptor instead.
 func (*SecurityRule) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{14}
+	return file_host_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SecurityRule) GetDirection() string {
@@ -1666,13 +2755,15 @@ type PrepareRequest struct {
 	Call          *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
 	Spec          *ServerSpec            `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
 	Incoming      bool                   `protobuf:"varint,3,opt,name=incoming,proto3" json:"incoming,omitempty"`
+	DiskSource    *DiskSource            `protobuf:"bytes,4,opt,name=disk_source,json=diskSource,proto3" json:"disk_source,omitempty"` // the root disk's content is pulled from there (cold migration), not made from the image
+	KeepDisk      bool                   `protobuf:"varint,5,opt,name=keep_disk,json=keepDisk,proto3" json:"keep_disk,omitempty"`      // shared directory: the server's disk is there already and is taken as it is (grown when spec says so)
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PrepareRequest) Reset() {
 	*x = PrepareRequest{}
-	mi := &file_host_proto_msgTypes[15]
+	mi := &file_host_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1684,7 +2775,7 @@ func (x *PrepareRequest) String() string {
 func (*PrepareRequest) ProtoMessage() {}
 
 func (x *PrepareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[15]
+	mi := &file_host_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1697,7 +2788,7 @@ func (x *PrepareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareRequest.ProtoReflect.Descriptor instead.
 func (*PrepareRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{15}
+	return file_host_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *PrepareRequest) GetCall() *Call {
@@ -1721,6 +2812,20 @@ func (x *PrepareRequest) GetIncoming() bool {
 	return false
 }
 
+func (x *PrepareRequest) GetDiskSource() *DiskSource {
+	if x != nil {
+		return x.DiskSource
+	}
+	return nil
+}
+
+func (x *PrepareRequest) GetKeepDisk() bool {
+	if x != nil {
+		return x.KeepDisk
+	}
+	return false
+}
+
 type PrepareReply struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
 	MigrationAddress string                 `protobuf:"bytes,1,opt,name=migration_address,json=migrationAddress,proto3" json:"migration_address,omitempty"` // where to send an incoming migration
@@ -1731,7 +2836,7 @@ type PrepareReply struct {
 
 func (x *PrepareReply) Reset() {
 	*x = PrepareReply{}
-	mi := &file_host_proto_msgTypes[16]
+	mi := &file_host_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1743,7 +2848,7 @@ func (x *PrepareReply) String() string {
 func (*PrepareReply) ProtoMessage() {}
 
 func (x *PrepareReply) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[16]
+	mi := &file_host_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1756,7 +2861,7 @@ func (x *PrepareReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareReply.ProtoReflect.Descriptor instead.
 func (*PrepareReply) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{16}
+	return file_host_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *PrepareReply) GetMigrationAddress() string {
@@ -1783,7 +2888,7 @@ type StartRequest struct {
 
 func (x *StartRequest) Reset() {
 	*x = StartRequest{}
-	mi := &file_host_proto_msgTypes[17]
+	mi := &file_host_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1795,7 +2900,7 @@ func (x *StartRequest) String() string {
 func (*StartRequest) ProtoMessage() {}
 
 func (x *StartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[17]
+	mi := &file_host_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1808,7 +2913,7 @@ func (x *StartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRequest.ProtoReflect.Descriptor instead.
 func (*StartRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{17}
+	return file_host_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *StartRequest) GetCall() *Call {
@@ -1835,7 +2940,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_host_proto_msgTypes[18]
+	mi := &file_host_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1847,7 +2952,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[18]
+	mi := &file_host_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1860,7 +2965,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{18}
+	return file_host_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *StopRequest) GetCall() *Call {
@@ -1889,7 +2994,7 @@ type RebootRequest struct {
 
 func (x *RebootRequest) Reset() {
 	*x = RebootRequest{}
-	mi := &file_host_proto_msgTypes[19]
+	mi := &file_host_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1901,7 +3006,7 @@ func (x *RebootRequest) String() string {
 func (*RebootRequest) ProtoMessage() {}
 
 func (x *RebootRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[19]
+	mi := &file_host_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1914,7 +3019,7 @@ func (x *RebootRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebootRequest.ProtoReflect.Descriptor instead.
 func (*RebootRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{19}
+	return file_host_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RebootRequest) GetCall() *Call {
@@ -1967,7 +3072,7 @@ type MigrateRequest struct {
 
 func (x *MigrateRequest) Reset() {
 	*x = MigrateRequest{}
-	mi := &file_host_proto_msgTypes[20]
+	mi := &file_host_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1979,7 +3084,7 @@ func (x *MigrateRequest) String() string {
 func (*MigrateRequest) ProtoMessage() {}
 
 func (x *MigrateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[20]
+	mi := &file_host_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1992,7 +3097,7 @@ func (x *MigrateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MigrateRequest.ProtoReflect.Descriptor instead.
 func (*MigrateRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{20}
+	return file_host_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *MigrateRequest) GetCall() *Call {
@@ -2099,7 +3204,7 @@ type MigrateReply struct {
 
 func (x *MigrateReply) Reset() {
 	*x = MigrateReply{}
-	mi := &file_host_proto_msgTypes[21]
+	mi := &file_host_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2111,7 +3216,7 @@ func (x *MigrateReply) String() string {
 func (*MigrateReply) ProtoMessage() {}
 
 func (x *MigrateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[21]
+	mi := &file_host_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2124,7 +3229,7 @@ func (x *MigrateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MigrateReply.ProtoReflect.Descriptor instead.
 func (*MigrateReply) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{21}
+	return file_host_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *MigrateReply) GetOutcome() MigrateOutcome {
@@ -2177,7 +3282,7 @@ type MigrationStats struct {
 
 func (x *MigrationStats) Reset() {
 	*x = MigrationStats{}
-	mi := &file_host_proto_msgTypes[22]
+	mi := &file_host_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2189,7 +3294,7 @@ func (x *MigrationStats) String() string {
 func (*MigrationStats) ProtoMessage() {}
 
 func (x *MigrationStats) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[22]
+	mi := &file_host_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2202,7 +3307,7 @@ func (x *MigrationStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MigrationStats.ProtoReflect.Descriptor instead.
 func (*MigrationStats) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{22}
+	return file_host_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *MigrationStats) GetMemoryTotal() int64 {
@@ -2315,7 +3420,7 @@ type SteerRequest struct {
 
 func (x *SteerRequest) Reset() {
 	*x = SteerRequest{}
-	mi := &file_host_proto_msgTypes[23]
+	mi := &file_host_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2327,7 +3432,7 @@ func (x *SteerRequest) String() string {
 func (*SteerRequest) ProtoMessage() {}
 
 func (x *SteerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[23]
+	mi := &file_host_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2340,7 +3445,7 @@ func (x *SteerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SteerRequest.ProtoReflect.Descriptor instead.
 func (*SteerRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{23}
+	return file_host_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SteerRequest) GetCall() *Call {
@@ -2379,7 +3484,7 @@ type SteerReply struct {
 
 func (x *SteerReply) Reset() {
 	*x = SteerReply{}
-	mi := &file_host_proto_msgTypes[24]
+	mi := &file_host_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2391,7 +3496,7 @@ func (x *SteerReply) String() string {
 func (*SteerReply) ProtoMessage() {}
 
 func (x *SteerReply) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[24]
+	mi := &file_host_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2404,7 +3509,7 @@ func (x *SteerReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SteerReply.ProtoReflect.Descriptor instead.
 func (*SteerReply) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{24}
+	return file_host_proto_rawDescGZIP(), []int{41}
 }
 
 type AdoptRequest struct {
@@ -2418,7 +3523,7 @@ type AdoptRequest struct {
 
 func (x *AdoptRequest) Reset() {
 	*x = AdoptRequest{}
-	mi := &file_host_proto_msgTypes[25]
+	mi := &file_host_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2430,7 +3535,7 @@ func (x *AdoptRequest) String() string {
 func (*AdoptRequest) ProtoMessage() {}
 
 func (x *AdoptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[25]
+	mi := &file_host_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2443,7 +3548,7 @@ func (x *AdoptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdoptRequest.ProtoReflect.Descriptor instead.
 func (*AdoptRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{25}
+	return file_host_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *AdoptRequest) GetCall() *Call {
@@ -2471,13 +3576,14 @@ type DiscardRequest struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Call           *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
 	DestroyRunning bool                   `protobuf:"varint,2,opt,name=destroy_running,json=destroyRunning,proto3" json:"destroy_running,omitempty"`
+	KeepDisks      bool                   `protobuf:"varint,3,opt,name=keep_disks,json=keepDisks,proto3" json:"keep_disks,omitempty"` // the server's disks are on shared storage and belong to its next host
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *DiscardRequest) Reset() {
 	*x = DiscardRequest{}
-	mi := &file_host_proto_msgTypes[26]
+	mi := &file_host_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2489,7 +3595,7 @@ func (x *DiscardRequest) String() string {
 func (*DiscardRequest) ProtoMessage() {}
 
 func (x *DiscardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[26]
+	mi := &file_host_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2502,7 +3608,7 @@ func (x *DiscardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardRequest.ProtoReflect.Descriptor instead.
 func (*DiscardRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{26}
+	return file_host_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *DiscardRequest) GetCall() *Call {
@@ -2519,6 +3625,13 @@ func (x *DiscardRequest) GetDestroyRunning() bool {
 	return false
 }
 
+func (x *DiscardRequest) GetKeepDisks() bool {
+	if x != nil {
+		return x.KeepDisks
+	}
+	return false
+}
+
 type DiscardReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Console       []byte                 `protobuf:"bytes,1,opt,name=console,proto3" json:"console,omitempty"`
@@ -2528,7 +3641,7 @@ type DiscardReply struct {
 
 func (x *DiscardReply) Reset() {
 	*x = DiscardReply{}
-	mi := &file_host_proto_msgTypes[27]
+	mi := &file_host_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2540,7 +3653,7 @@ func (x *DiscardReply) String() string {
 func (*DiscardReply) ProtoMessage() {}
 
 func (x *DiscardReply) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[27]
+	mi := &file_host_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2553,7 +3666,7 @@ func (x *DiscardReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardReply.ProtoReflect.Descriptor instead.
 func (*DiscardReply) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{27}
+	return file_host_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *DiscardReply) GetConsole() []byte {
@@ -2573,7 +3686,7 @@ type ConsoleRequest struct {
 
 func (x *ConsoleRequest) Reset() {
 	*x = ConsoleRequest{}
-	mi := &file_host_proto_msgTypes[28]
+	mi := &file_host_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2585,7 +3698,7 @@ func (x *ConsoleRequest) String() string {
 func (*ConsoleRequest) ProtoMessage() {}
 
 func (x *ConsoleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[28]
+	mi := &file_host_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2598,7 +3711,7 @@ func (x *ConsoleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleRequest.ProtoReflect.Descriptor instead.
 func (*ConsoleRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{28}
+	return file_host_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ConsoleRequest) GetServerId() string {
@@ -2624,7 +3737,7 @@ type ConsoleReply struct {
 
 func (x *ConsoleReply) Reset() {
 	*x = ConsoleReply{}
-	mi := &file_host_proto_msgTypes[29]
+	mi := &file_host_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2636,7 +3749,7 @@ func (x *ConsoleReply) String() string {
 func (*ConsoleReply) ProtoMessage() {}
 
 func (x *ConsoleReply) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[29]
+	mi := &file_host_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2649,7 +3762,7 @@ func (x *ConsoleReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleReply.ProtoReflect.Descriptor instead.
 func (*ConsoleReply) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{29}
+	return file_host_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ConsoleReply) GetData() []byte {
@@ -2669,7 +3782,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_host_proto_msgTypes[30]
+	mi := &file_host_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2681,7 +3794,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[30]
+	mi := &file_host_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2694,7 +3807,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{30}
+	return file_host_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *UpdateRequest) GetCall() *Call {
@@ -2719,7 +3832,7 @@ type UpdateReply struct {
 
 func (x *UpdateReply) Reset() {
 	*x = UpdateReply{}
-	mi := &file_host_proto_msgTypes[31]
+	mi := &file_host_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2731,7 +3844,7 @@ func (x *UpdateReply) String() string {
 func (*UpdateReply) ProtoMessage() {}
 
 func (x *UpdateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[31]
+	mi := &file_host_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2744,7 +3857,7 @@ func (x *UpdateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateReply.ProtoReflect.Descriptor instead.
 func (*UpdateReply) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{31}
+	return file_host_proto_rawDescGZIP(), []int{48}
 }
 
 type SyncNetworksRequest struct {
@@ -2758,7 +3871,7 @@ type SyncNetworksRequest struct {
 
 func (x *SyncNetworksRequest) Reset() {
 	*x = SyncNetworksRequest{}
-	mi := &file_host_proto_msgTypes[32]
+	mi := &file_host_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2770,7 +3883,7 @@ func (x *SyncNetworksRequest) String() string {
 func (*SyncNetworksRequest) ProtoMessage() {}
 
 func (x *SyncNetworksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[32]
+	mi := &file_host_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2783,7 +3896,7 @@ func (x *SyncNetworksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncNetworksRequest.ProtoReflect.Descriptor instead.
 func (*SyncNetworksRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{32}
+	return file_host_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *SyncNetworksRequest) GetRevision() int64 {
@@ -2817,7 +3930,7 @@ type TunnelPeer struct {
 
 func (x *TunnelPeer) Reset() {
 	*x = TunnelPeer{}
-	mi := &file_host_proto_msgTypes[33]
+	mi := &file_host_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2829,7 +3942,7 @@ func (x *TunnelPeer) String() string {
 func (*TunnelPeer) ProtoMessage() {}
 
 func (x *TunnelPeer) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[33]
+	mi := &file_host_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2842,7 +3955,7 @@ func (x *TunnelPeer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TunnelPeer.ProtoReflect.Descriptor instead.
 func (*TunnelPeer) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{33}
+	return file_host_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *TunnelPeer) GetHost() string {
@@ -2868,7 +3981,7 @@ type SyncNetworksReply struct {
 
 func (x *SyncNetworksReply) Reset() {
 	*x = SyncNetworksReply{}
-	mi := &file_host_proto_msgTypes[34]
+	mi := &file_host_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2880,7 +3993,7 @@ func (x *SyncNetworksReply) String() string {
 func (*SyncNetworksReply) ProtoMessage() {}
 
 func (x *SyncNetworksReply) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[34]
+	mi := &file_host_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2893,7 +4006,7 @@ func (x *SyncNetworksReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncNetworksReply.ProtoReflect.Descriptor instead.
 func (*SyncNetworksReply) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{34}
+	return file_host_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *SyncNetworksReply) GetBridges() []*Bridge {
@@ -2914,7 +4027,7 @@ type Bridge struct {
 
 func (x *Bridge) Reset() {
 	*x = Bridge{}
-	mi := &file_host_proto_msgTypes[35]
+	mi := &file_host_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2926,7 +4039,7 @@ func (x *Bridge) String() string {
 func (*Bridge) ProtoMessage() {}
 
 func (x *Bridge) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[35]
+	mi := &file_host_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2939,7 +4052,7 @@ func (x *Bridge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bridge.ProtoReflect.Descriptor instead.
 func (*Bridge) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{35}
+	return file_host_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Bridge) GetNetworkId() string {
@@ -2974,7 +4087,7 @@ type EnrollRequest struct {
 
 func (x *EnrollRequest) Reset() {
 	*x = EnrollRequest{}
-	mi := &file_host_proto_msgTypes[36]
+	mi := &file_host_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2986,7 +4099,7 @@ func (x *EnrollRequest) String() string {
 func (*EnrollRequest) ProtoMessage() {}
 
 func (x *EnrollRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[36]
+	mi := &file_host_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2999,7 +4112,7 @@ func (x *EnrollRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrollRequest.ProtoReflect.Descriptor instead.
 func (*EnrollRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{36}
+	return file_host_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *EnrollRequest) GetToken() string {
@@ -3033,7 +4146,7 @@ type EnrollReply struct {
 
 func (x *EnrollReply) Reset() {
 	*x = EnrollReply{}
-	mi := &file_host_proto_msgTypes[37]
+	mi := &file_host_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3045,7 +4158,7 @@ func (x *EnrollReply) String() string {
 func (*EnrollReply) ProtoMessage() {}
 
 func (x *EnrollReply) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[37]
+	mi := &file_host_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3058,7 +4171,7 @@ func (x *EnrollReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrollReply.ProtoReflect.Descriptor instead.
 func (*EnrollReply) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{37}
+	return file_host_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *EnrollReply) GetCertificate() []byte {
@@ -3084,6 +4197,7 @@ type HostEvent struct {
 	//	*HostEvent_Progress
 	//	*HostEvent_Heartbeat
 	//	*HostEvent_VolumeFacts
+	//	*HostEvent_Telemetry
 	Event         isHostEvent_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3091,7 +4205,7 @@ type HostEvent struct {
 
 func (x *HostEvent) Reset() {
 	*x = HostEvent{}
-	mi := &file_host_proto_msgTypes[38]
+	mi := &file_host_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3103,7 +4217,7 @@ func (x *HostEvent) String() string {
 func (*HostEvent) ProtoMessage() {}
 
 func (x *HostEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[38]
+	mi := &file_host_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3116,7 +4230,7 @@ func (x *HostEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostEvent.ProtoReflect.Descriptor instead.
 func (*HostEvent) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{38}
+	return file_host_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *HostEvent) GetEvent() isHostEvent_Event {
@@ -3171,6 +4285,15 @@ func (x *HostEvent) GetVolumeFacts() *VolumeFacts {
 	return nil
 }
 
+func (x *HostEvent) GetTelemetry() *Telemetry {
+	if x != nil {
+		if x, ok := x.Event.(*HostEvent_Telemetry); ok {
+			return x.Telemetry
+		}
+	}
+	return nil
+}
+
 type isHostEvent_Event interface {
 	isHostEvent_Event()
 }
@@ -3195,6 +4318,10 @@ type HostEvent_VolumeFacts struct {
 	VolumeFacts *VolumeFacts `protobuf:"bytes,5,opt,name=volume_facts,json=volumeFacts,proto3,oneof"` // first on the stream of a volume service, instead of facts
 }
 
+type HostEvent_Telemetry struct {
+	Telemetry *Telemetry `protobuf:"bytes,6,opt,name=telemetry,proto3,oneof"` // every Welcome.telemetry_every
+}
+
 func (*HostEvent_Facts) isHostEvent_Event() {}
 
 func (*HostEvent_Observation) isHostEvent_Event() {}
@@ -3204,6 +4331,273 @@ func (*HostEvent_Progress) isHostEvent_Event() {}
 func (*HostEvent_Heartbeat) isHostEvent_Event() {}
 
 func (*HostEvent_VolumeFacts) isHostEvent_Event() {}
+
+func (*HostEvent_Telemetry) isHostEvent_Event() {}
+
+// Telemetry is what a host and its servers used between two samples. Counters are totals since the source began counting; readers take differences.
+type Telemetry struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Seq            int64                  `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	At             *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	Span           *durationpb.Duration   `protobuf:"bytes,3,opt,name=span,proto3" json:"span,omitempty"`                        // since the sample before
+	CpuUsed        float64                `protobuf:"fixed64,4,opt,name=cpu_used,json=cpuUsed,proto3" json:"cpu_used,omitempty"` // of the host, in CPUs, mean over span
+	CpuSteal       float64                `protobuf:"fixed64,5,opt,name=cpu_steal,json=cpuSteal,proto3" json:"cpu_steal,omitempty"`
+	MemoryUsedMib  int64                  `protobuf:"varint,6,opt,name=memory_used_mib,json=memoryUsedMib,proto3" json:"memory_used_mib,omitempty"`
+	PsiCpu         float64                `protobuf:"fixed64,7,opt,name=psi_cpu,json=psiCpu,proto3" json:"psi_cpu,omitempty"` // /proc/pressure, "some", share of the last 10 s, 0..1
+	PsiMemory      float64                `protobuf:"fixed64,8,opt,name=psi_memory,json=psiMemory,proto3" json:"psi_memory,omitempty"`
+	PsiIo          float64                `protobuf:"fixed64,9,opt,name=psi_io,json=psiIo,proto3" json:"psi_io,omitempty"`
+	DiskReadBytes  int64                  `protobuf:"varint,10,opt,name=disk_read_bytes,json=diskReadBytes,proto3" json:"disk_read_bytes,omitempty"`
+	DiskWriteBytes int64                  `protobuf:"varint,11,opt,name=disk_write_bytes,json=diskWriteBytes,proto3" json:"disk_write_bytes,omitempty"`
+	NetRxBytes     int64                  `protobuf:"varint,12,opt,name=net_rx_bytes,json=netRxBytes,proto3" json:"net_rx_bytes,omitempty"`
+	NetTxBytes     int64                  `protobuf:"varint,13,opt,name=net_tx_bytes,json=netTxBytes,proto3" json:"net_tx_bytes,omitempty"`
+	Servers        []*ServerTelemetry     `protobuf:"bytes,14,rep,name=servers,proto3" json:"servers,omitempty"`
+	PowerWatts     float64                `protobuf:"fixed64,15,opt,name=power_watts,json=powerWatts,proto3" json:"power_watts,omitempty"` // read from the machine (RAPL, BMC); 0: unknown
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Telemetry) Reset() {
+	*x = Telemetry{}
+	mi := &file_host_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Telemetry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Telemetry) ProtoMessage() {}
+
+func (x *Telemetry) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Telemetry.ProtoReflect.Descriptor instead.
+func (*Telemetry) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *Telemetry) GetSeq() int64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *Telemetry) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *Telemetry) GetSpan() *durationpb.Duration {
+	if x != nil {
+		return x.Span
+	}
+	return nil
+}
+
+func (x *Telemetry) GetCpuUsed() float64 {
+	if x != nil {
+		return x.CpuUsed
+	}
+	return 0
+}
+
+func (x *Telemetry) GetCpuSteal() float64 {
+	if x != nil {
+		return x.CpuSteal
+	}
+	return 0
+}
+
+func (x *Telemetry) GetMemoryUsedMib() int64 {
+	if x != nil {
+		return x.MemoryUsedMib
+	}
+	return 0
+}
+
+func (x *Telemetry) GetPsiCpu() float64 {
+	if x != nil {
+		return x.PsiCpu
+	}
+	return 0
+}
+
+func (x *Telemetry) GetPsiMemory() float64 {
+	if x != nil {
+		return x.PsiMemory
+	}
+	return 0
+}
+
+func (x *Telemetry) GetPsiIo() float64 {
+	if x != nil {
+		return x.PsiIo
+	}
+	return 0
+}
+
+func (x *Telemetry) GetDiskReadBytes() int64 {
+	if x != nil {
+		return x.DiskReadBytes
+	}
+	return 0
+}
+
+func (x *Telemetry) GetDiskWriteBytes() int64 {
+	if x != nil {
+		return x.DiskWriteBytes
+	}
+	return 0
+}
+
+func (x *Telemetry) GetNetRxBytes() int64 {
+	if x != nil {
+		return x.NetRxBytes
+	}
+	return 0
+}
+
+func (x *Telemetry) GetNetTxBytes() int64 {
+	if x != nil {
+		return x.NetTxBytes
+	}
+	return 0
+}
+
+func (x *Telemetry) GetServers() []*ServerTelemetry {
+	if x != nil {
+		return x.Servers
+	}
+	return nil
+}
+
+func (x *Telemetry) GetPowerWatts() float64 {
+	if x != nil {
+		return x.PowerWatts
+	}
+	return 0
+}
+
+type ServerTelemetry struct {
+	state               protoimpl.MessageState `protogen:"open.v1"`
+	ServerId            string                 `protobuf:"bytes,1,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
+	CpuUsed             float64                `protobuf:"fixed64,2,opt,name=cpu_used,json=cpuUsed,proto3" json:"cpu_used,omitempty"`                    // in CPUs, mean over span
+	CpuWait             float64                `protobuf:"fixed64,3,opt,name=cpu_wait,json=cpuWait,proto3" json:"cpu_wait,omitempty"`                    // in CPUs: ready to run and not running (steal as its guest sees it)
+	MemoryUsedMib       int64                  `protobuf:"varint,4,opt,name=memory_used_mib,json=memoryUsedMib,proto3" json:"memory_used_mib,omitempty"` // resident
+	DiskReadBytes       int64                  `protobuf:"varint,5,opt,name=disk_read_bytes,json=diskReadBytes,proto3" json:"disk_read_bytes,omitempty"`
+	DiskWriteBytes      int64                  `protobuf:"varint,6,opt,name=disk_write_bytes,json=diskWriteBytes,proto3" json:"disk_write_bytes,omitempty"`
+	NetRxBytes          int64                  `protobuf:"varint,7,opt,name=net_rx_bytes,json=netRxBytes,proto3" json:"net_rx_bytes,omitempty"`
+	NetTxBytes          int64                  `protobuf:"varint,8,opt,name=net_tx_bytes,json=netTxBytes,proto3" json:"net_tx_bytes,omitempty"`
+	DirtyBytesPerSecond int64                  `protobuf:"varint,9,opt,name=dirty_bytes_per_second,json=dirtyBytesPerSecond,proto3" json:"dirty_bytes_per_second,omitempty"` // estimate; -1: unknown
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *ServerTelemetry) Reset() {
+	*x = ServerTelemetry{}
+	mi := &file_host_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServerTelemetry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServerTelemetry) ProtoMessage() {}
+
+func (x *ServerTelemetry) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServerTelemetry.ProtoReflect.Descriptor instead.
+func (*ServerTelemetry) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *ServerTelemetry) GetServerId() string {
+	if x != nil {
+		return x.ServerId
+	}
+	return ""
+}
+
+func (x *ServerTelemetry) GetCpuUsed() float64 {
+	if x != nil {
+		return x.CpuUsed
+	}
+	return 0
+}
+
+func (x *ServerTelemetry) GetCpuWait() float64 {
+	if x != nil {
+		return x.CpuWait
+	}
+	return 0
+}
+
+func (x *ServerTelemetry) GetMemoryUsedMib() int64 {
+	if x != nil {
+		return x.MemoryUsedMib
+	}
+	return 0
+}
+
+func (x *ServerTelemetry) GetDiskReadBytes() int64 {
+	if x != nil {
+		return x.DiskReadBytes
+	}
+	return 0
+}
+
+func (x *ServerTelemetry) GetDiskWriteBytes() int64 {
+	if x != nil {
+		return x.DiskWriteBytes
+	}
+	return 0
+}
+
+func (x *ServerTelemetry) GetNetRxBytes() int64 {
+	if x != nil {
+		return x.NetRxBytes
+	}
+	return 0
+}
+
+func (x *ServerTelemetry) GetNetTxBytes() int64 {
+	if x != nil {
+		return x.NetTxBytes
+	}
+	return 0
+}
+
+func (x *ServerTelemetry) GetDirtyBytesPerSecond() int64 {
+	if x != nil {
+		return x.DirtyBytesPerSecond
+	}
+	return 0
+}
 
 type Heartbeat struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3215,7 +4609,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_host_proto_msgTypes[39]
+	mi := &file_host_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3227,7 +4621,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[39]
+	mi := &file_host_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3240,7 +4634,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{39}
+	return file_host_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Heartbeat) GetSeq() int64 {
@@ -3270,7 +4664,7 @@ type MigrationUpdate struct {
 
 func (x *MigrationUpdate) Reset() {
 	*x = MigrationUpdate{}
-	mi := &file_host_proto_msgTypes[40]
+	mi := &file_host_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3282,7 +4676,7 @@ func (x *MigrationUpdate) String() string {
 func (*MigrationUpdate) ProtoMessage() {}
 
 func (x *MigrationUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[40]
+	mi := &file_host_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3295,7 +4689,7 @@ func (x *MigrationUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MigrationUpdate.ProtoReflect.Descriptor instead.
 func (*MigrationUpdate) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{40}
+	return file_host_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *MigrationUpdate) GetMigrationId() string {
@@ -3346,7 +4740,7 @@ type HostNotice struct {
 
 func (x *HostNotice) Reset() {
 	*x = HostNotice{}
-	mi := &file_host_proto_msgTypes[41]
+	mi := &file_host_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3358,7 +4752,7 @@ func (x *HostNotice) String() string {
 func (*HostNotice) ProtoMessage() {}
 
 func (x *HostNotice) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[41]
+	mi := &file_host_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3371,7 +4765,7 @@ func (x *HostNotice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostNotice.ProtoReflect.Descriptor instead.
 func (*HostNotice) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{41}
+	return file_host_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *HostNotice) GetNotice() isHostNotice_Notice {
@@ -3416,16 +4810,18 @@ func (*HostNotice_Welcome) isHostNotice_Notice() {}
 func (*HostNotice_Heartbeat) isHostNotice_Notice() {}
 
 type Welcome struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ServerVersion string                 `protobuf:"bytes,1,opt,name=server_version,json=serverVersion,proto3" json:"server_version,omitempty"`
-	SessionTtl    *durationpb.Duration   `protobuf:"bytes,2,opt,name=session_ttl,json=sessionTtl,proto3" json:"session_ttl,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	ServerVersion  string                 `protobuf:"bytes,1,opt,name=server_version,json=serverVersion,proto3" json:"server_version,omitempty"`
+	SessionTtl     *durationpb.Duration   `protobuf:"bytes,2,opt,name=session_ttl,json=sessionTtl,proto3" json:"session_ttl,omitempty"`
+	SelfFenceAfter *durationpb.Duration   `protobuf:"bytes,3,opt,name=self_fence_after,json=selfFenceAfter,proto3" json:"self_fence_after,omitempty"` // without an answered heartbeat the agent stops its guests after this long; unset: never
+	TelemetryEvery *durationpb.Duration   `protobuf:"bytes,4,opt,name=telemetry_every,json=telemetryEvery,proto3" json:"telemetry_every,omitempty"`   // unset: no telemetry
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_host_proto_msgTypes[42]
+	mi := &file_host_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3437,7 +4833,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[42]
+	mi := &file_host_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3450,7 +4846,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{42}
+	return file_host_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Welcome) GetServerVersion() string {
@@ -3467,6 +4863,20 @@ func (x *Welcome) GetSessionTtl() *durationpb.Duration {
 	return nil
 }
 
+func (x *Welcome) GetSelfFenceAfter() *durationpb.Duration {
+	if x != nil {
+		return x.SelfFenceAfter
+	}
+	return nil
+}
+
+func (x *Welcome) GetTelemetryEvery() *durationpb.Duration {
+	if x != nil {
+		return x.TelemetryEvery
+	}
+	return nil
+}
+
 type FetchImageRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ImageId       string                 `protobuf:"bytes,1,opt,name=image_id,json=imageId,proto3" json:"image_id,omitempty"`
@@ -3477,7 +4887,7 @@ type FetchImageRequest struct {
 
 func (x *FetchImageRequest) Reset() {
 	*x = FetchImageRequest{}
-	mi := &file_host_proto_msgTypes[43]
+	mi := &file_host_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3489,7 +4899,7 @@ func (x *FetchImageRequest) String() string {
 func (*FetchImageRequest) ProtoMessage() {}
 
 func (x *FetchImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[43]
+	mi := &file_host_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3502,7 +4912,7 @@ func (x *FetchImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchImageRequest.ProtoReflect.Descriptor instead.
 func (*FetchImageRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{43}
+	return file_host_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *FetchImageRequest) GetImageId() string {
@@ -3528,7 +4938,7 @@ type ImageChunk struct {
 
 func (x *ImageChunk) Reset() {
 	*x = ImageChunk{}
-	mi := &file_host_proto_msgTypes[44]
+	mi := &file_host_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3540,7 +4950,7 @@ func (x *ImageChunk) String() string {
 func (*ImageChunk) ProtoMessage() {}
 
 func (x *ImageChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[44]
+	mi := &file_host_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3553,7 +4963,7 @@ func (x *ImageChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageChunk.ProtoReflect.Descriptor instead.
 func (*ImageChunk) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{44}
+	return file_host_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ImageChunk) GetData() []byte {
@@ -3575,7 +4985,7 @@ const file_host_proto_rawDesc = "" +
 	"generation\x18\x02 \x01(\x03R\n" +
 	"generation\x12\x15\n" +
 	"\x06run_id\x18\x03 \x01(\tR\x05runId\"\x0e\n" +
-	"\fFactsRequest\"\xd4\x05\n" +
+	"\fFactsRequest\"\xac\a\n" +
 	"\tHostFacts\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1e\n" +
 	"\n" +
@@ -3606,9 +5016,82 @@ const file_host_proto_rawDesc = "" +
 	"\arunning\x18\x14 \x01(\x03R\arunning\x12\x12\n" +
 	"\x04load\x18\x15 \x03(\x01R\x04load\x12%\n" +
 	"\x0euptime_seconds\x18\x16 \x01(\x03R\ruptimeSeconds\x12\x1b\n" +
-	"\tcpu_model\x18\x17 \x01(\tR\bcpuModel\"-\n" +
+	"\tcpu_model\x18\x17 \x01(\tR\bcpuModel\x125\n" +
+	"\x06shared\x18\x18 \x01(\v2\x1d.godwit.host.v1.SharedStorageR\x06shared\x12\x16\n" +
+	"\x06images\x18\x19 \x03(\tR\x06images\x12\x1b\n" +
+	"\tpeer_port\x18\x1a \x01(\x03R\bpeerPort\x12*\n" +
+	"\x11peer_tls_hostname\x18\x1b \x01(\tR\x0fpeerTlsHostname\x12\x1b\n" +
+	"\twake_macs\x18\x1c \x03(\tR\bwakeMacs\x12!\n" +
+	"\fself_fencing\x18\x1d \x01(\bR\vselfFencing\"\xe6\x02\n" +
+	"\rSharedStorage\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x16\n" +
+	"\x06source\x18\x02 \x01(\tR\x06source\x12\x1c\n" +
+	"\tdirectory\x18\x03 \x01(\tR\tdirectory\x12\x16\n" +
+	"\x06volume\x18\x04 \x01(\tR\x06volume\x12\x1a\n" +
+	"\bwritable\x18\x05 \x01(\bR\bwritable\x12\x14\n" +
+	"\x05error\x18\x06 \x01(\tR\x05error\x12-\n" +
+	"\x06bricks\x18\a \x03(\v2\x15.godwit.host.v1.BrickR\x06bricks\x12!\n" +
+	"\fheal_pending\x18\b \x01(\x03R\vhealPending\x12\x1f\n" +
+	"\vsplit_brain\x18\t \x01(\x03R\n" +
+	"splitBrain\x12\x16\n" +
+	"\x06quorum\x18\n" +
+	" \x01(\bR\x06quorum\x126\n" +
+	"\tlease_age\x18\v \x01(\v2\x19.google.protobuf.DurationR\bleaseAge\"w\n" +
+	"\x05Brick\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06online\x18\x02 \x01(\bR\x06online\x12!\n" +
+	"\fheal_pending\x18\x03 \x01(\x03R\vhealPending\x12\x1f\n" +
+	"\vreplica_set\x18\x04 \x01(\x03R\n" +
+	"replicaSet\"C\n" +
+	"\x11CheckDisksRequest\x12.\n" +
+	"\x04spec\x18\x01 \x01(\v2\x1a.godwit.host.v1.ServerSpecR\x04spec\"-\n" +
+	"\x0fCheckDisksReply\x12\x1a\n" +
+	"\bproblems\x18\x01 \x03(\tR\bproblems\"\x9f\x01\n" +
+	"\n" +
+	"DiskSource\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04port\x18\x03 \x01(\x03R\x04port\x12\x16\n" +
+	"\x06export\x18\x04 \x01(\tR\x06export\x12!\n" +
+	"\ftls_hostname\x18\x05 \x01(\tR\vtlsHostname\x12\x14\n" +
+	"\x05bytes\x18\x06 \x01(\x03R\x05bytes\"Q\n" +
+	"\x11ExportDiskRequest\x12(\n" +
+	"\x04call\x18\x01 \x01(\v2\x14.godwit.host.v1.CallR\x04call\x12\x12\n" +
+	"\x04peer\x18\x02 \x01(\tR\x04peer\"?\n" +
+	"\x13UnexportDiskRequest\x12(\n" +
+	"\x04call\x18\x01 \x01(\v2\x14.godwit.host.v1.CallR\x04call\"\x13\n" +
+	"\x11UnexportDiskReply\">\n" +
+	"\x12CaptureDiskRequest\x12(\n" +
+	"\x04call\x18\x01 \x01(\v2\x14.godwit.host.v1.CallR\x04call\"s\n" +
+	"\fProbeRequest\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x125\n" +
+	"\atargets\x18\x02 \x03(\v2\x1b.godwit.host.v1.ProbeTargetR\atargets\x12\x18\n" +
+	"\astorage\x18\x03 \x01(\bR\astorage\"U\n" +
+	"\vProbeTarget\x12\x18\n" +
+	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04port\x18\x03 \x01(\x03R\x04port\"\xa2\x01\n" +
+	"\n" +
+	"ProbeReply\x125\n" +
+	"\aresults\x18\x01 \x03(\v2\x1b.godwit.host.v1.ProbeResultR\aresults\x12!\n" +
+	"\fstorage_seen\x18\x02 \x01(\bR\vstorageSeen\x12:\n" +
+	"\vstorage_age\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"storageAge\"\x88\x01\n" +
+	"\vProbeResult\x12\x18\n" +
+	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x18\n" +
+	"\areached\x18\x02 \x01(\bR\areached\x12\x16\n" +
+	"\x06detail\x18\x03 \x01(\tR\x06detail\x12-\n" +
+	"\x04took\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04took\":\n" +
+	"\fSleepRequest\x12\x12\n" +
+	"\x04mode\x18\x01 \x01(\tR\x04mode\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\f\n" +
+	"\n" +
+	"SleepReply\"!\n" +
+	"\vWakeRequest\x12\x12\n" +
+	"\x04macs\x18\x01 \x03(\tR\x04macs\"\v\n" +
+	"\tWakeReply\"-\n" +
 	"\x0eInspectRequest\x12\x1b\n" +
-	"\tserver_id\x18\x01 \x01(\tR\bserverId\"\xc5\x03\n" +
+	"\tserver_id\x18\x01 \x01(\tR\bserverId\"\xa4\x04\n" +
 	"\vServerState\x12\x1b\n" +
 	"\tserver_id\x18\x01 \x01(\tR\bserverId\x123\n" +
 	"\x06domain\x18\x02 \x01(\x0e2\x1b.godwit.host.v1.DomainStateR\x06domain\x12\x16\n" +
@@ -3623,7 +5106,9 @@ const file_host_proto_rawDesc = "" +
 	"\x11migration_outcome\x18\t \x01(\x0e2\x1e.godwit.host.v1.MigrateOutcomeR\x10migrationOutcome\x125\n" +
 	"\tpost_copy\x18\n" +
 	" \x01(\x0e2\x18.godwit.host.v1.PostCopyR\bpostCopy\x128\n" +
-	"\aarrival\x18\v \x01(\v2\x1e.godwit.host.v1.MigrationStatsR\aarrival\"\xf5\x06\n" +
+	"\aarrival\x18\v \x01(\v2\x1e.godwit.host.v1.MigrationStatsR\aarrival\x126\n" +
+	"\afailure\x18\f \x01(\x0e2\x1c.godwit.host.v1.GuestFailureR\afailure\x12%\n" +
+	"\x0efailure_detail\x18\r \x01(\tR\rfailureDetail\"\xf5\x06\n" +
 	"\n" +
 	"ServerSpec\x12\x1b\n" +
 	"\tserver_id\x18\x01 \x01(\tR\bserverId\x12\x12\n" +
@@ -3687,14 +5172,16 @@ const file_host_proto_rawDesc = "" +
 	"\x13ResizeVolumeRequest\x12(\n" +
 	"\x04call\x18\x01 \x01(\v2\x14.godwit.host.v1.CallR\x04call\x12\x1b\n" +
 	"\tvolume_id\x18\x02 \x01(\tR\bvolumeId\x12\x14\n" +
-	"\x05bytes\x18\x03 \x01(\x03R\x05bytes\"\xa2\x01\n" +
+	"\x05bytes\x18\x03 \x01(\x03R\x05bytes\"\xdf\x01\n" +
 	"\bRootDisk\x12\x19\n" +
 	"\bimage_id\x18\x01 \x01(\tR\aimageId\x12!\n" +
 	"\fimage_format\x18\x02 \x01(\tR\vimageFormat\x12\x1f\n" +
 	"\vimage_bytes\x18\x03 \x01(\x03R\n" +
 	"imageBytes\x12!\n" +
 	"\fimage_sha512\x18\x04 \x01(\tR\vimageSha512\x12\x14\n" +
-	"\x05bytes\x18\x05 \x01(\x03R\x05bytes\"\xab\x02\n" +
+	"\x05bytes\x18\x05 \x01(\x03R\x05bytes\x12;\n" +
+	"\vimage_peers\x18\x06 \x03(\v2\x1a.godwit.host.v1.DiskSourceR\n" +
+	"imagePeers\"\xab\x02\n" +
 	"\x03NIC\x12\x17\n" +
 	"\aport_id\x18\x01 \x01(\tR\x06portId\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x10\n" +
@@ -3725,11 +5212,14 @@ const file_host_proto_rawDesc = "" +
 	"\bprotocol\x18\x03 \x01(\tR\bprotocol\x12\x19\n" +
 	"\bport_min\x18\x04 \x01(\x05R\aportMin\x12\x19\n" +
 	"\bport_max\x18\x05 \x01(\x05R\aportMax\x12!\n" +
-	"\fremote_cidrs\x18\x06 \x03(\tR\vremoteCidrs\"\x86\x01\n" +
+	"\fremote_cidrs\x18\x06 \x03(\tR\vremoteCidrs\"\xe0\x01\n" +
 	"\x0ePrepareRequest\x12(\n" +
 	"\x04call\x18\x01 \x01(\v2\x14.godwit.host.v1.CallR\x04call\x12.\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1a.godwit.host.v1.ServerSpecR\x04spec\x12\x1a\n" +
-	"\bincoming\x18\x03 \x01(\bR\bincoming\"a\n" +
+	"\bincoming\x18\x03 \x01(\bR\bincoming\x12;\n" +
+	"\vdisk_source\x18\x04 \x01(\v2\x1a.godwit.host.v1.DiskSourceR\n" +
+	"diskSource\x12\x1b\n" +
+	"\tkeep_disk\x18\x05 \x01(\bR\bkeepDisk\"a\n" +
 	"\fPrepareReply\x12+\n" +
 	"\x11migration_address\x18\x01 \x01(\tR\x10migrationAddress\x12$\n" +
 	"\x0eshared_disk_id\x18\x02 \x01(\tR\fsharedDiskId\"h\n" +
@@ -3793,10 +5283,12 @@ const file_host_proto_rawDesc = "" +
 	"\fAdoptRequest\x12(\n" +
 	"\x04call\x18\x01 \x01(\v2\x14.godwit.host.v1.CallR\x04call\x12.\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1a.godwit.host.v1.ServerSpecR\x04spec\x12\x18\n" +
-	"\aconsole\x18\x03 \x01(\fR\aconsole\"c\n" +
+	"\aconsole\x18\x03 \x01(\fR\aconsole\"\x82\x01\n" +
 	"\x0eDiscardRequest\x12(\n" +
 	"\x04call\x18\x01 \x01(\v2\x14.godwit.host.v1.CallR\x04call\x12'\n" +
-	"\x0fdestroy_running\x18\x02 \x01(\bR\x0edestroyRunning\"(\n" +
+	"\x0fdestroy_running\x18\x02 \x01(\bR\x0edestroyRunning\x12\x1d\n" +
+	"\n" +
+	"keep_disks\x18\x03 \x01(\bR\tkeepDisks\"(\n" +
 	"\fDiscardReply\x12\x18\n" +
 	"\aconsole\x18\x01 \x01(\fR\aconsole\"C\n" +
 	"\x0eConsoleRequest\x12\x1b\n" +
@@ -3829,14 +5321,48 @@ const file_host_proto_rawDesc = "" +
 	"\x03csr\x18\x03 \x01(\fR\x03csr\"?\n" +
 	"\vEnrollReply\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x0e\n" +
-	"\x02ca\x18\x02 \x01(\fR\x02ca\"\xc4\x02\n" +
+	"\x02ca\x18\x02 \x01(\fR\x02ca\"\xff\x02\n" +
 	"\tHostEvent\x121\n" +
 	"\x05facts\x18\x01 \x01(\v2\x19.godwit.host.v1.HostFactsH\x00R\x05facts\x12?\n" +
 	"\vobservation\x18\x02 \x01(\v2\x1b.godwit.host.v1.ServerStateH\x00R\vobservation\x12=\n" +
 	"\bprogress\x18\x03 \x01(\v2\x1f.godwit.host.v1.MigrationUpdateH\x00R\bprogress\x129\n" +
 	"\theartbeat\x18\x04 \x01(\v2\x19.godwit.host.v1.HeartbeatH\x00R\theartbeat\x12@\n" +
-	"\fvolume_facts\x18\x05 \x01(\v2\x1b.godwit.host.v1.VolumeFactsH\x00R\vvolumeFactsB\a\n" +
-	"\x05event\"M\n" +
+	"\fvolume_facts\x18\x05 \x01(\v2\x1b.godwit.host.v1.VolumeFactsH\x00R\vvolumeFacts\x129\n" +
+	"\ttelemetry\x18\x06 \x01(\v2\x19.godwit.host.v1.TelemetryH\x00R\ttelemetryB\a\n" +
+	"\x05event\"\x99\x04\n" +
+	"\tTelemetry\x12\x10\n" +
+	"\x03seq\x18\x01 \x01(\x03R\x03seq\x12*\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12-\n" +
+	"\x04span\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x04span\x12\x19\n" +
+	"\bcpu_used\x18\x04 \x01(\x01R\acpuUsed\x12\x1b\n" +
+	"\tcpu_steal\x18\x05 \x01(\x01R\bcpuSteal\x12&\n" +
+	"\x0fmemory_used_mib\x18\x06 \x01(\x03R\rmemoryUsedMib\x12\x17\n" +
+	"\apsi_cpu\x18\a \x01(\x01R\x06psiCpu\x12\x1d\n" +
+	"\n" +
+	"psi_memory\x18\b \x01(\x01R\tpsiMemory\x12\x15\n" +
+	"\x06psi_io\x18\t \x01(\x01R\x05psiIo\x12&\n" +
+	"\x0fdisk_read_bytes\x18\n" +
+	" \x01(\x03R\rdiskReadBytes\x12(\n" +
+	"\x10disk_write_bytes\x18\v \x01(\x03R\x0ediskWriteBytes\x12 \n" +
+	"\fnet_rx_bytes\x18\f \x01(\x03R\n" +
+	"netRxBytes\x12 \n" +
+	"\fnet_tx_bytes\x18\r \x01(\x03R\n" +
+	"netTxBytes\x129\n" +
+	"\aservers\x18\x0e \x03(\v2\x1f.godwit.host.v1.ServerTelemetryR\aservers\x12\x1f\n" +
+	"\vpower_watts\x18\x0f \x01(\x01R\n" +
+	"powerWatts\"\xd7\x02\n" +
+	"\x0fServerTelemetry\x12\x1b\n" +
+	"\tserver_id\x18\x01 \x01(\tR\bserverId\x12\x19\n" +
+	"\bcpu_used\x18\x02 \x01(\x01R\acpuUsed\x12\x19\n" +
+	"\bcpu_wait\x18\x03 \x01(\x01R\acpuWait\x12&\n" +
+	"\x0fmemory_used_mib\x18\x04 \x01(\x03R\rmemoryUsedMib\x12&\n" +
+	"\x0fdisk_read_bytes\x18\x05 \x01(\x03R\rdiskReadBytes\x12(\n" +
+	"\x10disk_write_bytes\x18\x06 \x01(\x03R\x0ediskWriteBytes\x12 \n" +
+	"\fnet_rx_bytes\x18\a \x01(\x03R\n" +
+	"netRxBytes\x12 \n" +
+	"\fnet_tx_bytes\x18\b \x01(\x03R\n" +
+	"netTxBytes\x123\n" +
+	"\x16dirty_bytes_per_second\x18\t \x01(\x03R\x13dirtyBytesPerSecond\"M\n" +
 	"\tHeartbeat\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x03R\x03seq\x12.\n" +
 	"\x04sent\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04sent\"\xb6\x01\n" +
@@ -3850,11 +5376,13 @@ const file_host_proto_rawDesc = "" +
 	"HostNotice\x123\n" +
 	"\awelcome\x18\x01 \x01(\v2\x17.godwit.host.v1.WelcomeH\x00R\awelcome\x129\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x19.godwit.host.v1.HeartbeatH\x00R\theartbeatB\b\n" +
-	"\x06notice\"l\n" +
+	"\x06notice\"\xf5\x01\n" +
 	"\aWelcome\x12%\n" +
 	"\x0eserver_version\x18\x01 \x01(\tR\rserverVersion\x12:\n" +
 	"\vsession_ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"sessionTtl\"F\n" +
+	"sessionTtl\x12C\n" +
+	"\x10self_fence_after\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x0eselfFenceAfter\x12B\n" +
+	"\x0ftelemetry_every\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x0etelemetryEvery\"F\n" +
 	"\x11FetchImageRequest\x12\x19\n" +
 	"\bimage_id\x18\x01 \x01(\tR\aimageId\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\" \n" +
@@ -3869,7 +5397,14 @@ const file_host_proto_rawDesc = "" +
 	"\x14DOMAIN_STATE_SHUTOFF\x10\x04\x12\x18\n" +
 	"\x14DOMAIN_STATE_CRASHED\x10\x05\x12\x19\n" +
 	"\x15DOMAIN_STATE_INCOMING\x10\x06\x12\x19\n" +
-	"\x15DOMAIN_STATE_OUTGOING\x10\a*J\n" +
+	"\x15DOMAIN_STATE_OUTGOING\x10\a*\xaf\x01\n" +
+	"\fGuestFailure\x12\x16\n" +
+	"\x12GUEST_FAILURE_NONE\x10\x00\x12\x19\n" +
+	"\x15GUEST_FAILURE_CRASHED\x10\x01\x12\x1a\n" +
+	"\x16GUEST_FAILURE_PANICKED\x10\x02\x12\x1a\n" +
+	"\x16GUEST_FAILURE_WATCHDOG\x10\x03\x12\x1a\n" +
+	"\x16GUEST_FAILURE_IO_ERROR\x10\x04\x12\x18\n" +
+	"\x14GUEST_FAILURE_SILENT\x10\x05*J\n" +
 	"\bPostCopy\x12\x12\n" +
 	"\x0ePOST_COPY_NONE\x10\x00\x12\x14\n" +
 	"\x10POST_COPY_ACTIVE\x10\x01\x12\x14\n" +
@@ -3880,7 +5415,7 @@ const file_host_proto_rawDesc = "" +
 	"\x16MIGRATE_OUTCOME_FAILED\x10\x02\x12\x1d\n" +
 	"\x19MIGRATE_OUTCOME_CANCELLED\x10\x03\x12\x1b\n" +
 	"\x17MIGRATE_OUTCOME_UNKNOWN\x10\x04\x12\x1a\n" +
-	"\x16MIGRATE_OUTCOME_BROKEN\x10\x052\x9b\t\n" +
+	"\x16MIGRATE_OUTCOME_BROKEN\x10\x052\xaa\r\n" +
 	"\x04Host\x12@\n" +
 	"\x05Facts\x12\x1c.godwit.host.v1.FactsRequest\x1a\x19.godwit.host.v1.HostFacts\x12F\n" +
 	"\aInspect\x12\x1e.godwit.host.v1.InspectRequest\x1a\x1b.godwit.host.v1.ServerState\x12G\n" +
@@ -3897,7 +5432,16 @@ const file_host_proto_rawDesc = "" +
 	"\fSyncNetworks\x12#.godwit.host.v1.SyncNetworksRequest\x1a!.godwit.host.v1.SyncNetworksReply\x12P\n" +
 	"\fAttachVolume\x12#.godwit.host.v1.AttachVolumeRequest\x1a\x1b.godwit.host.v1.ServerState\x12P\n" +
 	"\fDetachVolume\x12#.godwit.host.v1.DetachVolumeRequest\x1a\x1b.godwit.host.v1.ServerState\x12P\n" +
-	"\fResizeVolume\x12#.godwit.host.v1.ResizeVolumeRequest\x1a\x1b.godwit.host.v1.ServerState2\xe4\x01\n" +
+	"\fResizeVolume\x12#.godwit.host.v1.ResizeVolumeRequest\x1a\x1b.godwit.host.v1.ServerState\x12P\n" +
+	"\n" +
+	"CheckDisks\x12!.godwit.host.v1.CheckDisksRequest\x1a\x1f.godwit.host.v1.CheckDisksReply\x12K\n" +
+	"\n" +
+	"ExportDisk\x12!.godwit.host.v1.ExportDiskRequest\x1a\x1a.godwit.host.v1.DiskSource\x12V\n" +
+	"\fUnexportDisk\x12#.godwit.host.v1.UnexportDiskRequest\x1a!.godwit.host.v1.UnexportDiskReply\x12P\n" +
+	"\vCaptureDisk\x12\".godwit.host.v1.CaptureDiskRequest\x1a\x1b.godwit.host.v1.VolumeChunk0\x01\x12A\n" +
+	"\x05Probe\x12\x1c.godwit.host.v1.ProbeRequest\x1a\x1a.godwit.host.v1.ProbeReply\x12A\n" +
+	"\x05Sleep\x12\x1c.godwit.host.v1.SleepRequest\x1a\x1a.godwit.host.v1.SleepReply\x12>\n" +
+	"\x04Wake\x12\x1b.godwit.host.v1.WakeRequest\x1a\x19.godwit.host.v1.WakeReply2\xe4\x01\n" +
 	"\aControl\x12D\n" +
 	"\x06Enroll\x12\x1d.godwit.host.v1.EnrollRequest\x1a\x1b.godwit.host.v1.EnrollReply\x12D\n" +
 	"\aSession\x12\x19.godwit.host.v1.HostEvent\x1a\x1a.godwit.host.v1.HostNotice(\x010\x01\x12M\n" +
@@ -3916,161 +5460,216 @@ func file_host_proto_rawDescGZIP() []byte {
 	return file_host_proto_rawDescData
 }
 
-var file_host_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_host_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_host_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_host_proto_msgTypes = make([]protoimpl.MessageInfo, 65)
 var file_host_proto_goTypes = []any{
 	(DomainState)(0),              // 0: godwit.host.v1.DomainState
-	(PostCopy)(0),                 // 1: godwit.host.v1.PostCopy
-	(MigrateOutcome)(0),           // 2: godwit.host.v1.MigrateOutcome
-	(*Call)(nil),                  // 3: godwit.host.v1.Call
-	(*FactsRequest)(nil),          // 4: godwit.host.v1.FactsRequest
-	(*HostFacts)(nil),             // 5: godwit.host.v1.HostFacts
-	(*InspectRequest)(nil),        // 6: godwit.host.v1.InspectRequest
-	(*ServerState)(nil),           // 7: godwit.host.v1.ServerState
-	(*ServerSpec)(nil),            // 8: godwit.host.v1.ServerSpec
-	(*VolumeDisk)(nil),            // 9: godwit.host.v1.VolumeDisk
-	(*AttachVolumeRequest)(nil),   // 10: godwit.host.v1.AttachVolumeRequest
-	(*DetachVolumeRequest)(nil),   // 11: godwit.host.v1.DetachVolumeRequest
-	(*ResizeVolumeRequest)(nil),   // 12: godwit.host.v1.ResizeVolumeRequest
-	(*RootDisk)(nil),              // 13: godwit.host.v1.RootDisk
-	(*NIC)(nil),                   // 14: godwit.host.v1.NIC
-	(*NICAddress)(nil),            // 15: godwit.host.v1.NICAddress
-	(*StaticRoute)(nil),           // 16: godwit.host.v1.StaticRoute
-	(*SecurityRule)(nil),          // 17: godwit.host.v1.SecurityRule
-	(*PrepareRequest)(nil),        // 18: godwit.host.v1.PrepareRequest
-	(*PrepareReply)(nil),          // 19: godwit.host.v1.PrepareReply
-	(*StartRequest)(nil),          // 20: godwit.host.v1.StartRequest
-	(*StopRequest)(nil),           // 21: godwit.host.v1.StopRequest
-	(*RebootRequest)(nil),         // 22: godwit.host.v1.RebootRequest
-	(*MigrateRequest)(nil),        // 23: godwit.host.v1.MigrateRequest
-	(*MigrateReply)(nil),          // 24: godwit.host.v1.MigrateReply
-	(*MigrationStats)(nil),        // 25: godwit.host.v1.MigrationStats
-	(*SteerRequest)(nil),          // 26: godwit.host.v1.SteerRequest
-	(*SteerReply)(nil),            // 27: godwit.host.v1.SteerReply
-	(*AdoptRequest)(nil),          // 28: godwit.host.v1.AdoptRequest
-	(*DiscardRequest)(nil),        // 29: godwit.host.v1.DiscardRequest
-	(*DiscardReply)(nil),          // 30: godwit.host.v1.DiscardReply
-	(*ConsoleRequest)(nil),        // 31: godwit.host.v1.ConsoleRequest
-	(*ConsoleReply)(nil),          // 32: godwit.host.v1.ConsoleReply
-	(*UpdateRequest)(nil),         // 33: godwit.host.v1.UpdateRequest
-	(*UpdateReply)(nil),           // 34: godwit.host.v1.UpdateReply
-	(*SyncNetworksRequest)(nil),   // 35: godwit.host.v1.SyncNetworksRequest
-	(*TunnelPeer)(nil),            // 36: godwit.host.v1.TunnelPeer
-	(*SyncNetworksReply)(nil),     // 37: godwit.host.v1.SyncNetworksReply
-	(*Bridge)(nil),                // 38: godwit.host.v1.Bridge
-	(*EnrollRequest)(nil),         // 39: godwit.host.v1.EnrollRequest
-	(*EnrollReply)(nil),           // 40: godwit.host.v1.EnrollReply
-	(*HostEvent)(nil),             // 41: godwit.host.v1.HostEvent
-	(*Heartbeat)(nil),             // 42: godwit.host.v1.Heartbeat
-	(*MigrationUpdate)(nil),       // 43: godwit.host.v1.MigrationUpdate
-	(*HostNotice)(nil),            // 44: godwit.host.v1.HostNotice
-	(*Welcome)(nil),               // 45: godwit.host.v1.Welcome
-	(*FetchImageRequest)(nil),     // 46: godwit.host.v1.FetchImageRequest
-	(*ImageChunk)(nil),            // 47: godwit.host.v1.ImageChunk
-	nil,                           // 48: godwit.host.v1.ServerSpec.MetadataEntry
-	(*timestamppb.Timestamp)(nil), // 49: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 50: google.protobuf.Duration
-	(*VolumeFacts)(nil),           // 51: godwit.host.v1.VolumeFacts
+	(GuestFailure)(0),             // 1: godwit.host.v1.GuestFailure
+	(PostCopy)(0),                 // 2: godwit.host.v1.PostCopy
+	(MigrateOutcome)(0),           // 3: godwit.host.v1.MigrateOutcome
+	(*Call)(nil),                  // 4: godwit.host.v1.Call
+	(*FactsRequest)(nil),          // 5: godwit.host.v1.FactsRequest
+	(*HostFacts)(nil),             // 6: godwit.host.v1.HostFacts
+	(*SharedStorage)(nil),         // 7: godwit.host.v1.SharedStorage
+	(*Brick)(nil),                 // 8: godwit.host.v1.Brick
+	(*CheckDisksRequest)(nil),     // 9: godwit.host.v1.CheckDisksRequest
+	(*CheckDisksReply)(nil),       // 10: godwit.host.v1.CheckDisksReply
+	(*DiskSource)(nil),            // 11: godwit.host.v1.DiskSource
+	(*ExportDiskRequest)(nil),     // 12: godwit.host.v1.ExportDiskRequest
+	(*UnexportDiskRequest)(nil),   // 13: godwit.host.v1.UnexportDiskRequest
+	(*UnexportDiskReply)(nil),     // 14: godwit.host.v1.UnexportDiskReply
+	(*CaptureDiskRequest)(nil),    // 15: godwit.host.v1.CaptureDiskRequest
+	(*ProbeRequest)(nil),          // 16: godwit.host.v1.ProbeRequest
+	(*ProbeTarget)(nil),           // 17: godwit.host.v1.ProbeTarget
+	(*ProbeReply)(nil),            // 18: godwit.host.v1.ProbeReply
+	(*ProbeResult)(nil),           // 19: godwit.host.v1.ProbeResult
+	(*SleepRequest)(nil),          // 20: godwit.host.v1.SleepRequest
+	(*SleepReply)(nil),            // 21: godwit.host.v1.SleepReply
+	(*WakeRequest)(nil),           // 22: godwit.host.v1.WakeRequest
+	(*WakeReply)(nil),             // 23: godwit.host.v1.WakeReply
+	(*InspectRequest)(nil),        // 24: godwit.host.v1.InspectRequest
+	(*ServerState)(nil),           // 25: godwit.host.v1.ServerState
+	(*ServerSpec)(nil),            // 26: godwit.host.v1.ServerSpec
+	(*VolumeDisk)(nil),            // 27: godwit.host.v1.VolumeDisk
+	(*AttachVolumeRequest)(nil),   // 28: godwit.host.v1.AttachVolumeRequest
+	(*DetachVolumeRequest)(nil),   // 29: godwit.host.v1.DetachVolumeRequest
+	(*ResizeVolumeRequest)(nil),   // 30: godwit.host.v1.ResizeVolumeRequest
+	(*RootDisk)(nil),              // 31: godwit.host.v1.RootDisk
+	(*NIC)(nil),                   // 32: godwit.host.v1.NIC
+	(*NICAddress)(nil),            // 33: godwit.host.v1.NICAddress
+	(*StaticRoute)(nil),           // 34: godwit.host.v1.StaticRoute
+	(*SecurityRule)(nil),          // 35: godwit.host.v1.SecurityRule
+	(*PrepareRequest)(nil),        // 36: godwit.host.v1.PrepareRequest
+	(*PrepareReply)(nil),          // 37: godwit.host.v1.PrepareReply
+	(*StartRequest)(nil),          // 38: godwit.host.v1.StartRequest
+	(*StopRequest)(nil),           // 39: godwit.host.v1.StopRequest
+	(*RebootRequest)(nil),         // 40: godwit.host.v1.RebootRequest
+	(*MigrateRequest)(nil),        // 41: godwit.host.v1.MigrateRequest
+	(*MigrateReply)(nil),          // 42: godwit.host.v1.MigrateReply
+	(*MigrationStats)(nil),        // 43: godwit.host.v1.MigrationStats
+	(*SteerRequest)(nil),          // 44: godwit.host.v1.SteerRequest
+	(*SteerReply)(nil),            // 45: godwit.host.v1.SteerReply
+	(*AdoptRequest)(nil),          // 46: godwit.host.v1.AdoptRequest
+	(*DiscardRequest)(nil),        // 47: godwit.host.v1.DiscardRequest
+	(*DiscardReply)(nil),          // 48: godwit.host.v1.DiscardReply
+	(*ConsoleRequest)(nil),        // 49: godwit.host.v1.ConsoleRequest
+	(*ConsoleReply)(nil),          // 50: godwit.host.v1.ConsoleReply
+	(*UpdateRequest)(nil),         // 51: godwit.host.v1.UpdateRequest
+	(*UpdateReply)(nil),           // 52: godwit.host.v1.UpdateReply
+	(*SyncNetworksRequest)(nil),   // 53: godwit.host.v1.SyncNetworksRequest
+	(*TunnelPeer)(nil),            // 54: godwit.host.v1.TunnelPeer
+	(*SyncNetworksReply)(nil),     // 55: godwit.host.v1.SyncNetworksReply
+	(*Bridge)(nil),                // 56: godwit.host.v1.Bridge
+	(*EnrollRequest)(nil),         // 57: godwit.host.v1.EnrollRequest
+	(*EnrollReply)(nil),           // 58: godwit.host.v1.EnrollReply
+	(*HostEvent)(nil),             // 59: godwit.host.v1.HostEvent
+	(*Telemetry)(nil),             // 60: godwit.host.v1.Telemetry
+	(*ServerTelemetry)(nil),       // 61: godwit.host.v1.ServerTelemetry
+	(*Heartbeat)(nil),             // 62: godwit.host.v1.Heartbeat
+	(*MigrationUpdate)(nil),       // 63: godwit.host.v1.MigrationUpdate
+	(*HostNotice)(nil),            // 64: godwit.host.v1.HostNotice
+	(*Welcome)(nil),               // 65: godwit.host.v1.Welcome
+	(*FetchImageRequest)(nil),     // 66: godwit.host.v1.FetchImageRequest
+	(*ImageChunk)(nil),            // 67: godwit.host.v1.ImageChunk
+	nil,                           // 68: godwit.host.v1.ServerSpec.MetadataEntry
+	(*durationpb.Duration)(nil),   // 69: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 70: google.protobuf.Timestamp
+	(*VolumeFacts)(nil),           // 71: godwit.host.v1.VolumeFacts
+	(*VolumeChunk)(nil),           // 72: godwit.host.v1.VolumeChunk
 }
 var file_host_proto_depIdxs = []int32{
-	0,  // 0: godwit.host.v1.ServerState.domain:type_name -> godwit.host.v1.DomainState
-	2,  // 1: godwit.host.v1.ServerState.migration_outcome:type_name -> godwit.host.v1.MigrateOutcome
-	1,  // 2: godwit.host.v1.ServerState.post_copy:type_name -> godwit.host.v1.PostCopy
-	25, // 3: godwit.host.v1.ServerState.arrival:type_name -> godwit.host.v1.MigrationStats
-	13, // 4: godwit.host.v1.ServerSpec.root:type_name -> godwit.host.v1.RootDisk
-	14, // 5: godwit.host.v1.ServerSpec.nics:type_name -> godwit.host.v1.NIC
-	48, // 6: godwit.host.v1.ServerSpec.metadata:type_name -> godwit.host.v1.ServerSpec.MetadataEntry
-	49, // 7: godwit.host.v1.ServerSpec.created:type_name -> google.protobuf.Timestamp
-	9,  // 8: godwit.host.v1.ServerSpec.volumes:type_name -> godwit.host.v1.VolumeDisk
-	3,  // 9: godwit.host.v1.AttachVolumeRequest.call:type_name -> godwit.host.v1.Call
-	8,  // 10: godwit.host.v1.AttachVolumeRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	9,  // 11: godwit.host.v1.AttachVolumeRequest.volume:type_name -> godwit.host.v1.VolumeDisk
-	3,  // 12: godwit.host.v1.DetachVolumeRequest.call:type_name -> godwit.host.v1.Call
-	8,  // 13: godwit.host.v1.DetachVolumeRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	50, // 14: godwit.host.v1.DetachVolumeRequest.grace:type_name -> google.protobuf.Duration
-	3,  // 15: godwit.host.v1.ResizeVolumeRequest.call:type_name -> godwit.host.v1.Call
-	15, // 16: godwit.host.v1.NIC.addresses:type_name -> godwit.host.v1.NICAddress
-	17, // 17: godwit.host.v1.NIC.rules:type_name -> godwit.host.v1.SecurityRule
-	16, // 18: godwit.host.v1.NICAddress.routes:type_name -> godwit.host.v1.StaticRoute
-	3,  // 19: godwit.host.v1.PrepareRequest.call:type_name -> godwit.host.v1.Call
-	8,  // 20: godwit.host.v1.PrepareRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	3,  // 21: godwit.host.v1.StartRequest.call:type_name -> godwit.host.v1.Call
-	8,  // 22: godwit.host.v1.StartRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	3,  // 23: godwit.host.v1.StopRequest.call:type_name -> godwit.host.v1.Call
-	50, // 24: godwit.host.v1.StopRequest.grace:type_name -> google.protobuf.Duration
-	3,  // 25: godwit.host.v1.RebootRequest.call:type_name -> godwit.host.v1.Call
-	8,  // 26: godwit.host.v1.RebootRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	50, // 27: godwit.host.v1.RebootRequest.grace:type_name -> google.protobuf.Duration
-	3,  // 28: godwit.host.v1.MigrateRequest.call:type_name -> godwit.host.v1.Call
-	50, // 29: godwit.host.v1.MigrateRequest.downtime_max:type_name -> google.protobuf.Duration
-	9,  // 30: godwit.host.v1.MigrateRequest.target_volumes:type_name -> godwit.host.v1.VolumeDisk
-	2,  // 31: godwit.host.v1.MigrateReply.outcome:type_name -> godwit.host.v1.MigrateOutcome
-	25, // 32: godwit.host.v1.MigrateReply.stats:type_name -> godwit.host.v1.MigrationStats
-	50, // 33: godwit.host.v1.MigrationStats.downtime:type_name -> google.protobuf.Duration
-	50, // 34: godwit.host.v1.MigrationStats.setup:type_name -> google.protobuf.Duration
-	50, // 35: godwit.host.v1.MigrationStats.elapsed:type_name -> google.protobuf.Duration
-	3,  // 36: godwit.host.v1.SteerRequest.call:type_name -> godwit.host.v1.Call
-	3,  // 37: godwit.host.v1.AdoptRequest.call:type_name -> godwit.host.v1.Call
-	8,  // 38: godwit.host.v1.AdoptRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	3,  // 39: godwit.host.v1.DiscardRequest.call:type_name -> godwit.host.v1.Call
-	3,  // 40: godwit.host.v1.UpdateRequest.call:type_name -> godwit.host.v1.Call
-	8,  // 41: godwit.host.v1.UpdateRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	36, // 42: godwit.host.v1.SyncNetworksRequest.peers:type_name -> godwit.host.v1.TunnelPeer
-	14, // 43: godwit.host.v1.SyncNetworksRequest.foreign_ports:type_name -> godwit.host.v1.NIC
-	38, // 44: godwit.host.v1.SyncNetworksReply.bridges:type_name -> godwit.host.v1.Bridge
-	5,  // 45: godwit.host.v1.HostEvent.facts:type_name -> godwit.host.v1.HostFacts
-	7,  // 46: godwit.host.v1.HostEvent.observation:type_name -> godwit.host.v1.ServerState
-	43, // 47: godwit.host.v1.HostEvent.progress:type_name -> godwit.host.v1.MigrationUpdate
-	42, // 48: godwit.host.v1.HostEvent.heartbeat:type_name -> godwit.host.v1.Heartbeat
-	51, // 49: godwit.host.v1.HostEvent.volume_facts:type_name -> godwit.host.v1.VolumeFacts
-	49, // 50: godwit.host.v1.Heartbeat.sent:type_name -> google.protobuf.Timestamp
-	25, // 51: godwit.host.v1.MigrationUpdate.stats:type_name -> godwit.host.v1.MigrationStats
-	45, // 52: godwit.host.v1.HostNotice.welcome:type_name -> godwit.host.v1.Welcome
-	42, // 53: godwit.host.v1.HostNotice.heartbeat:type_name -> godwit.host.v1.Heartbeat
-	50, // 54: godwit.host.v1.Welcome.session_ttl:type_name -> google.protobuf.Duration
-	4,  // 55: godwit.host.v1.Host.Facts:input_type -> godwit.host.v1.FactsRequest
-	6,  // 56: godwit.host.v1.Host.Inspect:input_type -> godwit.host.v1.InspectRequest
-	18, // 57: godwit.host.v1.Host.Prepare:input_type -> godwit.host.v1.PrepareRequest
-	20, // 58: godwit.host.v1.Host.Start:input_type -> godwit.host.v1.StartRequest
-	21, // 59: godwit.host.v1.Host.Stop:input_type -> godwit.host.v1.StopRequest
-	22, // 60: godwit.host.v1.Host.Reboot:input_type -> godwit.host.v1.RebootRequest
-	23, // 61: godwit.host.v1.Host.Migrate:input_type -> godwit.host.v1.MigrateRequest
-	26, // 62: godwit.host.v1.Host.Steer:input_type -> godwit.host.v1.SteerRequest
-	28, // 63: godwit.host.v1.Host.Adopt:input_type -> godwit.host.v1.AdoptRequest
-	29, // 64: godwit.host.v1.Host.Discard:input_type -> godwit.host.v1.DiscardRequest
-	31, // 65: godwit.host.v1.Host.Console:input_type -> godwit.host.v1.ConsoleRequest
-	33, // 66: godwit.host.v1.Host.Update:input_type -> godwit.host.v1.UpdateRequest
-	35, // 67: godwit.host.v1.Host.SyncNetworks:input_type -> godwit.host.v1.SyncNetworksRequest
-	10, // 68: godwit.host.v1.Host.AttachVolume:input_type -> godwit.host.v1.AttachVolumeRequest
-	11, // 69: godwit.host.v1.Host.DetachVolume:input_type -> godwit.host.v1.DetachVolumeRequest
-	12, // 70: godwit.host.v1.Host.ResizeVolume:input_type -> godwit.host.v1.ResizeVolumeRequest
-	39, // 71: godwit.host.v1.Control.Enroll:input_type -> godwit.host.v1.EnrollRequest
-	41, // 72: godwit.host.v1.Control.Session:input_type -> godwit.host.v1.HostEvent
-	46, // 73: godwit.host.v1.Control.FetchImage:input_type -> godwit.host.v1.FetchImageRequest
-	5,  // 74: godwit.host.v1.Host.Facts:output_type -> godwit.host.v1.HostFacts
-	7,  // 75: godwit.host.v1.Host.Inspect:output_type -> godwit.host.v1.ServerState
-	19, // 76: godwit.host.v1.Host.Prepare:output_type -> godwit.host.v1.PrepareReply
-	7,  // 77: godwit.host.v1.Host.Start:output_type -> godwit.host.v1.ServerState
-	7,  // 78: godwit.host.v1.Host.Stop:output_type -> godwit.host.v1.ServerState
-	7,  // 79: godwit.host.v1.Host.Reboot:output_type -> godwit.host.v1.ServerState
-	24, // 80: godwit.host.v1.Host.Migrate:output_type -> godwit.host.v1.MigrateReply
-	27, // 81: godwit.host.v1.Host.Steer:output_type -> godwit.host.v1.SteerReply
-	7,  // 82: godwit.host.v1.Host.Adopt:output_type -> godwit.host.v1.ServerState
-	30, // 83: godwit.host.v1.Host.Discard:output_type -> godwit.host.v1.DiscardReply
-	32, // 84: godwit.host.v1.Host.Console:output_type -> godwit.host.v1.ConsoleReply
-	34, // 85: godwit.host.v1.Host.Update:output_type -> godwit.host.v1.UpdateReply
-	37, // 86: godwit.host.v1.Host.SyncNetworks:output_type -> godwit.host.v1.SyncNetworksReply
-	7,  // 87: godwit.host.v1.Host.AttachVolume:output_type -> godwit.host.v1.ServerState
-	7,  // 88: godwit.host.v1.Host.DetachVolume:output_type -> godwit.host.v1.ServerState
-	7,  // 89: godwit.host.v1.Host.ResizeVolume:output_type -> godwit.host.v1.ServerState
-	40, // 90: godwit.host.v1.Control.Enroll:output_type -> godwit.host.v1.EnrollReply
-	44, // 91: godwit.host.v1.Control.Session:output_type -> godwit.host.v1.HostNotice
-	47, // 92: godwit.host.v1.Control.FetchImage:output_type -> godwit.host.v1.ImageChunk
-	74, // [74:93] is the sub-list for method output_type
-	55, // [55:74] is the sub-list for method input_type
-	55, // [55:55] is the sub-list for extension type_name
-	55, // [55:55] is the sub-list for extension extendee
-	0,  // [0:55] is the sub-list for field type_name
+	7,   // 0: godwit.host.v1.HostFacts.shared:type_name -> godwit.host.v1.SharedStorage
+	8,   // 1: godwit.host.v1.SharedStorage.bricks:type_name -> godwit.host.v1.Brick
+	69,  // 2: godwit.host.v1.SharedStorage.lease_age:type_name -> google.protobuf.Duration
+	26,  // 3: godwit.host.v1.CheckDisksRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	4,   // 4: godwit.host.v1.ExportDiskRequest.call:type_name -> godwit.host.v1.Call
+	4,   // 5: godwit.host.v1.UnexportDiskRequest.call:type_name -> godwit.host.v1.Call
+	4,   // 6: godwit.host.v1.CaptureDiskRequest.call:type_name -> godwit.host.v1.Call
+	17,  // 7: godwit.host.v1.ProbeRequest.targets:type_name -> godwit.host.v1.ProbeTarget
+	19,  // 8: godwit.host.v1.ProbeReply.results:type_name -> godwit.host.v1.ProbeResult
+	69,  // 9: godwit.host.v1.ProbeReply.storage_age:type_name -> google.protobuf.Duration
+	69,  // 10: godwit.host.v1.ProbeResult.took:type_name -> google.protobuf.Duration
+	0,   // 11: godwit.host.v1.ServerState.domain:type_name -> godwit.host.v1.DomainState
+	3,   // 12: godwit.host.v1.ServerState.migration_outcome:type_name -> godwit.host.v1.MigrateOutcome
+	2,   // 13: godwit.host.v1.ServerState.post_copy:type_name -> godwit.host.v1.PostCopy
+	43,  // 14: godwit.host.v1.ServerState.arrival:type_name -> godwit.host.v1.MigrationStats
+	1,   // 15: godwit.host.v1.ServerState.failure:type_name -> godwit.host.v1.GuestFailure
+	31,  // 16: godwit.host.v1.ServerSpec.root:type_name -> godwit.host.v1.RootDisk
+	32,  // 17: godwit.host.v1.ServerSpec.nics:type_name -> godwit.host.v1.NIC
+	68,  // 18: godwit.host.v1.ServerSpec.metadata:type_name -> godwit.host.v1.ServerSpec.MetadataEntry
+	70,  // 19: godwit.host.v1.ServerSpec.created:type_name -> google.protobuf.Timestamp
+	27,  // 20: godwit.host.v1.ServerSpec.volumes:type_name -> godwit.host.v1.VolumeDisk
+	4,   // 21: godwit.host.v1.AttachVolumeRequest.call:type_name -> godwit.host.v1.Call
+	26,  // 22: godwit.host.v1.AttachVolumeRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	27,  // 23: godwit.host.v1.AttachVolumeRequest.volume:type_name -> godwit.host.v1.VolumeDisk
+	4,   // 24: godwit.host.v1.DetachVolumeRequest.call:type_name -> godwit.host.v1.Call
+	26,  // 25: godwit.host.v1.DetachVolumeRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	69,  // 26: godwit.host.v1.DetachVolumeRequest.grace:type_name -> google.protobuf.Duration
+	4,   // 27: godwit.host.v1.ResizeVolumeRequest.call:type_name -> godwit.host.v1.Call
+	11,  // 28: godwit.host.v1.RootDisk.image_peers:type_name -> godwit.host.v1.DiskSource
+	33,  // 29: godwit.host.v1.NIC.addresses:type_name -> godwit.host.v1.NICAddress
+	35,  // 30: godwit.host.v1.NIC.rules:type_name -> godwit.host.v1.SecurityRule
+	34,  // 31: godwit.host.v1.NICAddress.routes:type_name -> godwit.host.v1.StaticRoute
+	4,   // 32: godwit.host.v1.PrepareRequest.call:type_name -> godwit.host.v1.Call
+	26,  // 33: godwit.host.v1.PrepareRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	11,  // 34: godwit.host.v1.PrepareRequest.disk_source:type_name -> godwit.host.v1.DiskSource
+	4,   // 35: godwit.host.v1.StartRequest.call:type_name -> godwit.host.v1.Call
+	26,  // 36: godwit.host.v1.StartRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	4,   // 37: godwit.host.v1.StopRequest.call:type_name -> godwit.host.v1.Call
+	69,  // 38: godwit.host.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	4,   // 39: godwit.host.v1.RebootRequest.call:type_name -> godwit.host.v1.Call
+	26,  // 40: godwit.host.v1.RebootRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	69,  // 41: godwit.host.v1.RebootRequest.grace:type_name -> google.protobuf.Duration
+	4,   // 42: godwit.host.v1.MigrateRequest.call:type_name -> godwit.host.v1.Call
+	69,  // 43: godwit.host.v1.MigrateRequest.downtime_max:type_name -> google.protobuf.Duration
+	27,  // 44: godwit.host.v1.MigrateRequest.target_volumes:type_name -> godwit.host.v1.VolumeDisk
+	3,   // 45: godwit.host.v1.MigrateReply.outcome:type_name -> godwit.host.v1.MigrateOutcome
+	43,  // 46: godwit.host.v1.MigrateReply.stats:type_name -> godwit.host.v1.MigrationStats
+	69,  // 47: godwit.host.v1.MigrationStats.downtime:type_name -> google.protobuf.Duration
+	69,  // 48: godwit.host.v1.MigrationStats.setup:type_name -> google.protobuf.Duration
+	69,  // 49: godwit.host.v1.MigrationStats.elapsed:type_name -> google.protobuf.Duration
+	4,   // 50: godwit.host.v1.SteerRequest.call:type_name -> godwit.host.v1.Call
+	4,   // 51: godwit.host.v1.AdoptRequest.call:type_name -> godwit.host.v1.Call
+	26,  // 52: godwit.host.v1.AdoptRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	4,   // 53: godwit.host.v1.DiscardRequest.call:type_name -> godwit.host.v1.Call
+	4,   // 54: godwit.host.v1.UpdateRequest.call:type_name -> godwit.host.v1.Call
+	26,  // 55: godwit.host.v1.UpdateRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	54,  // 56: godwit.host.v1.SyncNetworksRequest.peers:type_name -> godwit.host.v1.TunnelPeer
+	32,  // 57: godwit.host.v1.SyncNetworksRequest.foreign_ports:type_name -> godwit.host.v1.NIC
+	56,  // 58: godwit.host.v1.SyncNetworksReply.bridges:type_name -> godwit.host.v1.Bridge
+	6,   // 59: godwit.host.v1.HostEvent.facts:type_name -> godwit.host.v1.HostFacts
+	25,  // 60: godwit.host.v1.HostEvent.observation:type_name -> godwit.host.v1.ServerState
+	63,  // 61: godwit.host.v1.HostEvent.progress:type_name -> godwit.host.v1.MigrationUpdate
+	62,  // 62: godwit.host.v1.HostEvent.heartbeat:type_name -> godwit.host.v1.Heartbeat
+	71,  // 63: godwit.host.v1.HostEvent.volume_facts:type_name -> godwit.host.v1.VolumeFacts
+	60,  // 64: godwit.host.v1.HostEvent.telemetry:type_name -> godwit.host.v1.Telemetry
+	70,  // 65: godwit.host.v1.Telemetry.at:type_name -> google.protobuf.Timestamp
+	69,  // 66: godwit.host.v1.Telemetry.span:type_name -> google.protobuf.Duration
+	61,  // 67: godwit.host.v1.Telemetry.servers:type_name -> godwit.host.v1.ServerTelemetry
+	70,  // 68: godwit.host.v1.Heartbeat.sent:type_name -> google.protobuf.Timestamp
+	43,  // 69: godwit.host.v1.MigrationUpdate.stats:type_name -> godwit.host.v1.MigrationStats
+	65,  // 70: godwit.host.v1.HostNotice.welcome:type_name -> godwit.host.v1.Welcome
+	62,  // 71: godwit.host.v1.HostNotice.heartbeat:type_name -> godwit.host.v1.Heartbeat
+	69,  // 72: godwit.host.v1.Welcome.session_ttl:type_name -> google.protobuf.Duration
+	69,  // 73: godwit.host.v1.Welcome.self_fence_after:type_name -> google.protobuf.Duration
+	69,  // 74: godwit.host.v1.Welcome.telemetry_every:type_name -> google.protobuf.Duration
+	5,   // 75: godwit.host.v1.Host.Facts:input_type -> godwit.host.v1.FactsRequest
+	24,  // 76: godwit.host.v1.Host.Inspect:input_type -> godwit.host.v1.InspectRequest
+	36,  // 77: godwit.host.v1.Host.Prepare:input_type -> godwit.host.v1.PrepareRequest
+	38,  // 78: godwit.host.v1.Host.Start:input_type -> godwit.host.v1.StartRequest
+	39,  // 79: godwit.host.v1.Host.Stop:input_type -> godwit.host.v1.StopRequest
+	40,  // 80: godwit.host.v1.Host.Reboot:input_type -> godwit.host.v1.RebootRequest
+	41,  // 81: godwit.host.v1.Host.Migrate:input_type -> godwit.host.v1.MigrateRequest
+	44,  // 82: godwit.host.v1.Host.Steer:input_type -> godwit.host.v1.SteerRequest
+	46,  // 83: godwit.host.v1.Host.Adopt:input_type -> godwit.host.v1.AdoptRequest
+	47,  // 84: godwit.host.v1.Host.Discard:input_type -> godwit.host.v1.DiscardRequest
+	49,  // 85: godwit.host.v1.Host.Console:input_type -> godwit.host.v1.ConsoleRequest
+	51,  // 86: godwit.host.v1.Host.Update:input_type -> godwit.host.v1.UpdateRequest
+	53,  // 87: godwit.host.v1.Host.SyncNetworks:input_type -> godwit.host.v1.SyncNetworksRequest
+	28,  // 88: godwit.host.v1.Host.AttachVolume:input_type -> godwit.host.v1.AttachVolumeRequest
+	29,  // 89: godwit.host.v1.Host.DetachVolume:input_type -> godwit.host.v1.DetachVolumeRequest
+	30,  // 90: godwit.host.v1.Host.ResizeVolume:input_type -> godwit.host.v1.ResizeVolumeRequest
+	9,   // 91: godwit.host.v1.Host.CheckDisks:input_type -> godwit.host.v1.CheckDisksRequest
+	12,  // 92: godwit.host.v1.Host.ExportDisk:input_type -> godwit.host.v1.ExportDiskRequest
+	13,  // 93: godwit.host.v1.Host.UnexportDisk:input_type -> godwit.host.v1.UnexportDiskRequest
+	15,  // 94: godwit.host.v1.Host.CaptureDisk:input_type -> godwit.host.v1.CaptureDiskRequest
+	16,  // 95: godwit.host.v1.Host.Probe:input_type -> godwit.host.v1.ProbeRequest
+	20,  // 96: godwit.host.v1.Host.Sleep:input_type -> godwit.host.v1.SleepRequest
+	22,  // 97: godwit.host.v1.Host.Wake:input_type -> godwit.host.v1.WakeRequest
+	57,  // 98: godwit.host.v1.Control.Enroll:input_type -> godwit.host.v1.EnrollRequest
+	59,  // 99: godwit.host.v1.Control.Session:input_type -> godwit.host.v1.HostEvent
+	66,  // 100: godwit.host.v1.Control.FetchImage:input_type -> godwit.host.v1.FetchImageRequest
+	6,   // 101: godwit.host.v1.Host.Facts:output_type -> godwit.host.v1.HostFacts
+	25,  // 102: godwit.host.v1.Host.Inspect:output_type -> godwit.host.v1.ServerState
+	37,  // 103: godwit.host.v1.Host.Prepare:output_type -> godwit.host.v1.PrepareReply
+	25,  // 104: godwit.host.v1.Host.Start:output_type -> godwit.host.v1.ServerState
+	25,  // 105: godwit.host.v1.Host.Stop:output_type -> godwit.host.v1.ServerState
+	25,  // 106: godwit.host.v1.Host.Reboot:output_type -> godwit.host.v1.ServerState
+	42,  // 107: godwit.host.v1.Host.Migrate:output_type -> godwit.host.v1.MigrateReply
+	45,  // 108: godwit.host.v1.Host.Steer:output_type -> godwit.host.v1.SteerReply
+	25,  // 109: godwit.host.v1.Host.Adopt:output_type -> godwit.host.v1.ServerState
+	48,  // 110: godwit.host.v1.Host.Discard:output_type -> godwit.host.v1.DiscardReply
+	50,  // 111: godwit.host.v1.Host.Console:output_type -> godwit.host.v1.ConsoleReply
+	52,  // 112: godwit.host.v1.Host.Update:output_type -> godwit.host.v1.UpdateReply
+	55,  // 113: godwit.host.v1.Host.SyncNetworks:output_type -> godwit.host.v1.SyncNetworksReply
+	25,  // 114: godwit.host.v1.Host.AttachVolume:output_type -> godwit.host.v1.ServerState
+	25,  // 115: godwit.host.v1.Host.DetachVolume:output_type -> godwit.host.v1.ServerState
+	25,  // 116: godwit.host.v1.Host.ResizeVolume:output_type -> godwit.host.v1.ServerState
+	10,  // 117: godwit.host.v1.Host.CheckDisks:output_type -> godwit.host.v1.CheckDisksReply
+	11,  // 118: godwit.host.v1.Host.ExportDisk:output_type -> godwit.host.v1.DiskSource
+	14,  // 119: godwit.host.v1.Host.UnexportDisk:output_type -> godwit.host.v1.UnexportDiskReply
+	72,  // 120: godwit.host.v1.Host.CaptureDisk:output_type -> godwit.host.v1.VolumeChunk
+	18,  // 121: godwit.host.v1.Host.Probe:output_type -> godwit.host.v1.ProbeReply
+	21,  // 122: godwit.host.v1.Host.Sleep:output_type -> godwit.host.v1.SleepReply
+	23,  // 123: godwit.host.v1.Host.Wake:output_type -> godwit.host.v1.WakeReply
+	58,  // 124: godwit.host.v1.Control.Enroll:output_type -> godwit.host.v1.EnrollReply
+	64,  // 125: godwit.host.v1.Control.Session:output_type -> godwit.host.v1.HostNotice
+	67,  // 126: godwit.host.v1.Control.FetchImage:output_type -> godwit.host.v1.ImageChunk
+	101, // [101:127] is the sub-list for method output_type
+	75,  // [75:101] is the sub-list for method input_type
+	75,  // [75:75] is the sub-list for extension type_name
+	75,  // [75:75] is the sub-list for extension extendee
+	0,   // [0:75] is the sub-list for field type_name
 }
 
 func init() { file_host_proto_init() }
@@ -4079,14 +5678,15 @@ func file_host_proto_init() {
 		return
 	}
 	file_volume_proto_init()
-	file_host_proto_msgTypes[38].OneofWrappers = []any{
+	file_host_proto_msgTypes[55].OneofWrappers = []any{
 		(*HostEvent_Facts)(nil),
 		(*HostEvent_Observation)(nil),
 		(*HostEvent_Progress)(nil),
 		(*HostEvent_Heartbeat)(nil),
 		(*HostEvent_VolumeFacts)(nil),
+		(*HostEvent_Telemetry)(nil),
 	}
-	file_host_proto_msgTypes[41].OneofWrappers = []any{
+	file_host_proto_msgTypes[60].OneofWrappers = []any{
 		(*HostNotice_Welcome)(nil),
 		(*HostNotice_Heartbeat)(nil),
 	}
@@ -4095,8 +5695,8 @@ func file_host_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_host_proto_rawDesc), len(file_host_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   46,
+			NumEnums:      4,
+			NumMessages:   65,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

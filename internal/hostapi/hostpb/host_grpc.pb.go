@@ -47,6 +47,13 @@ const (
 	Host_AttachVolume_FullMethodName = "/godwit.host.v1.Host/AttachVolume"
 	Host_DetachVolume_FullMethodName = "/godwit.host.v1.Host/DetachVolume"
 	Host_ResizeVolume_FullMethodName = "/godwit.host.v1.Host/ResizeVolume"
+	Host_CheckDisks_FullMethodName   = "/godwit.host.v1.Host/CheckDisks"
+	Host_ExportDisk_FullMethodName   = "/godwit.host.v1.Host/ExportDisk"
+	Host_UnexportDisk_FullMethodName = "/godwit.host.v1.Host/UnexportDisk"
+	Host_CaptureDisk_FullMethodName  = "/godwit.host.v1.Host/CaptureDisk"
+	Host_Probe_FullMethodName        = "/godwit.host.v1.Host/Probe"
+	Host_Sleep_FullMethodName        = "/godwit.host.v1.Host/Sleep"
+	Host_Wake_FullMethodName         = "/godwit.host.v1.Host/Wake"
 )
 
 // HostClient is the client API for Host service.
@@ -91,6 +98,21 @@ type HostClient interface {
 	DetachVolume(ctx context.Context, in *DetachVolumeRequest, opts ...grpc.CallOption) (*ServerState, error)
 	// ResizeVolume tells the running guest that a volume has grown.
 	ResizeVolume(ctx context.Context, in *ResizeVolumeRequest, opts ...grpc.CallOption) (*ServerState, error)
+	// CheckDisks says whether the server's disks may be used here now (shared storage has quorum, nothing to heal, no split-brain). It changes nothing.
+	CheckDisks(ctx context.Context, in *CheckDisksRequest, opts ...grpc.CallOption) (*CheckDisksReply, error)
+	// ExportDisk serves the stopped server's root disk read-only over NBD with mutual TLS to one other host until Unexport; a repeat returns the same export.
+	ExportDisk(ctx context.Context, in *ExportDiskRequest, opts ...grpc.CallOption) (*DiskSource, error)
+	// UnexportDisk ends an export. An absent one is success.
+	UnexportDisk(ctx context.Context, in *UnexportDiskRequest, opts ...grpc.CallOption) (*UnexportDiskReply, error)
+	// CaptureDisk streams the root disk as it is now, flattened, in order of offset; what no chunk covers reads as zeros. Of a running server it is
+	// crash-consistent. See also CreateImage in Nova's words.
+	CaptureDisk(ctx context.Context, in *CaptureDiskRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VolumeChunk], error)
+	// Probe tries to reach another host for a judge of its life: over each of its addresses, and on shared storage.
+	Probe(ctx context.Context, in *ProbeRequest, opts ...grpc.CallOption) (*ProbeReply, error)
+	// Sleep makes the host go to sleep or power itself off after the answer. It refuses while servers are on it.
+	Sleep(ctx context.Context, in *SleepRequest, opts ...grpc.CallOption) (*SleepReply, error)
+	// Wake sends Wake-on-LAN magic packets to another host's interfaces.
+	Wake(ctx context.Context, in *WakeRequest, opts ...grpc.CallOption) (*WakeReply, error)
 }
 
 type hostClient struct {
@@ -261,6 +283,85 @@ func (c *hostClient) ResizeVolume(ctx context.Context, in *ResizeVolumeRequest, 
 	return out, nil
 }
 
+func (c *hostClient) CheckDisks(ctx context.Context, in *CheckDisksRequest, opts ...grpc.CallOption) (*CheckDisksReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CheckDisksReply)
+	err := c.cc.Invoke(ctx, Host_CheckDisks_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *hostClient) ExportDisk(ctx context.Context, in *ExportDiskRequest, opts ...grpc.CallOption) (*DiskSource, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DiskSource)
+	err := c.cc.Invoke(ctx, Host_ExportDisk_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *hostClient) UnexportDisk(ctx context.Context, in *UnexportDiskRequest, opts ...grpc.CallOption) (*UnexportDiskReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UnexportDiskReply)
+	err := c.cc.Invoke(ctx, Host_UnexportDisk_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *hostClient) CaptureDisk(ctx context.Context, in *CaptureDiskRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VolumeChunk], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Host_ServiceDesc.Streams[0], Host_CaptureDisk_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[CaptureDiskRequest, VolumeChunk]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Host_CaptureDiskClient = grpc.ServerStreamingClient[VolumeChunk]
+
+func (c *hostClient) Probe(ctx context.Context, in *ProbeRequest, opts ...grpc.CallOption) (*ProbeReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ProbeReply)
+	err := c.cc.Invoke(ctx, Host_Probe_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *hostClient) Sleep(ctx context.Context, in *SleepRequest, opts ...grpc.CallOption) (*SleepReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SleepReply)
+	err := c.cc.Invoke(ctx, Host_Sleep_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *hostClient) Wake(ctx context.Context, in *WakeRequest, opts ...grpc.CallOption) (*WakeReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WakeReply)
+	err := c.cc.Invoke(ctx, Host_Wake_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // HostServer is the server API for Host service.
 // All implementations must embed UnimplementedHostServer
 // for forward compatibility.
@@ -303,6 +404,21 @@ type HostServer interface {
 	DetachVolume(context.Context, *DetachVolumeRequest) (*ServerState, error)
 	// ResizeVolume tells the running guest that a volume has grown.
 	ResizeVolume(context.Context, *ResizeVolumeRequest) (*ServerState, error)
+	// CheckDisks says whether the server's disks may be used here now (shared storage has quorum, nothing to heal, no split-brain). It changes nothing.
+	CheckDisks(context.Context, *CheckDisksRequest) (*CheckDisksReply, error)
+	// ExportDisk serves the stopped server's root disk read-only over NBD with mutual TLS to one other host until Unexport; a repeat returns the same export.
+	ExportDisk(context.Context, *ExportDiskRequest) (*DiskSource, error)
+	// UnexportDisk ends an export. An absent one is success.
+	UnexportDisk(context.Context, *UnexportDiskRequest) (*UnexportDiskReply, error)
+	// CaptureDisk streams the root disk as it is now, flattened, in order of offset; what no chunk covers reads as zeros. Of a running server it is
+	// crash-consistent. See also CreateImage in Nova's words.
+	CaptureDisk(*CaptureDiskRequest, grpc.ServerStreamingServer[VolumeChunk]) error
+	// Probe tries to reach another host for a judge of its life: over each of its addresses, and on shared storage.
+	Probe(context.Context, *ProbeRequest) (*ProbeReply, error)
+	// Sleep makes the host go to sleep or power itself off after the answer. It refuses while servers are on it.
+	Sleep(context.Context, *SleepRequest) (*SleepReply, error)
+	// Wake sends Wake-on-LAN magic packets to another host's interfaces.
+	Wake(context.Context, *WakeRequest) (*WakeReply, error)
 	mustEmbedUnimplementedHostServer()
 }
 
@@ -360,6 +476,27 @@ func (UnimplementedHostServer) DetachVolume(context.Context, *DetachVolumeReques
 }
 func (UnimplementedHostServer) ResizeVolume(context.Context, *ResizeVolumeRequest) (*ServerState, error) {
 	return nil, status.Error(codes.Unimplemented, "method ResizeVolume not implemented")
+}
+func (UnimplementedHostServer) CheckDisks(context.Context, *CheckDisksRequest) (*CheckDisksReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method CheckDisks not implemented")
+}
+func (UnimplementedHostServer) ExportDisk(context.Context, *ExportDiskRequest) (*DiskSource, error) {
+	return nil, status.Error(codes.Unimplemented, "method ExportDisk not implemented")
+}
+func (UnimplementedHostServer) UnexportDisk(context.Context, *UnexportDiskRequest) (*UnexportDiskReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method UnexportDisk not implemented")
+}
+func (UnimplementedHostServer) CaptureDisk(*CaptureDiskRequest, grpc.ServerStreamingServer[VolumeChunk]) error {
+	return status.Error(codes.Unimplemented, "method CaptureDisk not implemented")
+}
+func (UnimplementedHostServer) Probe(context.Context, *ProbeRequest) (*ProbeReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Probe not implemented")
+}
+func (UnimplementedHostServer) Sleep(context.Context, *SleepRequest) (*SleepReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Sleep not implemented")
+}
+func (UnimplementedHostServer) Wake(context.Context, *WakeRequest) (*WakeReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Wake not implemented")
 }
 func (UnimplementedHostServer) mustEmbedUnimplementedHostServer() {}
 func (UnimplementedHostServer) testEmbeddedByValue()              {}
@@ -670,6 +807,125 @@ func _Host_ResizeVolume_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Host_CheckDisks_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CheckDisksRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HostServer).CheckDisks(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Host_CheckDisks_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HostServer).CheckDisks(ctx, req.(*CheckDisksRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Host_ExportDisk_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExportDiskRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HostServer).ExportDisk(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Host_ExportDisk_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HostServer).ExportDisk(ctx, req.(*ExportDiskRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Host_UnexportDisk_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UnexportDiskRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HostServer).UnexportDisk(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Host_UnexportDisk_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HostServer).UnexportDisk(ctx, req.(*UnexportDiskRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Host_CaptureDisk_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(CaptureDiskRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(HostServer).CaptureDisk(m, &grpc.GenericServerStream[CaptureDiskRequest, VolumeChunk]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Host_CaptureDiskServer = grpc.ServerStreamingServer[VolumeChunk]
+
+func _Host_Probe_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ProbeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HostServer).Probe(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Host_Probe_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HostServer).Probe(ctx, req.(*ProbeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Host_Sleep_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SleepRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HostServer).Sleep(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Host_Sleep_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HostServer).Sleep(ctx, req.(*SleepRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Host_Wake_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(WakeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HostServer).Wake(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Host_Wake_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HostServer).Wake(ctx, req.(*WakeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Host_ServiceDesc is the grpc.ServiceDesc for Host service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -741,8 +997,38 @@ var Host_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "ResizeVolume",
 			Handler:    _Host_ResizeVolume_Handler,
 		},
+		{
+			MethodName: "CheckDisks",
+			Handler:    _Host_CheckDisks_Handler,
+		},
+		{
+			MethodName: "ExportDisk",
+			Handler:    _Host_ExportDisk_Handler,
+		},
+		{
+			MethodName: "UnexportDisk",
+			Handler:    _Host_UnexportDisk_Handler,
+		},
+		{
+			MethodName: "Probe",
+			Handler:    _Host_Probe_Handler,
+		},
+		{
+			MethodName: "Sleep",
+			Handler:    _Host_Sleep_Handler,
+		},
+		{
+			MethodName: "Wake",
+			Handler:    _Host_Wake_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "CaptureDisk",
+			Handler:       _Host_CaptureDisk_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "host.proto",
 }
 
