@@ -23,14 +23,14 @@ func TestEveryMicroversionOnOfferIsInTheTableOnceWithAStance(t *testing.T) {
 			t.Errorf("change %d is about 2.%d", i+1, c.Minor)
 		}
 		switch c.Stance {
-		case Honoured, Refused, Shared:
+		case openstack.Honoured, openstack.Refused, openstack.Shared:
 		default:
 			t.Errorf("2.%d: stance %q", c.Minor, c.Stance)
 		}
 		if c.What == "" || c.How == "" {
 			t.Errorf("2.%d: says neither what nor how", c.Minor)
 		}
-		if c.Stance == Refused && !strings.ContainsAny(c.How, "0123456789") && c.Minor != 49 && c.Minor != 72 && c.Minor != 89 {
+		if c.Stance == openstack.Refused && !strings.ContainsAny(c.How, "0123456789") && c.Minor != 49 && c.Minor != 72 && c.Minor != 89 {
 			t.Errorf("2.%d is refused, and %q names no answer", c.Minor, c.How)
 		}
 	}

@@ -37,12 +37,11 @@ type Options struct {
 
 // Service is the compute API. It holds no state of its own and is safe for concurrent use.
 type Service struct {
-	store    *store.Store
-	console  ConsoleReader
-	policy   placement.Policy
-	logger   *slog.Logger
-	now      func() time.Time
-	prefixed *http.ServeMux // the routes once more, for URLs with a project
+	store   *store.Store
+	console ConsoleReader
+	policy  placement.Policy
+	logger  *slog.Logger
+	now     func() time.Time
 }
 
 // New returns the service; mount it with openstack.API.Mount.
@@ -56,7 +55,7 @@ func New(o Options) *Service {
 	if o.Policy == (placement.Policy{}) {
 		o.Policy = placement.DefaultPolicy()
 	}
-	return &Service{store: o.Store, console: o.Console, policy: o.Policy, logger: o.Logger, now: o.Now, prefixed: http.NewServeMux()}
+	return &Service{store: o.Store, console: o.Console, policy: o.Policy, logger: o.Logger, now: o.Now}
 }
 
 // A call is one request on its way through a handler: the request, the snapshot it is answered from, and its microversion.

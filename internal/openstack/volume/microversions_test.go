@@ -21,14 +21,14 @@ func TestEveryMicroversionOnOfferIsInTheTableOnceWithAStance(t *testing.T) {
 			t.Errorf("change %d is about 3.%d", i, c.Minor)
 		}
 		switch c.Stance {
-		case Honoured, Refused, Shared:
+		case openstack.Honoured, openstack.Refused, openstack.Shared:
 		default:
 			t.Errorf("3.%d: stance %q", c.Minor, c.Stance)
 		}
 		if c.What == "" || c.How == "" {
 			t.Errorf("3.%d: says neither what nor how", c.Minor)
 		}
-		if c.Stance == Refused && !strings.ContainsAny(c.How, "0123456789") {
+		if c.Stance == openstack.Refused && !strings.ContainsAny(c.How, "0123456789") {
 			t.Errorf("3.%d is refused, and %q names no answer", c.Minor, c.How)
 		}
 	}

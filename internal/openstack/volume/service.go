@@ -27,10 +27,9 @@ type Options struct {
 
 // Service is the volume API. It holds no state of its own and is safe for concurrent use.
 type Service struct {
-	store    *store.Store
-	logger   *slog.Logger
-	now      func() time.Time
-	prefixed *http.ServeMux // the routes once more, for URLs with a project
+	store  *store.Store
+	logger *slog.Logger
+	now    func() time.Time
 }
 
 // New returns the service; mount it with openstack.API.Mount.
@@ -41,7 +40,7 @@ func New(o Options) *Service {
 	if o.Now == nil {
 		o.Now = func() time.Time { return time.Now().UTC() }
 	}
-	return &Service{store: o.Store, logger: o.Logger, now: o.Now, prefixed: http.NewServeMux()}
+	return &Service{store: o.Store, logger: o.Logger, now: o.Now}
 }
 
 // Bootstrap gives a store without volume types the default one. It is idempotent.
