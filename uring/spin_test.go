@@ -8,22 +8,60 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestASpinInVainIsFollowedByARest(t *testing.T) {
-	s := spinner{limit: time.Millisecond}
-	for range 3 {
-		if !s.due() {
-			t.Fatal("no spin though the last one found something")
-		}
-		s.ended(true)
-	}
-	s.due()
+// rests spins once, in vain, and counts the waits without a spin that follow.
+func rests(s *spinner) (n int) {
 	s.ended(false)
-	rests := 0
 	for !s.due() {
-		rests++
+		n++
 	}
-	if rests != spinRest {
-		t.Errorf("%d waits without a spin, want %d", rests, spinRest)
+	return n
+}
+
+func TestSpinsInVainAreFollowedByLongerAndLongerRests(t *testing.T) {
+	s := spinner{limit: time.Millisecond}
+	for want := 1; want < spinRest; want *= 2 {
+		if got := rests(&s); got != want {
+			t.Errorf("%d waits without a spin, want %d", got, want)
+		}
+	}
+	for range 3 {
+		if got := rests(&s); got != spinRest {
+			t.Errorf("%d waits without a spin, want no more than %d", got, spinRest)
+		}
+	}
+}
+
+func TestSpinsThatFindSomethingMakeTheNextRestShorter(t *testing.T) {
+	s := spinner{limit: time.Millisecond}
+	for range 10 {
+		rests(&s)
+	}
+	for want := spinRest / 2; want > 0; want /= 2 {
+		s.ended(true)
+		s.ended(true)
+		if got := rests(&s); got != want {
+			t.Errorf("%d waits without a spin, want %d", got, want)
+		}
+	}
+	s.ended(true)
+	s.ended(true)
+	if got := rests(&s); got != 1 {
+		t.Errorf("%d waits without a spin, want one", got)
+	}
+}
+
+func TestWaitsWithoutALimitCountForNoRest(t *testing.T) {
+	s := spinner{limit: time.Millisecond}
+	s.ended(false)
+	s.limit = 0
+	for range spinRest {
+		if s.due() {
+			t.Fatal("it spins without a limit")
+		}
+	}
+	s.limit = time.Millisecond
+	if s.due() || !s.due() {
+		t.Error("the rest was not one wait")
 	}
 }
 

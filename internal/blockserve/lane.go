@@ -20,9 +20,12 @@ const (
 	sendBufferBytes = 1 << 20
 	// laneSpin is how long a lane looks for the next request before it sleeps: what a sleep and its wake-up cost.
 	laneSpin = 32 * time.Microsecond
-	// crowdFor is for how many requests a lane does not spin after two were under way at once: those that come while it sleeps are then carried
-	// out together, which costs less than to look for each.
+	// crowdFor is for how many requests a lane does not spin after more than crowdMin were under way at once: those that come while it sleeps
+	// are then carried out together, which costs less than to look for each.
 	crowdFor = 256
+	// crowdMin is how many at once are no crowd yet. With 4 the lane that looks answers twice as many as the one that sleeps, for the same
+	// processor time each; with 8 as many, for an eighth more.
+	crowdMin = 4
 	// queuedBytesMax is how much may wait to be sent to a client before it gets to ask no more.
 	queuedBytesMax = 1 << 20
 	// fileSlots is how many files a lane registers; further ones are named by their descriptors.
@@ -105,20 +108,29 @@ func (l *lane) start(t *task) { t.run() }
 func (l *lane) began() {
 	l.underWay++
 	switch {
-	case l.underWay > 1:
-		if l.crowd == 0 {
-			l.loop.Spin(0)
-		}
+	case l.underWay > crowdMin:
 		l.crowd = crowdFor
 	case l.crowd > 0:
-		if l.crowd--; l.crowd == 0 {
-			l.loop.Spin(laneSpin)
-		}
+		l.crowd--
 	}
+	l.look()
 }
 
 // ended counts a task that has run.
-func (l *lane) ended() { l.underWay-- }
+func (l *lane) ended() {
+	l.underWay--
+	l.look()
+}
+
+// look has the lane spin for what clients ask next, but not for what the disk answers: that takes longer, and where the kernel's workers do it
+// (buffered writes of some file systems), they may wait for this very processor.
+func (l *lane) look() {
+	if l.underWay > 0 || l.crowd > 0 {
+		l.loop.Spin(0)
+		return
+	}
+	l.loop.Spin(laneSpin)
+}
 
 // enter implements place: it registers the file, once for all connections to it.
 func (l *lane) enter(g *gate) {
