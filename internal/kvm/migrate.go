@@ -2,6 +2,7 @@ package kvm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -118,6 +119,13 @@ func (c *Conn) Migrate(ctx context.Context, m Move) error {
 			params = append(params, textParam(libvirt.MigrateParamDestXML, text))
 		}
 		_, err = l.DomainMigratePerform3Params(d, libvirt.OptString{m.targetURI()}, params, nil, m.flags())
+		if forgottenMirror(err) {
+			c.log.Warn("an earlier migration left its block devices in QEMU: removing them and trying again", "server", m.ID, "error", err)
+			if sweepErr := removeMirrors(l, d); sweepErr != nil {
+				return errors.Join(err, sweepErr)
+			}
+			_, err = l.DomainMigratePerform3Params(d, libvirt.OptString{m.targetURI()}, params, nil, m.flags())
+		}
 		return err
 	})
 }
