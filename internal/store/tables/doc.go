@@ -29,6 +29,7 @@ func All() []store.AnyTable {
 		Volumes, VolumeSnapshots, VolumeTypes, Attachments, VolumeQuotas, VolumeUsages, VolumeServices, VolumeReports, VolumeSessions,
 		Networks, Subnets, Ports, AddressClaims, SecurityGroups,
 		Domains, Projects, Users, Roles, Assignments, AppCredentials, Revocations, SigningKeys,
+		HostVerdicts, BMCs, Recoveries,
 		Counters, Secrets,
 		store.Runs,
 	}
