@@ -23,7 +23,7 @@ build: ## build bin/godwit
 
 test: deps build ## all tests, real migrations included (root; installs what it needs)
 	$(GO) vet ./...
-	$(GO) test $(TESTFLAGS) ./...
+	$(GO) test $(TESTFLAGS) ./test/e2e ./... # the longest first: the others run beside it
 	$(MAKE) fuzz
 
 # How long each decoder is fuzzed.
