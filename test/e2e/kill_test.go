@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -56,9 +57,7 @@ var (
 	}}
 
 	halfway = moment{"when half is copied", func(ctx context.Context, t *testing.T, all []*traveller) func() {
-		for _, g := range all {
-			awaitHalf(ctx, t, g.id)
-		}
+		awaitHalves(ctx, t, all)
 		return func() {}
 	}}
 
@@ -69,9 +68,7 @@ var (
 // inCutOver holds the move towards there where both hosts have the guest and neither runs it: its destination's libvirtd, without which its CPUs
 // are not started, stands still. The same daemon is the source's of the other guest, whose move stands still as well.
 func inCutOver(ctx context.Context, t *testing.T, all []*traveller) func() {
-	for _, g := range all {
-		awaitHalf(ctx, t, g.id)
-	}
+	awaitHalves(ctx, t, all)
 	thaw := freeze(ctx, t, there, lab.UnitLibvirtd)
 	for _, g := range all {
 		if g.to == there {
@@ -83,9 +80,11 @@ func inCutOver(ctx context.Context, t *testing.T, all []*traveller) func() {
 }
 
 // awaitSent waits until the source's QEMU has sent all there is: from then on the target could run the guest. (In the hundredth of a second before,
-// between the guest's stop and that point, QEMU 7.2 does not survive that libvirt calls the migration off: docs/operating/guests.md.)
+// between the guest's stop and that point, QEMU 7.2 does not survive that libvirt calls the migration off: docs/operating/guests.md.) The guest's stop comes
+// first, because until its own migration begins, which is after its disk's copy, QEMU tells of the one by which the guest came.
 func awaitSent(ctx context.Context, t *testing.T, g *traveller) {
 	t.Helper()
+	awaitDomain(ctx, t, g.from, g.id, "paused")
 	err := labcloud.Until(ctx, "all of "+g.id+" sent", func() (bool, error) {
 		out, err := on(ctx, g.from, "virsh", "-q", "qemu-monitor-command", g.id, `{"execute": "query-migrate"}`)
 		return strings.Contains(out, `"status":"completed"`), err
@@ -93,14 +92,11 @@ func awaitSent(ctx context.Context, t *testing.T, g *traveller) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	awaitDomain(ctx, t, g.from, g.id, "paused")
 }
 
 // arrivedUnnoticed lets the guests arrive while the server stands still.
 func arrivedUnnoticed(ctx context.Context, t *testing.T, all []*traveller) func() {
-	for _, g := range all {
-		awaitHalf(ctx, t, g.id)
-	}
+	awaitHalves(ctx, t, all)
 	thaw := freeze(ctx, t, lab.Controller, lab.UnitServer)
 	for _, g := range all {
 		hurry(ctx, t, g)
@@ -127,6 +123,7 @@ func TestKillsInTheMiddleOfAMigration(t *testing.T) {
 	for _, v := range victims {
 		for _, m := range []moment{asked, receiving, halfway, cuttingOver, arrived} {
 			ok := t.Run(v.name+" "+m.name, func(t *testing.T) {
+				idle(t, pair)
 				apart(t, pair)
 				strike(t, pair, m, v.kill)
 			})
@@ -214,6 +211,43 @@ func replaceDead(t *testing.T, pair []*running) []*running {
 	return pair
 }
 
+// idle waits until no guest is under way and all answer, so that a case does not begin with what another left behind.
+func idle(t *testing.T, guests []*running) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), idleMax)
+	defer cancel()
+	for _, g := range guests {
+		if _, err := cloud.WaitStatus(ctx, g.id, "ACTIVE"); err != nil {
+			t.Fatal(err)
+		}
+		_ = g.status(t)
+	}
+}
+
+// idleMax bounds how long a migration that nobody slows down any more may last.
+const idleMax = time.Minute
+
+// quicken lets every move that a failed case has left under way end.
+func quicken(t *testing.T, guests []*running) {
+	ctx, cancel := context.WithTimeout(context.Background(), idleMax)
+	defer cancel()
+	for _, g := range guests {
+		err := labcloud.Until(ctx, "the end of every migration of "+g.id, func() (bool, error) {
+			for _, node := range []string{here, there} {
+				_ = setPace(ctx, node, g.id, sprint) // an error: it is not there
+			}
+			list, err := cloud.Migrations(ctx, g.id)
+			if err != nil || slices.ContainsFunc(list, func(m labcloud.Migration) bool { return !m.Final() }) {
+				return false, nil // a server that restarts is asked again
+			}
+			return true, nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // answerMax is how long a guest may take to answer when nothing holds it up.
 const answerMax = 5 * time.Second
 
@@ -221,6 +255,11 @@ const answerMax = 5 * time.Second
 func strike(t *testing.T, guests []*running, m moment, kill func(ctx context.Context, t *testing.T)) {
 	ctx, cancel := context.WithTimeout(t.Context(), strikeMax)
 	defer cancel()
+	defer func() {
+		if t.Failed() {
+			quicken(t, guests)
+		}
+	}()
 	var all []*traveller
 	for _, g := range guests {
 		all = append(all, depart(ctx, t, g, crawl))
@@ -310,20 +349,41 @@ func awaitEnd(ctx context.Context, t *testing.T, id string, known int) labcloud.
 	return last
 }
 
-// awaitHalf waits until the API reports that at least half of the memory or of the disk has gone over, and fails when it is all over before.
-func awaitHalf(ctx context.Context, t *testing.T, id string) {
+// awaitHalves waits until the API has reported of every guest that at least half of its memory or of its disk has gone over, and fails with the
+// record of one whose move is over before all of them are there.
+func awaitHalves(ctx context.Context, t *testing.T, all []*traveller) {
 	t.Helper()
-	err := labcloud.Until(ctx, "half of "+id+" copied", func() (bool, error) {
-		p, runs, err := cloud.Progress(ctx, id)
-		if err != nil {
-			return false, fmt.Errorf("%s: %w", id, err)
+	err := labcloud.Until(ctx, "half is copied", func() (bool, error) {
+		ready := 0
+		for _, g := range all {
+			p, runs, err := cloud.Progress(ctx, g.id)
+			if err != nil {
+				return false, fmt.Errorf("%s: %w", g.id, err)
+			}
+			if !runs {
+				return false, g.missed(ctx)
+			}
+			if p.MemoryTotal > 0 && p.MemoryRemaining*2 <= p.MemoryTotal || p.DiskTotal > 0 && p.DiskRemaining*2 <= p.DiskTotal {
+				ready++
+			}
 		}
-		if !runs {
-			return false, fmt.Errorf("%s: no migration runs", id)
-		}
-		return p.MemoryTotal > 0 && p.MemoryRemaining*2 <= p.MemoryTotal || p.DiskTotal > 0 && p.DiskRemaining*2 <= p.DiskTotal, nil
+		return ready == len(all), nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// missed is the error of a moment that did not come because the guest's move was over before, with what is known of that move.
+func (g *traveller) missed(ctx context.Context) error {
+	list, err := cloud.Migrations(ctx, g.id)
+	if err != nil || len(list) == 0 {
+		return fmt.Errorf("the moment was missed: server %s: migrations %v, %w", g.id, list, err)
+	}
+	r, err := cloud.Record(ctx, labcloud.Newest(list).UUID)
+	if err != nil {
+		return fmt.Errorf("the moment was missed: server %s: %w", g.id, err)
+	}
+	return fmt.Errorf("the moment was missed: server %s, %s to %s: %s from %v to %v: %q, phases %+v, totals %+v",
+		g.id, g.from, g.to, r.Status, r.Created, r.Finished, r.Error, r.Phases, r.Totals)
 }
