@@ -28,6 +28,11 @@ type HostPower struct {
 	Reason   string        `json:"reason,omitempty"`  // why it sleeps or woke, or why the last try failed
 	// WakeFailures counts tries to wake it that failed since the last that succeeded. A host that does not wake is not put to sleep again.
 	WakeFailures int `json:"wake_failures,omitempty"`
+	// Asked is what an operator, a plan or placement asked for and the leader has not begun or finished; AskedMode how to sleep.
+	Asked     HostPowerAsk `json:"asked,omitempty"`
+	AskedMode SleepMode    `json:"asked_mode,omitempty"`
+	WakeTries int          `json:"wake_tries,omitempty"` // of the wake under way
+	NextTry   time.Time    `json:"next_try,omitzero"`
 	// AgentGeneration is that of the agent when the host was told to sleep: a greater one is heard only after it woke.
 	AgentGeneration int64 `json:"agent_generation,omitempty"`
 }
@@ -48,3 +53,14 @@ func (p HostPower) Resting() bool {
 
 // Takes reports whether new servers may be placed on the host at once.
 func (p HostPower) Takes() bool { return p.State == "" || p.State == HostAwake }
+
+// HostPowerAsk is what was asked of a host's power.
+type HostPowerAsk string
+
+// What can be asked. A test puts an empty host to sleep, wakes it at once and so proves that it can be woken.
+const (
+	AskNothing HostPowerAsk = ""
+	AskSleep   HostPowerAsk = "sleep"
+	AskWake    HostPowerAsk = "wake"
+	AskTest    HostPowerAsk = "test"
+)

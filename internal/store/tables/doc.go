@@ -23,6 +23,7 @@ import (
 func All() []store.AnyTable {
 	return []store.AnyTable{
 		Hosts, HostReports, HostSessions, HostPowers, Usages, Aggregates,
+		AuditTemplates, Audits, ActionPlans, Accounts,
 		Flavors, Keypairs, Servers, Graves, ServerGroups, Quotas, QuotaUsages,
 		Migrations, Progress, Intents, Actions, Observations, Decisions,
 		Images,

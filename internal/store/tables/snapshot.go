@@ -26,7 +26,7 @@ func Snapshot(v store.View, now time.Time) cloud.Snapshot {
 			view.Usage = *u
 		}
 		_, connected := store.Lookup(v, HostSessions, h.Name)
-		view.Up = connected && !h.ForcedDown
+		view.Up = connected && !h.ForcedDown && takes(store.Lookup(v, HostPowers, h.Name))
 		snap.Hosts = append(snap.Hosts, view)
 	}
 	return snap
@@ -72,7 +72,11 @@ func HostViewIn(tx *store.Tx, s store.Reader, name cloud.HostName) (cloud.HostVi
 	if err != nil {
 		return cloud.HostView{}, err
 	}
-	view.Up = session != nil && !host.ForcedDown
+	power, err := store.Peek(tx, HostPowers, name)
+	if err != nil {
+		return cloud.HostView{}, err
+	}
+	view.Up = session != nil && !host.ForcedDown && takes(power, power != nil)
 	if r, ok := store.Lookup(s, HostReports, name); ok {
 		view.Report = *r
 	}
@@ -96,3 +100,6 @@ func aggregatesOf(r store.Reader, name cloud.HostName) []cloud.Aggregate {
 	}
 	return out
 }
+
+// takes reports whether a host's power, if there is a record of it, lets servers come: a host that falls asleep is connected for a moment more.
+func takes(p *cloud.HostPower, known bool) bool { return !known || p.Takes() }
