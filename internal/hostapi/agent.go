@@ -233,6 +233,7 @@ func (a *Agent) session(ctx context.Context, server string) (welcomed bool, err 
 	})
 	err = a.hear(ctx, cancel, stream, func(w *hostpb.Welcome) {
 		welcomed = true
+		a.outbox.wantTelemetry(w.GetTelemetryEvery().AsDuration())
 		a.home.enter(server, cc)
 		a.log.Info("session up", "server", server, "version", w.GetServerVersion())
 	})

@@ -3,6 +3,7 @@ package hostapi
 import (
 	"context"
 	"sync"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -22,6 +23,8 @@ type Outbox struct {
 	facts        *slot[*hostpb.HostEvent]                  // of a host or of a volume service
 	observations map[string]*slot[*hostpb.ServerState]     // by server
 	progress     map[string]*slot[*hostpb.MigrationUpdate] // by migration; forgotten once sent
+	telemetry    *hostpb.HostEvent                         // nil: nothing unsent
+	every        time.Duration                             // that the server wants telemetry; 0: not at all
 	changed      chan struct{}                             // capacity 1: "something is unsent"
 }
 
@@ -128,6 +131,10 @@ func (o *Outbox) take() []*hostpb.HostEvent {
 		if s.value.GetDomain() == hostpb.DomainState_DOMAIN_STATE_ABSENT && !s.value.GetDisksPresent() {
 			delete(o.observations, id)
 		}
+	}
+	if o.telemetry != nil {
+		out = append(out, o.telemetry)
+		o.telemetry = nil
 	}
 	for id, s := range o.progress {
 		out = append(out, &hostpb.HostEvent{Event: &hostpb.HostEvent_Progress{Progress: s.value}})

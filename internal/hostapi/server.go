@@ -82,7 +82,9 @@ type ServerOptions struct {
 	Volumes    VolumeSessionHandler // nil: volume services are refused
 	Version    string               // told to agents
 	SessionTTL time.Duration        // 0: SessionTTLDefault
-	Logger     *slog.Logger         // nil: slog.Default
+	// TelemetryEvery is how often hosts say what they and their servers use; 0: never.
+	TelemetryEvery time.Duration
+	Logger         *slog.Logger // nil: slog.Default
 }
 
 // Server is godwit's end of the wire. Make it with NewServer; Serve may be called once for each listener.
