@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -73,6 +74,7 @@ func (c *Conn) supervise(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		c.bury()
 		if time.Since(began) > redialMax {
 			pause = redialMin
 		}
@@ -82,6 +84,17 @@ func (c *Conn) supervise(ctx context.Context) {
 		case <-time.After(pause):
 		}
 		pause = min(2*pause, redialMax)
+	}
+}
+
+// bury uses libvirtd's absence to take from it what it could not live with when it is back.
+func (c *Conn) bury() {
+	buried, err := buryUnborn(filepath.Join(filepath.Dir(c.socket), "qemu")) // libvirtd keeps its notes beside its socket
+	if err != nil {
+		c.log.Error("libvirtd's notes of domains it was starting", "error", err)
+	}
+	if len(buried) > 0 {
+		c.log.Warn("libvirtd died while it started domains: they are forgotten", "notes", buried)
 	}
 }
 
