@@ -99,6 +99,7 @@ type RecoveryServer struct {
 	Reason    string          `json:"reason,omitempty"`
 	Migration MigrationID     `json:"migration,omitempty"`
 	Target    HostName        `json:"target,omitempty"`
+	Attempts  int             `json:"attempts,omitempty"` // evacuations begun
 	Began     time.Time       `json:"began,omitzero"`
 	Ended     time.Time       `json:"ended,omitzero"`
 }
@@ -116,6 +117,13 @@ func (r *Recovery) Settled() bool {
 		}
 	}
 	return true
+}
+
+// RecoveryPermit is an operator's word that a host may be recovered although the brake is on. It ends when the host is heard again.
+type RecoveryPermit struct {
+	Host HostName  `json:"host"`
+	User UserID    `json:"user"`
+	At   time.Time `json:"at"`
 }
 
 // The keys of server metadata that say what is to become of a server whose host dies. A flavor's extra specs of the same names say it for all its

@@ -11,6 +11,9 @@ var HostVerdicts = store.NewTable[cloud.HostVerdict]("host-verdicts")
 // BMCs holds how hosts are turned off and on, by host name. Written by the edge (operators); control notes what a BMC last answered.
 var BMCs = store.NewTable[cloud.BMC]("bmcs")
 
+// RecoveryPermits holds which hosts may be recovered past the brake, by host name. Written by the edge, removed by control.
+var RecoveryPermits = store.NewTable[cloud.RecoveryPermit]("recovery-permits")
+
 // Recoveries holds what was done about dead hosts, by id. Written by control.
 var Recoveries = store.NewTable("recoveries",
 	store.Index(ByHost, func(r *cloud.Recovery) []string { return one(r.Host) }),
