@@ -69,11 +69,11 @@ bench: deps build ## measure against the named peers and rewrite docs/benchmarks
 	@scripts/install-bench-deps.sh
 	$(GO) run ./test/bench -godwit $(BIN) -o docs/benchmarks.md $(BENCH)
 
-# How often the kill matrix is repeated; each round lands its blows at other instants.
+# How often the matrices are repeated; each round lands its blows at other instants.
 DRILLS ?= 5
 
-drill: deps build ## longer fault drills: the kill matrix on the real lab, DRILLS times over
-	$(GO) test -timeout 120m -count=$(DRILLS) -run 'Kill|Power' ./test/e2e
+drill: deps build ## longer fault drills: every fault at every moment on the real lab, DRILLS times over
+	GODWIT_DRILL=1 $(GO) test -timeout 180m -count=$(DRILLS) -run 'Kill|Power|Drill' ./test/e2e
 
 hooks: ## install the git hooks of .githooks
 	git config core.hooksPath .githooks

@@ -23,6 +23,9 @@ var (
 	godwit string
 )
 
+// drill asks for the whole matrices of faults and moments; without it a selection runs that has each fault and each moment once.
+var drill = os.Getenv("GODWIT_DRILL") != ""
+
 // bringUpMax covers building the binary and the guest image on a bare machine.
 const bringUpMax = 10 * time.Minute
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -280,18 +281,30 @@ func TestRestartsOfServerAndAgentStallNoVolume(t *testing.T) {
 // TestKillsInTheMiddleOfAVolumeMigration: whoever is killed, one host writes, and no record is lost.
 func TestKillsInTheMiddleOfAVolumeMigration(t *testing.T) {
 	g := bootFromVolume(t, travelling("volume-east", here))
-	for _, v := range []victim{
+	at := func(from string, m moment) string { return "of the move from " + from + " " + m.name }
+	for _, v := range []victim{ // there is the target of one move and the source of the other
 		{"volume service", func(ctx context.Context, t *testing.T) {
 			killUnit(ctx, t, storage, lab.UnitVolumes)
 			g.goesOn(t, g.status(t)) // once the service is back
 			awaitRuns(ctx, t, g.id)
-		}},
-		{"agent", func(ctx context.Context, t *testing.T) { killUnit(ctx, t, there, lab.UnitAgent) }},
-		{"libvirtd", func(ctx context.Context, t *testing.T) { killUnit(ctx, t, there, lab.UnitLibvirtd) }},
+		}, []string{at(here, receiving), at(there, halfway)}},
+		{"agent", func(ctx context.Context, t *testing.T) { killUnit(ctx, t, there, lab.UnitAgent) }, []string{at(here, halfway), at(there, receiving)}},
+		{"libvirtd", func(ctx context.Context, t *testing.T) { killUnit(ctx, t, there, lab.UnitLibvirtd) }, []string{at(here, receiving), at(there, halfway)}},
+		{"server", func(ctx context.Context, t *testing.T) { killUnit(ctx, t, lab.Controller, lab.UnitServer) }, []string{at(here, halfway)}},
+		{"storage node", func(ctx context.Context, t *testing.T) {
+			cutPower(ctx, t, storage)
+			g.goesOn(t, g.status(t))
+			awaitRuns(ctx, t, g.id)
+		}, nil}, // what the death of its only service does, and slower
 	} {
-		for _, from := range []string{here, there} { // there is the target of one move and the source of the other
+		for _, from := range []string{here, there} {
 			for _, m := range []moment{receiving, halfway} {
-				t.Run(v.name+" of the move from "+from+" "+m.name, func(t *testing.T) {
+				name := at(from, m)
+				if !drill && !slices.Contains(v.always, name) {
+					continue
+				}
+				t.Run(v.name+" "+name, func(t *testing.T) {
+					idle(t, []*running{g})
 					if g.host(t) != from {
 						moveTo(t.Context(), t, g, from)
 					}
@@ -300,6 +313,17 @@ func TestKillsInTheMiddleOfAVolumeMigration(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// cutPower takes a node's power away and gives it back.
+func cutPower(ctx context.Context, t *testing.T, node string) {
+	t.Helper()
+	if err := cloud.Lab.PowerOff(ctx, node); err != nil {
+		t.Fatal(err)
+	}
+	if err := cloud.Lab.PowerOn(ctx, node); err != nil {
+		t.Fatal(err)
 	}
 }
 
