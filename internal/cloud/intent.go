@@ -15,6 +15,16 @@ const (
 	IntentMigrate IntentKind = "migrate"
 	// IntentEvacuate starts a server elsewhere whose host is dead.
 	IntentEvacuate IntentKind = "evacuate"
+	// IntentColdMove moves a server to another host, or gives it another flavor, with its power off; then it is confirmed or reverted.
+	IntentColdMove IntentKind = "cold-move"
+	IntentConfirm  IntentKind = "confirm-resize"
+	IntentRevert   IntentKind = "revert-resize"
+	// IntentRebuild makes a server anew from an image, IntentCapture an image from a server.
+	IntentRebuild  IntentKind = "rebuild"
+	IntentCapture  IntentKind = "create-image"
+	IntentShelve   IntentKind = "shelve"
+	IntentOffload  IntentKind = "shelve-offload"
+	IntentUnshelve IntentKind = "unshelve"
 	// Of a server and a volume.
 	IntentAttach IntentKind = "attach"
 	IntentDetach IntentKind = "detach"
@@ -46,6 +56,8 @@ type Intent struct {
 	Hard       bool         `json:"hard,omitempty"`        // reboot
 	Rebuild    bool         `json:"rebuild,omitempty"`     // evacuate: a root disk that is lost with its host is made anew from its image
 	Stopped    bool         `json:"stopped,omitempty"`     // evacuate: the server is left stopped
+	Reimage    *Reimage     `json:"reimage,omitempty"`     // rebuild: what the server becomes
+	Proof      string       `json:"proof,omitempty"`       // evacuate: what the leader found to keep the dead host from harm; empty: the run fences it
 	Tried      []HostName   `json:"tried,omitempty"`       // boot, migrate: hosts that failed this request; placement leaves them out
 	RequestID  string       `json:"request_id"`            // "req-<uuid>" of the API call; the instance action's key
 	Project    ProjectID    `json:"project"`

@@ -24,15 +24,24 @@ const (
 // MigrationStatuses returns every status.
 func MigrationStatuses() []MigrationStatus {
 	return []MigrationStatus{MigrationQueued, MigrationAccepted, MigrationPreparing, MigrationRunning, MigrationPostCopy,
-		MigrationCompleted, MigrationCancelled, MigrationFailed, MigrationError}
+		MigrationCompleted, MigrationCancelled, MigrationFailed, MigrationError,
+		MigrationPreMigrating, MigrationMigrating, MigrationPostMigrating, MigrationFinished, MigrationConfirming, MigrationConfirmed,
+		MigrationReverting, MigrationReverted}
 }
 
 var migrationMoves = map[MigrationStatus][]MigrationStatus{
-	MigrationQueued:    {MigrationAccepted, MigrationPreparing, MigrationCancelled, MigrationFailed, MigrationError},
+	MigrationQueued:    {MigrationAccepted, MigrationPreparing, MigrationPreMigrating, MigrationCancelled, MigrationFailed, MigrationError},
 	MigrationAccepted:  {MigrationPreparing, MigrationCancelled, MigrationFailed, MigrationError},
 	MigrationPreparing: {MigrationRunning, MigrationCancelled, MigrationFailed, MigrationError},
 	MigrationRunning:   {MigrationPostCopy, MigrationCompleted, MigrationCancelled, MigrationFailed, MigrationError},
 	MigrationPostCopy:  {MigrationCompleted, MigrationFailed, MigrationError},
+	// With the power off. A confirmation or a revert that failed may be asked for again.
+	MigrationPreMigrating:  {MigrationMigrating, MigrationCancelled, MigrationFailed, MigrationError},
+	MigrationMigrating:     {MigrationPostMigrating, MigrationCancelled, MigrationFailed, MigrationError},
+	MigrationPostMigrating: {MigrationFinished, MigrationError},
+	MigrationFinished:      {MigrationConfirming, MigrationReverting, MigrationConfirmed, MigrationError},
+	MigrationConfirming:    {MigrationConfirmed, MigrationFinished, MigrationError},
+	MigrationReverting:     {MigrationReverted, MigrationFinished, MigrationError},
 }
 
 // CanBecome reports whether the move from s to next is legal. Staying is always legal.
@@ -78,12 +87,15 @@ type Migration struct {
 	Status        MigrationStatus `json:"status"`
 	Error         string          `json:"error,omitempty"`
 	Intent        IntentID        `json:"intent"`
-	AbortAsked    bool            `json:"abort_asked"`      // DELETE /servers/{id}/migrations/{id}
-	CompleteAsked bool            `json:"complete_asked"`   // force_complete
-	Fence         string          `json:"fence,omitempty"`  // evacuation: what proves that the source runs nothing any more
-	Lost          string          `json:"lost,omitempty"`   // evacuation: what it cost
-	Phases        []Phase         `json:"phases,omitempty"` // how long each step took
-	Totals        *MigrationStats `json:"totals,omitempty"` // QEMU's final figures
+	AbortAsked    bool            `json:"abort_asked"`          // DELETE /servers/{id}/migrations/{id}
+	CompleteAsked bool            `json:"complete_asked"`       // force_complete
+	Fence         string          `json:"fence,omitempty"`      // evacuation: what proves that the source runs nothing any more
+	Lost          string          `json:"lost,omitempty"`       // evacuation: what it cost
+	Phases        []Phase         `json:"phases,omitempty"`     // how long each step took
+	Totals        *MigrationStats `json:"totals,omitempty"`     // QEMU's final figures
+	OldFlavor     *Flavor         `json:"old_flavor,omitempty"` // with the power off: what the server was
+	NewFlavor     *Flavor         `json:"new_flavor,omitempty"` // and what it becomes
+	SameHost      bool            `json:"same_host,omitempty"`  // resize: the server's own host may be chosen
 	Created       time.Time       `json:"created"`
 	Updated       time.Time       `json:"updated"`
 	Finished      time.Time       `json:"finished,omitzero"`

@@ -17,21 +17,29 @@ const (
 	VMPaused   VMState = "paused"
 	VMError    VMState = "error"
 	VMDeleted  VMState = "deleted"
+	// VMResized waits for its owner to confirm or revert; it runs, or is stopped, on its new host.
+	VMResized VMState = "resized"
+	// VMShelved is shut down and kept as an image; VMOffloaded is on no host any more.
+	VMShelved   VMState = "shelved"
+	VMOffloaded VMState = "shelved_offloaded"
 )
 
 // VMStates returns every state.
 func VMStates() []VMState {
-	return []VMState{VMBuilding, VMActive, VMStopped, VMPaused, VMError, VMDeleted}
+	return []VMState{VMBuilding, VMActive, VMStopped, VMPaused, VMError, VMDeleted, VMResized, VMShelved, VMOffloaded}
 }
 
 // vmMoves are the legal moves. VMDeleted is final.
 var vmMoves = map[VMState][]VMState{
-	VMBuilding: {VMActive, VMError, VMDeleted},
-	VMActive:   {VMStopped, VMPaused, VMError, VMDeleted},
-	VMStopped:  {VMActive, VMError, VMDeleted},
-	VMPaused:   {VMActive, VMStopped, VMError, VMDeleted},
-	VMError:    {VMActive, VMStopped, VMDeleted},
-	VMDeleted:  {},
+	VMBuilding:  {VMActive, VMError, VMDeleted},
+	VMActive:    {VMStopped, VMPaused, VMError, VMDeleted, VMResized, VMShelved, VMOffloaded},
+	VMStopped:   {VMActive, VMError, VMDeleted, VMResized, VMShelved, VMOffloaded},
+	VMPaused:    {VMActive, VMStopped, VMError, VMDeleted, VMShelved, VMOffloaded},
+	VMError:     {VMActive, VMStopped, VMDeleted},
+	VMDeleted:   {},
+	VMResized:   {VMActive, VMStopped, VMError, VMDeleted},
+	VMShelved:   {VMActive, VMOffloaded, VMError, VMDeleted},
+	VMOffloaded: {VMActive, VMError, VMDeleted},
 }
 
 // CanBecome reports whether the move from s to next is legal. Staying is always legal.
@@ -52,7 +60,29 @@ const (
 	TaskRebooting     TaskState = "rebooting"
 	TaskRebootingHard TaskState = "rebooting_hard"
 	TaskMigrating     TaskState = "migrating"
-	TaskRebuilding    TaskState = "rebuilding" // being evacuated
+	TaskRebuilding    TaskState = "rebuilding" // being evacuated, or rebuilt
+
+	// Cold migration and resize.
+	TaskResizePrep       TaskState = "resize_prep"
+	TaskResizeMigrating  TaskState = "resize_migrating"
+	TaskResizeMigrated   TaskState = "resize_migrated"
+	TaskResizeFinish     TaskState = "resize_finish"
+	TaskResizeConfirming TaskState = "resize_confirming"
+	TaskResizeReverting  TaskState = "resize_reverting"
+	// Rebuild.
+	TaskRebuildDevices  TaskState = "rebuild_block_device_mapping"
+	TaskRebuildSpawning TaskState = "rebuild_spawning"
+	// Images of servers.
+	TaskImageSnapshotPending TaskState = "image_snapshot_pending"
+	TaskImageSnapshot        TaskState = "image_snapshot"
+	TaskImagePendingUpload   TaskState = "image_pending_upload"
+	TaskImageUploading       TaskState = "image_uploading"
+	// Shelving.
+	TaskShelving               TaskState = "shelving"
+	TaskShelvingImagePending   TaskState = "shelving_image_pending_upload"
+	TaskShelvingImageUploading TaskState = "shelving_image_uploading"
+	TaskShelvingOffloading     TaskState = "shelving_offloading"
+	TaskUnshelving             TaskState = "unshelving"
 )
 
 // PowerState is what the hypervisor says, with Nova's numbers.
@@ -113,7 +143,9 @@ type Server struct {
 	Generation    int64             `json:"generation"`     // grows with each decision about where or whether it runs; host calls carry it
 	Progress      int               `json:"progress"`       // 0..100
 	Fault         *Fault            `json:"fault,omitempty"`
-	BootIndex     int               `json:"boot_index"` // place among servers of one multi-create request
+	Resize        *Resize           `json:"resize,omitempty"`  // while one is under way or undecided
+	Shelved       *Shelved          `json:"shelved,omitempty"` // while it is shelved
+	BootIndex     int               `json:"boot_index"`        // place among servers of one multi-create request
 	Reservation   string            `json:"reservation"`
 	Created       time.Time         `json:"created"`
 	Updated       time.Time         `json:"updated"`
@@ -193,11 +225,21 @@ const (
 	OpConsole     Operation = "get_console_output"
 	OpAttach      Operation = "attach_volume"
 	OpDetach      Operation = "detach_volume"
+	OpMigrate     Operation = "migrate"
+	OpResize      Operation = "resize"
+	OpConfirm     Operation = "confirmResize"
+	OpRevert      Operation = "revertResize"
+	OpRebuild     Operation = "rebuild"
+	OpCreateImage Operation = "createImage"
+	OpShelve      Operation = "shelve"
+	OpOffload     Operation = "shelveOffload"
+	OpUnshelve    Operation = "unshelve"
 )
 
 // Operations returns every operation.
 func Operations() []Operation {
-	return []Operation{OpDelete, OpStart, OpStop, OpReboot, OpRebootHard, OpLiveMigrate, OpEvacuate, OpConsole, OpAttach, OpDetach}
+	return []Operation{OpDelete, OpStart, OpStop, OpReboot, OpRebootHard, OpLiveMigrate, OpEvacuate, OpConsole, OpAttach, OpDetach,
+		OpMigrate, OpResize, OpConfirm, OpRevert, OpRebuild, OpCreateImage, OpShelve, OpOffload, OpUnshelve}
 }
 
 type opRule struct {
@@ -216,9 +258,18 @@ var opRules = map[Operation]opRule{
 	OpRebootHard:  {[]VMState{VMActive, VMStopped, VMPaused, VMError}, []TaskState{TaskNone, TaskRebooting, TaskRebootingHard}},
 	OpLiveMigrate: {[]VMState{VMActive, VMPaused}, idle},
 	OpEvacuate:    {[]VMState{VMActive, VMStopped, VMError}, idle},
-	OpConsole:     {[]VMState{VMActive, VMStopped, VMPaused, VMError, VMBuilding}, nil},
+	OpConsole:     {[]VMState{VMActive, VMStopped, VMPaused, VMError, VMBuilding, VMResized}, nil},
 	OpAttach:      {[]VMState{VMActive, VMStopped, VMPaused}, idle},
 	OpDetach:      {[]VMState{VMActive, VMStopped, VMPaused}, idle},
+	OpMigrate:     {[]VMState{VMActive, VMStopped}, idle},
+	OpResize:      {[]VMState{VMActive, VMStopped}, idle},
+	OpConfirm:     {[]VMState{VMResized}, idle},
+	OpRevert:      {[]VMState{VMResized}, idle},
+	OpRebuild:     {[]VMState{VMActive, VMStopped, VMError}, idle},
+	OpCreateImage: {[]VMState{VMActive, VMStopped, VMPaused}, idle},
+	OpShelve:      {[]VMState{VMActive, VMStopped, VMPaused}, idle},
+	OpOffload:     {[]VMState{VMShelved}, idle},
+	OpUnshelve:    {[]VMState{VMShelved, VMOffloaded}, idle},
 }
 
 // Allow returns nil when op may be asked of s now, and otherwise a conflict with Nova's wording
