@@ -70,6 +70,10 @@ type Options struct {
 	// MigrationAddress and TunnelAddress are IP addresses of this host, see hostpb.HostFacts.
 	MigrationAddress, TunnelAddress string
 	Version                         string // of godwit
+	// Meter says what servers use; nil: the host sends no telemetry.
+	Meter Meter
+	// Power puts the host to sleep; nil: the machine's own.
+	Power Power
 	// Reach reports whether something listens at a volume service's address; nil: try to connect.
 	Reach  func(ctx context.Context, address string) error
 	Logger *slog.Logger
@@ -165,6 +169,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.work.Go(a.pump)
 	a.work.Go(a.keepFacts)
 	a.work.Go(a.keepHouse)
+	a.work.Go(a.keepTelemetry)
 	<-a.life.Done()
 	return nil
 }

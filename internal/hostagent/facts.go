@@ -119,7 +119,7 @@ func (a *Agent) facts(ctx context.Context) (*hostpb.HostFacts, error) {
 		Name: string(a.o.Name), Generation: a.epoch, Seq: a.seq.Add(1), AgentVersion: a.o.Version, LibvirtVersion: versions.Libvirt,
 		QemuVersion: versions.QEMU, Hypervisor: "QEMU", Virtualization: "tcg", Arch: "x86_64", CpuModels: caps.CPUModels, CpuModel: or(a.o.CPUModel, kvm.CPUDefault),
 		CpuInfo: cpuInfo(caps, node), Vcpus: int64(node.VCPUs), RamMib: node.RAMMiB, RamFreeMib: ramFree, DiskGib: total >> gib, DiskFreeGib: free >> gib,
-		SharedDiskId: a.o.Disk.SharedID(), MigrationAddress: a.o.MigrationAddress, TunnelAddress: a.o.TunnelAddress, Load: load, UptimeSeconds: uptime,
+		SharedDiskId: a.o.Disk.SharedID(), MigrationAddress: a.o.MigrationAddress, TunnelAddress: a.o.TunnelAddress, Load: load, UptimeSeconds: uptime, WakeMacs: wakeMACs(),
 	}
 	if a.emulation == kvm.KVM {
 		f.Hypervisor, f.Virtualization = "KVM", "kvm"
