@@ -31,6 +31,7 @@ type Sessions struct {
 	store    *store.Store
 	endpoint string
 	log      *slog.Logger
+	*pulses
 
 	mu      sync.Mutex // guards what follows
 	lease   *store.Lease
@@ -59,7 +60,7 @@ type lastObservation struct {
 
 // NewSessions makes the handler of one server instance, whose name is endpoint.
 func NewSessions(s *store.Store, endpoint string, log *slog.Logger) *Sessions {
-	return &Sessions{store: s, endpoint: endpoint, log: log, hosts: map[cloud.HostName]*session{}, volumes: map[cloud.HostName]*volumeSession{}}
+	return &Sessions{store: s, endpoint: endpoint, log: log, pulses: newPulses(), hosts: map[cloud.HostName]*session{}, volumes: map[cloud.HostName]*volumeSession{}}
 }
 
 // Begin removes the sessions that an earlier process of this instance left in the store. Call it before serving agents.
@@ -131,7 +132,7 @@ func (s *Sessions) HostUp(ctx context.Context, name cloud.HostName, facts *hostp
 		if err := introduce(tx, name, now); err != nil {
 			return err
 		}
-		if err := putReport(tx, name, facts, now); err != nil {
+		if err := putReport(tx, name, facts, now, managementAddress(ctx)); err != nil {
 			return err
 		}
 		return store.PutLease(tx, tables.HostSessions, name, cloud.HostSession{Host: name, Endpoint: s.endpoint, Since: now, Seen: now}, lease)
@@ -139,6 +140,7 @@ func (s *Sessions) HostUp(ctx context.Context, name cloud.HostName, facts *hostp
 	if err != nil {
 		return fmt.Errorf("host %s: begin session: %w", name, err)
 	}
+	s.beat(name, false)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.hosts[name] = &session{since: now, lease: lease, seen: now, told: map[cloud.ServerID]bool{}, progress: map[cloud.MigrationID]time.Time{}, split: map[cloud.MigrationID]bool{},
@@ -169,12 +171,16 @@ func introduce(tx *store.Tx, name cloud.HostName, now time.Time) error {
 }
 
 // putReport writes the host's report unless a newer one is there.
-func putReport(tx *store.Tx, name cloud.HostName, f *hostpb.HostFacts, now time.Time) error {
+// management is where its agent dials from; empty: as it was.
+func putReport(tx *store.Tx, name cloud.HostName, f *hostpb.HostFacts, now time.Time, management string) error {
 	held, err := store.Peek(tx, tables.HostReports, name)
 	if err != nil {
 		return err
 	}
 	report := reportOf(name, f, now)
+	if report.ManagementAddress = management; management == "" && held != nil {
+		report.ManagementAddress = held.ManagementAddress
+	}
 	if held != nil && older(report.Generation, report.Seq, held.Generation, held.Seq) {
 		return nil
 	}
@@ -192,7 +198,7 @@ func reportOf(name cloud.HostName, f *hostpb.HostFacts, now time.Time) cloud.Hos
 		QEMUVersion: f.GetQemuVersion(), Hypervisor: f.GetHypervisor(), Virtualization: f.GetVirtualization(), Arch: f.GetArch(),
 		CPUModels: f.GetCpuModels(), CPUModel: f.GetCpuModel(), CPUInfo: f.GetCpuInfo(), VCPUs: int(f.GetVcpus()), RAMMiB: int(f.GetRamMib()), RAMFreeMiB: int(f.GetRamFreeMib()),
 		DiskGiB: int(f.GetDiskGib()), DiskFreeGiB: int(f.GetDiskFreeGib()), SharedDiskID: f.GetSharedDiskId(), MigrationAddress: f.GetMigrationAddress(),
-		TunnelAddress: f.GetTunnelAddress(), Running: int(f.GetRunning()), UptimeSeconds: f.GetUptimeSeconds(), At: now,
+		TunnelAddress: f.GetTunnelAddress(), SelfFencing: f.GetSelfFencing(), Running: int(f.GetRunning()), UptimeSeconds: f.GetUptimeSeconds(), At: now,
 	}
 	copy(r.Load[:], f.GetLoad())
 	return r
@@ -200,6 +206,7 @@ func reportOf(name cloud.HostName, f *hostpb.HostFacts, now time.Time) cloud.Hos
 
 // Event implements hostapi.SessionHandler.
 func (s *Sessions) Event(ctx context.Context, name cloud.HostName, event *hostpb.HostEvent) error {
+	s.beat(name, false) // before any write: a slow store must not make hosts look dead
 	s.mu.Lock()
 	on := s.hosts[name]
 	s.mu.Unlock()
@@ -210,13 +217,13 @@ func (s *Sessions) Event(ctx context.Context, name cloud.HostName, event *hostpb
 	defer cancel()
 	switch e := event.GetEvent().(type) {
 	case *hostpb.HostEvent_Facts:
-		return s.write(ctx, func(tx *store.Tx) error { return putReport(tx, name, e.Facts, time.Now().UTC()) })
+		return s.write(ctx, func(tx *store.Tx) error { return putReport(tx, name, e.Facts, time.Now().UTC(), "") })
 	case *hostpb.HostEvent_Observation:
 		return s.observed(ctx, name, on, e.Observation)
 	case *hostpb.HostEvent_Progress:
 		return s.progressed(ctx, on, e.Progress)
 	case *hostpb.HostEvent_Heartbeat:
-		return s.beat(ctx, name, on)
+		return s.heartbeat(ctx, name, on)
 	}
 	return nil // a newer agent says something this server does not know
 }
@@ -232,6 +239,7 @@ func (s *Sessions) HostDown(name cloud.HostName) {
 	on := s.hosts[name]
 	delete(s.hosts, name)
 	s.mu.Unlock()
+	s.end(name)
 	if err := s.endSession(tables.HostSessions, name, on.since); err != nil {
 		s.log.Warn("cannot write that a host is down; its lease will", "host", name, "error", err)
 	}
@@ -250,14 +258,15 @@ func (s *Sessions) endSession(table store.Table[cloud.HostSession], name cloud.H
 	})
 }
 
-// beat notes that the host lives. The first one says that everything was told: what was not is no longer there.
-func (s *Sessions) beat(ctx context.Context, name cloud.HostName, on *session) error {
+// heartbeat notes that the host lives. The first one says that everything was told: what was not is no longer there.
+func (s *Sessions) heartbeat(ctx context.Context, name cloud.HostName, on *session) error {
 	if !on.complete {
 		if err := s.forgetUntold(ctx, name, on); err != nil {
 			return err
 		}
 		on.complete, on.told = true, nil
 	}
+	s.beat(name, true)
 	now := time.Now().UTC()
 	if now.Sub(on.seen) < seenEvery {
 		return nil
