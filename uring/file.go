@@ -155,6 +155,9 @@ func (f *File) WriteSync(p []byte, off int64) error {
 		}
 		return f.sync()
 	}
+	if unix.Errno(-min(res, 0)) == unix.ECANCELED { // by the kernel, for reasons of its own: nothing has been synced
+		return f.sync()
+	}
 	return f.wrap("sync", errno(res))
 }
 

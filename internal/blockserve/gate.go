@@ -124,7 +124,7 @@ func (g *gate) Attach(c *nbd.Conn) error {
 		return refusal(err)
 	}
 	g.lease, g.limiter = lease, lease.Limiter()
-	g.storage = &storage{File: lease.File(), size: lease.Size, align: lease.Align(), lease: lease, fault: g.server.options.syncFault}
+	g.storage = &storage{File: lease.File(), size: lease.Size, align: lease.Align(), lease: lease, fault: g.server.options.syncFault, deaf: g.server.options.syncsNothing}
 	g.fd = int32(lease.File().FD())
 	g.place.enter(g)
 	g.meter.attached.Add(1)

@@ -46,6 +46,9 @@ type Options struct {
 
 	fault     func(*nbd.Request) error // tests: the device's error for a request
 	syncFault func() error             // tests: the device's error for a sync
+	// syncsNothing is the mistake that the tests of power cuts must find: syncs are acknowledged and not done.
+	syncsNothing bool
+	cancels      func() bool // tests: the kernel cancels a linked sync
 }
 
 const (

@@ -31,21 +31,32 @@ func (k *kept) open(attachment cloud.AttachmentID, handover bool) string {
 	return ExportName(k.id, attachment)
 }
 
+// keep makes a volume in a store in dir, and its server with o.
+func keep(t testing.TB, dir string, direct bool, o Options) *kept {
+	t.Helper()
+	quiet := slog.New(slog.DiscardHandler)
+	if o.Log == nil {
+		o.Log = quiet
+	}
+	how := volume.DirectOff
+	if direct {
+		how = volume.DirectOn
+	}
+	store, err := volume.Open(t.Context(), volume.Options{Dir: dir, Name: "test", Kind: "file", Direct: how, Log: quiet})
+	must(t, err)
+	t.Cleanup(func() { must(t, store.Close(context.WithoutCancel(t.Context()))) })
+	k := &kept{world: &world{TB: t, engine: o.Engine}, store: store, id: "11111111-1111-1111-1111-111111111111"}
+	_, err = store.Create(t.Context(), k.call(), volume.Spec{Bytes: 16 << 20})
+	must(t, err)
+	k.server, err = New(Stores(store), o)
+	must(t, err)
+	t.Cleanup(func() { must(t, k.server.Close()) })
+	return k
+}
+
 func eachKept(t *testing.T, f func(t *testing.T, k *kept)) {
 	for _, e := range engines {
-		t.Run(string(e), func(t *testing.T) {
-			quiet := slog.New(slog.DiscardHandler)
-			store, err := volume.Open(t.Context(), volume.Options{Dir: t.TempDir(), Name: "test", Kind: "file", Log: quiet})
-			must(t, err)
-			t.Cleanup(func() { must(t, store.Close(context.WithoutCancel(t.Context()))) })
-			k := &kept{world: &world{TB: t, engine: e}, store: store, id: "11111111-1111-1111-1111-111111111111"}
-			_, err = store.Create(t.Context(), k.call(), volume.Spec{Bytes: 16 << 20})
-			must(t, err)
-			k.server, err = New(Stores(store), Options{Engine: e, Log: quiet})
-			must(t, err)
-			t.Cleanup(func() { must(t, k.server.Close()) })
-			f(t, k)
-		})
+		t.Run(string(e), func(t *testing.T) { f(t, keep(t, t.TempDir(), false, Options{Engine: e})) })
 	}
 }
 

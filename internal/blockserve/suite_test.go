@@ -266,6 +266,59 @@ func TestAfterAFailedSyncNothingIsAcknowledgedAnyMore(t *testing.T) {
 	}
 }
 
+// A sync that the kernel cancels has synced nothing, even though the write before it is whole.
+func TestALinkedSyncThatIsCancelledIsAskedForAgain(t *testing.T) {
+	ask := map[string]func(c *nbd.Client) error{
+		"write":  func(c *nbd.Client) error { _, err := c.Write(make([]byte, 4096), 0, nbd.CmdFlagFUA); return err },
+		"trim":   func(c *nbd.Client) error { return c.Trim(0, 4096, nbd.CmdFlagFUA) },
+		"zeroes": func(c *nbd.Client) error { return c.WriteZeroes(0, 4096, nbd.CmdFlagFUA) },
+	}
+	var syncs, cancelled atomic.Int64
+	options := Options{cancels: func() bool { return syncs.Add(1) <= cancelled.Load() }}
+	w := newWorld(t, Ring, setting{options: options}) // threads link nothing
+	c := w.client()
+	for name, f := range ask {
+		syncs.Store(0)
+		cancelled.Store(2)
+		if err := f(c); err != nil || syncs.Load() != 3 {
+			t.Errorf("%s: %v, acknowledged after %d syncs, two of which were cancelled", name, err, syncs.Load())
+		}
+		syncs.Store(0)
+		cancelled.Store(1 << 30)
+		if err := f(c); err == nil {
+			t.Errorf("%s: acknowledged, and every sync was cancelled", name)
+		}
+	}
+	if err := c.Flush(); err != nil {
+		t.Errorf("the connection does not live: %v", err)
+	}
+}
+
+// A file system that cannot make zeros by itself is not made to write them for a client that wants them fast or not at all.
+func TestZerosThatWouldBeSlowAreRefusedToWhoWantsThemFast(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Fatal("needs to mount a small file system: run as root")
+	}
+	eachEngine(t, setting{dir: smallDisk(t)}, func(t *testing.T, w *world) { // tmpfs makes holes, and no zeros that keep their space
+		c := w.client()
+		p := bytes.Repeat([]byte{7}, 64<<10)
+		_, err := c.WriteAt(p, 0)
+		must(t, err)
+		if err := c.WriteZeroes(0, 4096, nbd.CmdFlagNoHole|nbd.CmdFlagFastZero); !errors.Is(err, nbd.NotSupported) {
+			t.Errorf("fast zeros that keep their space: %v", err)
+		}
+		must(t, c.WriteZeroes(8192, 8192, nbd.CmdFlagNoHole))
+		must(t, c.WriteZeroes(32<<10, 4096, nbd.CmdFlagFastZero))
+		clear(p[8192:16384])
+		clear(p[32<<10 : 36<<10])
+		got := make([]byte, len(p))
+		if _, err := c.ReadAt(got, 0); err != nil || !bytes.Equal(got, p) {
+			t.Errorf("%v, or other data than what was written", err)
+		}
+		must(t, os.Remove(w.path))
+	})
+}
+
 // A file shorter than its volume stands for a device whose end moved: what is missing reads as zeros, and is written by writing.
 func TestReadingBeyondTheFilesEndGivesZeros(t *testing.T) {
 	eachEngine(t, setting{}, func(t *testing.T, w *world) {

@@ -27,6 +27,7 @@ type task struct {
 	steps int   // completions still to come
 	runs  bool  // counted by the lane
 	err   error // the first error of the steps
+	loose bool  // the linked sync was cancelled, and told nothing
 }
 
 func newTask(g *gate, r *nbd.Request) *task {
@@ -115,20 +116,23 @@ func (t *task) run() {
 			return
 		}
 	}
-	t.moved, t.tries, t.steps, t.err = 0, 0, 1, nil
+	t.moved, t.tries, t.steps, t.err, t.loose = 0, 0, 1, nil, false
 	if t.gate.fd < 0 {
 		t.offLoop() // a file that is none of the kernel's
 		return
 	}
+	t.ask()
+}
+
+// ask hands the request, or what is missing of it, to the kernel.
+func (t *task) ask() {
 	switch t.request.Command {
 	case nbd.CmdRead:
 		t.read()
 	case nbd.CmdWrite:
 		t.write()
 	case nbd.CmdFlush:
-		e := t.lane.loop.Begin(t)
-		e.PrepFsync(int(t.gate.fd), true)
-		t.onFile(e)
+		t.prepSync(t.lane.loop.Begin(t))
 	case nbd.CmdTrim, nbd.CmdWriteZeroes:
 		t.allocate()
 	default:
@@ -188,18 +192,33 @@ func (t *task) allocate() {
 func (t *task) sync(e *uring.SQE) {
 	e.Flags |= uring.IOLink
 	t.steps = 2
-	s := t.lane.loop.Begin((*syncStep)(t))
-	s.PrepFsync(int(t.gate.fd), true)
-	t.onFile(s)
+	t.prepSync(t.lane.loop.Begin((*syncStep)(t)))
+}
+
+// prepSync makes an entry a sync of the file.
+func (t *task) prepSync(e *uring.SQE) {
+	if t.gate.server.options.syncsNothing {
+		e.PrepNop()
+		return
+	}
+	e.PrepFsync(int(t.gate.fd), true)
+	t.onFile(e)
 }
 
 // syncStep is a task as the Completer of its linked sync.
 type syncStep task
 
-// Complete takes the sync's result. A sync whose write failed or fell short was cancelled, and tells nothing.
+// Complete takes the sync's result. A sync whose write failed or fell short was cancelled, and tells nothing; the kernel may cancel one for
+// reasons of its own too.
 func (s *syncStep) Complete(res int32, _ uring.CQEFlags) {
 	t := (*task)(s)
-	if errno := unix.Errno(-min(res, 0)); errno != unix.ECANCELED {
+	errno := unix.Errno(-min(res, 0))
+	if cancels := t.gate.server.options.cancels; cancels != nil && cancels() {
+		errno = unix.ECANCELED
+	}
+	if errno == unix.ECANCELED {
+		t.loose = true
+	} else {
 		t.err = cmp.Or(t.err, t.synced(errno))
 	}
 	t.step()
@@ -247,33 +266,26 @@ func (t *task) step() {
 	if t.steps--; t.steps > 0 {
 		return
 	}
-	r, err := t.request, t.err
-	t.steps, t.err = 1, nil
-	moves := r.Command == nbd.CmdRead || r.Command == nbd.CmdWrite
+	r, err, loose := t.request, t.err, t.loose
+	t.steps, t.err, t.loose = 1, nil, false
+	short := (r.Command == nbd.CmdRead || r.Command == nbd.CmdWrite) && t.moved < len(r.Data)
+	again := err == unix.EINTR || err == unix.EAGAIN || err == nil && (short || loose) //nolint:errorlint // set by Complete alone
 	switch {
-	case (err == unix.EINTR || err == unix.EAGAIN) && t.tries < triesMax, err == nil && moves && t.moved < len(r.Data) && t.tries < triesMax: //nolint:errorlint // set by Complete alone
+	case again && t.tries < triesMax:
 		t.tries++
-		t.again()
-	case err == nil && moves && t.moved < len(r.Data):
+		if loose && err == nil && !short { // what it was to sync is done
+			t.prepSync(t.lane.loop.Begin((*syncStep)(t)))
+			return
+		}
+		t.ask()
+	case err == nil && short:
 		t.finish(io.ErrShortWrite)
+	case err == nil && loose:
+		t.finish(unix.ECANCELED) // written and not synced: to be told so is better than to be told nothing
 	case unsupported(err) && (r.Command == nbd.CmdTrim || r.Command == nbd.CmdWriteZeroes):
 		t.offLoop()
 	default:
 		t.finish(err)
-	}
-}
-
-// again asks the kernel once more.
-func (t *task) again() {
-	switch t.request.Command {
-	case nbd.CmdRead:
-		t.read()
-	case nbd.CmdWrite:
-		t.write()
-	default:
-		tries := t.tries
-		t.run()
-		t.tries = tries
 	}
 }
 
