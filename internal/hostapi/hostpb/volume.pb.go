@@ -15,6 +15,7 @@ package hostpb
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -1235,6 +1236,7 @@ type AttachmentState struct {
 	Tls           bool                   `protobuf:"varint,8,opt,name=tls,proto3" json:"tls,omitempty"`
 	TlsHostname   string                 `protobuf:"bytes,9,opt,name=tls_hostname,json=tlsHostname,proto3" json:"tls_hostname,omitempty"`
 	Host          string                 `protobuf:"bytes,10,opt,name=host,proto3" json:"host,omitempty"`
+	Idle          *durationpb.Duration   `protobuf:"bytes,11,opt,name=idle,proto3" json:"idle,omitempty"` // since anything was last heard on its connections, acknowledgements of the network included; unset: no connection
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1337,6 +1339,13 @@ func (x *AttachmentState) GetHost() string {
 		return x.Host
 	}
 	return ""
+}
+
+func (x *AttachmentState) GetIdle() *durationpb.Duration {
+	if x != nil {
+		return x.Idle
+	}
+	return nil
 }
 
 type ReadVolumeRequest struct {
@@ -1455,7 +1464,7 @@ var File_volume_proto protoreflect.FileDescriptor
 
 const file_volume_proto_rawDesc = "" +
 	"\n" +
-	"\fvolume.proto\x12\x0egodwit.host.v1\"`\n" +
+	"\fvolume.proto\x12\x0egodwit.host.v1\x1a\x1egoogle/protobuf/duration.proto\"`\n" +
 	"\n" +
 	"VolumeCall\x12\x1b\n" +
 	"\tvolume_id\x18\x01 \x01(\tR\bvolumeId\x12\x1e\n" +
@@ -1547,7 +1556,7 @@ const file_volume_proto_rawDesc = "" +
 	"\x06shared\x18\x06 \x01(\bR\x06shared\"h\n" +
 	"\x11AttachmentRequest\x12.\n" +
 	"\x04call\x18\x01 \x01(\v2\x1a.godwit.host.v1.VolumeCallR\x04call\x12#\n" +
-	"\rattachment_id\x18\x02 \x01(\tR\fattachmentId\"\xb1\x02\n" +
+	"\rattachment_id\x18\x02 \x01(\tR\fattachmentId\"\xe0\x02\n" +
 	"\x0fAttachmentState\x12#\n" +
 	"\rattachment_id\x18\x01 \x01(\tR\fattachmentId\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x122\n" +
@@ -1559,7 +1568,8 @@ const file_volume_proto_rawDesc = "" +
 	"\x03tls\x18\b \x01(\bR\x03tls\x12!\n" +
 	"\ftls_hostname\x18\t \x01(\tR\vtlsHostname\x12\x12\n" +
 	"\x04host\x18\n" +
-	" \x01(\tR\x04host\"Q\n" +
+	" \x01(\tR\x04host\x12-\n" +
+	"\x04idle\x18\v \x01(\v2\x19.google.protobuf.DurationR\x04idle\"Q\n" +
 	"\x11ReadVolumeRequest\x12\x1b\n" +
 	"\tvolume_id\x18\x01 \x01(\tR\bvolumeId\x12\x1f\n" +
 	"\vsnapshot_id\x18\x02 \x01(\tR\n" +
@@ -1630,6 +1640,7 @@ var file_volume_proto_goTypes = []any{
 	(*AttachmentState)(nil),       // 19: godwit.host.v1.AttachmentState
 	(*ReadVolumeRequest)(nil),     // 20: godwit.host.v1.ReadVolumeRequest
 	(*VolumeChunk)(nil),           // 21: godwit.host.v1.VolumeChunk
+	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
 }
 var file_volume_proto_depIdxs = []int32{
 	3,  // 0: godwit.host.v1.VolumeFacts.backends:type_name -> godwit.host.v1.Backend
@@ -1647,37 +1658,38 @@ var file_volume_proto_depIdxs = []int32{
 	1,  // 12: godwit.host.v1.OpenAttachmentRequest.call:type_name -> godwit.host.v1.VolumeCall
 	1,  // 13: godwit.host.v1.AttachmentRequest.call:type_name -> godwit.host.v1.VolumeCall
 	0,  // 14: godwit.host.v1.AttachmentState.role:type_name -> godwit.host.v1.AttachmentRole
-	4,  // 15: godwit.host.v1.VolumeHost.CreateVolume:input_type -> godwit.host.v1.CreateVolumeRequest
-	7,  // 16: godwit.host.v1.VolumeHost.DeleteVolume:input_type -> godwit.host.v1.DeleteVolumeRequest
-	9,  // 17: godwit.host.v1.VolumeHost.ExtendVolume:input_type -> godwit.host.v1.ExtendVolumeRequest
-	10, // 18: godwit.host.v1.VolumeHost.RevertVolume:input_type -> godwit.host.v1.RevertVolumeRequest
-	11, // 19: godwit.host.v1.VolumeHost.MoveVolume:input_type -> godwit.host.v1.MoveVolumeRequest
-	12, // 20: godwit.host.v1.VolumeHost.CreateSnapshot:input_type -> godwit.host.v1.SnapshotRequest
-	12, // 21: godwit.host.v1.VolumeHost.DeleteSnapshot:input_type -> godwit.host.v1.SnapshotRequest
-	14, // 22: godwit.host.v1.VolumeHost.SetLimits:input_type -> godwit.host.v1.SetLimitsRequest
-	15, // 23: godwit.host.v1.VolumeHost.InspectVolume:input_type -> godwit.host.v1.InspectVolumeRequest
-	17, // 24: godwit.host.v1.VolumeHost.OpenAttachment:input_type -> godwit.host.v1.OpenAttachmentRequest
-	18, // 25: godwit.host.v1.VolumeHost.PromoteAttachment:input_type -> godwit.host.v1.AttachmentRequest
-	18, // 26: godwit.host.v1.VolumeHost.CloseAttachment:input_type -> godwit.host.v1.AttachmentRequest
-	20, // 27: godwit.host.v1.VolumeHost.ReadVolume:input_type -> godwit.host.v1.ReadVolumeRequest
-	16, // 28: godwit.host.v1.VolumeHost.CreateVolume:output_type -> godwit.host.v1.VolumeState
-	8,  // 29: godwit.host.v1.VolumeHost.DeleteVolume:output_type -> godwit.host.v1.DeleteVolumeReply
-	16, // 30: godwit.host.v1.VolumeHost.ExtendVolume:output_type -> godwit.host.v1.VolumeState
-	16, // 31: godwit.host.v1.VolumeHost.RevertVolume:output_type -> godwit.host.v1.VolumeState
-	16, // 32: godwit.host.v1.VolumeHost.MoveVolume:output_type -> godwit.host.v1.VolumeState
-	13, // 33: godwit.host.v1.VolumeHost.CreateSnapshot:output_type -> godwit.host.v1.SnapshotReply
-	13, // 34: godwit.host.v1.VolumeHost.DeleteSnapshot:output_type -> godwit.host.v1.SnapshotReply
-	16, // 35: godwit.host.v1.VolumeHost.SetLimits:output_type -> godwit.host.v1.VolumeState
-	16, // 36: godwit.host.v1.VolumeHost.InspectVolume:output_type -> godwit.host.v1.VolumeState
-	19, // 37: godwit.host.v1.VolumeHost.OpenAttachment:output_type -> godwit.host.v1.AttachmentState
-	19, // 38: godwit.host.v1.VolumeHost.PromoteAttachment:output_type -> godwit.host.v1.AttachmentState
-	19, // 39: godwit.host.v1.VolumeHost.CloseAttachment:output_type -> godwit.host.v1.AttachmentState
-	21, // 40: godwit.host.v1.VolumeHost.ReadVolume:output_type -> godwit.host.v1.VolumeChunk
-	28, // [28:41] is the sub-list for method output_type
-	15, // [15:28] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	22, // 15: godwit.host.v1.AttachmentState.idle:type_name -> google.protobuf.Duration
+	4,  // 16: godwit.host.v1.VolumeHost.CreateVolume:input_type -> godwit.host.v1.CreateVolumeRequest
+	7,  // 17: godwit.host.v1.VolumeHost.DeleteVolume:input_type -> godwit.host.v1.DeleteVolumeRequest
+	9,  // 18: godwit.host.v1.VolumeHost.ExtendVolume:input_type -> godwit.host.v1.ExtendVolumeRequest
+	10, // 19: godwit.host.v1.VolumeHost.RevertVolume:input_type -> godwit.host.v1.RevertVolumeRequest
+	11, // 20: godwit.host.v1.VolumeHost.MoveVolume:input_type -> godwit.host.v1.MoveVolumeRequest
+	12, // 21: godwit.host.v1.VolumeHost.CreateSnapshot:input_type -> godwit.host.v1.SnapshotRequest
+	12, // 22: godwit.host.v1.VolumeHost.DeleteSnapshot:input_type -> godwit.host.v1.SnapshotRequest
+	14, // 23: godwit.host.v1.VolumeHost.SetLimits:input_type -> godwit.host.v1.SetLimitsRequest
+	15, // 24: godwit.host.v1.VolumeHost.InspectVolume:input_type -> godwit.host.v1.InspectVolumeRequest
+	17, // 25: godwit.host.v1.VolumeHost.OpenAttachment:input_type -> godwit.host.v1.OpenAttachmentRequest
+	18, // 26: godwit.host.v1.VolumeHost.PromoteAttachment:input_type -> godwit.host.v1.AttachmentRequest
+	18, // 27: godwit.host.v1.VolumeHost.CloseAttachment:input_type -> godwit.host.v1.AttachmentRequest
+	20, // 28: godwit.host.v1.VolumeHost.ReadVolume:input_type -> godwit.host.v1.ReadVolumeRequest
+	16, // 29: godwit.host.v1.VolumeHost.CreateVolume:output_type -> godwit.host.v1.VolumeState
+	8,  // 30: godwit.host.v1.VolumeHost.DeleteVolume:output_type -> godwit.host.v1.DeleteVolumeReply
+	16, // 31: godwit.host.v1.VolumeHost.ExtendVolume:output_type -> godwit.host.v1.VolumeState
+	16, // 32: godwit.host.v1.VolumeHost.RevertVolume:output_type -> godwit.host.v1.VolumeState
+	16, // 33: godwit.host.v1.VolumeHost.MoveVolume:output_type -> godwit.host.v1.VolumeState
+	13, // 34: godwit.host.v1.VolumeHost.CreateSnapshot:output_type -> godwit.host.v1.SnapshotReply
+	13, // 35: godwit.host.v1.VolumeHost.DeleteSnapshot:output_type -> godwit.host.v1.SnapshotReply
+	16, // 36: godwit.host.v1.VolumeHost.SetLimits:output_type -> godwit.host.v1.VolumeState
+	16, // 37: godwit.host.v1.VolumeHost.InspectVolume:output_type -> godwit.host.v1.VolumeState
+	19, // 38: godwit.host.v1.VolumeHost.OpenAttachment:output_type -> godwit.host.v1.AttachmentState
+	19, // 39: godwit.host.v1.VolumeHost.PromoteAttachment:output_type -> godwit.host.v1.AttachmentState
+	19, // 40: godwit.host.v1.VolumeHost.CloseAttachment:output_type -> godwit.host.v1.AttachmentState
+	21, // 41: godwit.host.v1.VolumeHost.ReadVolume:output_type -> godwit.host.v1.VolumeChunk
+	29, // [29:42] is the sub-list for method output_type
+	16, // [16:29] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_volume_proto_init() }
