@@ -8,7 +8,12 @@ type Fleet struct {
 	StepSeconds float64 // between two samples of every History
 	Hosts       []Host
 	Guests      []Guest
+	// Allows says whether a rule that deciders do not know (affinity, zones, processor models) lets a guest live on a host; nil: all are allowed. It
+	// is asked only of hosts that would otherwise be chosen.
+	Allows func(g GuestIndex, h HostIndex) bool
 }
+
+func (f *Fleet) allows(g GuestIndex, h HostIndex) bool { return f.Allows == nil || f.Allows(g, h) }
 
 // HostIndex and GuestIndex are positions in a Fleet's slices.
 type (
@@ -68,10 +73,11 @@ const (
 	ReasonOverload  Reason = iota // its host is overloaded, or will be
 	ReasonUnderload               // its host is emptied so that it can sleep
 	ReasonExchange                // a better kind of host takes all of its guests over
+	ReasonBalance                 // its host has more to do than others
 	ReasonCount                   // how many reasons there are
 )
 
-var reasonNames = [...]string{ReasonOverload: "overload", ReasonUnderload: "underload", ReasonExchange: "exchange"}
+var reasonNames = [...]string{ReasonOverload: "overload", ReasonUnderload: "underload", ReasonExchange: "exchange", ReasonBalance: "balance"}
 
 func (r Reason) String() string { return reasonNames[r] }
 

@@ -41,6 +41,12 @@ func DefaultGodwit() Godwit {
 // and when the three least loaded ones have no place to go, the others hardly will.
 const drainTries = 3
 
+// Cautious returns the planner with all it keeps free multiplied: by more than 1 hosts are filled less and short more rarely.
+func (p Godwit) Cautious(factor float64) Godwit {
+	p.Risk, p.DrainRisk, p.Trigger = p.Risk*factor, p.DrainRisk*factor, p.Trigger*factor
+	return p
+}
+
 // Observe implements Planner: all it needs is in the guests' histories.
 func (Godwit) Observe(*Fleet) {}
 
@@ -221,7 +227,7 @@ func (p Godwit) exchange(k *packing, from HostIndex, closed []bool) []Move {
 	moves := make([]Move, 0, len(source.guests))
 	for _, g := range source.guests {
 		guest := &k.f.Guests[g]
-		if guest.Pinned || spec.CPUCore > 0 && max(guest.Demand, k.peak[g]) > spec.CPUCore {
+		if guest.Pinned || spec.CPUCore > 0 && max(guest.Demand, k.peak[g]) > spec.CPUCore || !k.f.allows(g, to) {
 			return nil
 		}
 		moves = append(moves, Move{Guest: g, From: from, To: to, Reason: ReasonExchange})

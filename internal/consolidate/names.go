@@ -60,9 +60,10 @@ var selectors = map[string]Selector{
 
 // named are the policies with a name of their own.
 var named = map[string]func() Planner{
-	"dvfs":   func() Planner { return Static{} },
-	"npa":    func() Planner { return Static{} },
-	"godwit": func() Planner { return DefaultGodwit() },
+	"dvfs":    func() Planner { return Static{} },
+	"npa":     func() Planner { return Static{} },
+	"godwit":  func() Planner { return DefaultGodwit() },
+	"balance": func() Planner { return DefaultBalance() },
 	"neat": func() Planner {
 		return Neat{
 			Underload: LastNAverage{Share: 0.5, N: neatLastN}, Overload: DefaultMHOD(0.1), Select: MMTMaxCPU{N: neatLastN},
@@ -71,7 +72,7 @@ var named = map[string]func() Planner{
 	},
 }
 
-// Parse makes a planner from its name: godwit, neat, dvfs, npa, or one of the paper's as it writes them, OVERLOAD-SELECTION-PARAMETER
+// Parse makes a planner from its name: godwit, balance, neat, dvfs, npa, or one of the paper's as it writes them, OVERLOAD-SELECTION-PARAMETER
 // such as lr-mmt-1.2; without a parameter the best one the paper found is taken. A name in front, neat/, plans as Neat does: neat/thr-mmtmc-0.8.
 func Parse(name string) (Planner, error) {
 	lower := strings.ToLower(name)

@@ -203,7 +203,7 @@ func (p *packing) target(g GuestIndex, s search) HostIndex {
 			continue
 		}
 		left, ok := p.room(h, g, s)
-		if ok && (best == Nowhere || p.before(h, left, best, bestLeft, s.gather)) {
+		if ok && (best == Nowhere || p.before(h, left, best, bestLeft, s.gather)) && p.f.allows(g, h) {
 			best, bestLeft = h, left
 		}
 	}
@@ -229,7 +229,7 @@ func (p *packing) asleep(g GuestIndex, closed []bool) HostIndex {
 		if p.hosts[h].awake || closed[h] || best != Nowhere && p.hosts[h].price >= p.hosts[best].price {
 			continue
 		}
-		if _, ok := p.room(h, g, search{}); ok {
+		if _, ok := p.room(h, g, search{}); ok && p.f.allows(g, h) {
 			best = h
 		}
 	}

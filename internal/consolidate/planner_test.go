@@ -289,3 +289,37 @@ func benchmarkFleet(hosts, guests int) *Fleet {
 	}
 	return f
 }
+
+func TestBalanceEvensLoadsOutAndThenRests(t *testing.T) {
+	power := ProLiantG4
+	f := &Fleet{StepSeconds: 300}
+	for range 3 {
+		f.Hosts = append(f.Hosts, Host{CPU: 4, RAMMiB: 4096, MigrationMiBps: 100, Power: &power})
+	}
+	for i, demand := range []float64{1, 0.8, 0.6, 0.5, 0.4} { // all on the first host
+		f.Guests = append(f.Guests, Guest{Host: 0, CPU: 2, Demand: demand, RAMMiB: 256})
+		f.Hosts[0].Guests = append(f.Hosts[0].Guests, GuestIndex(i))
+	}
+	f.Guests[0].Pinned = true
+	f.Allows = func(_ GuestIndex, h HostIndex) bool { return h != 2 }
+	moves := DefaultBalance().Plan(f, nil)
+	if len(moves) == 0 {
+		t.Fatal("nothing moves off the only loaded host")
+	}
+	for _, m := range moves {
+		if m.Guest == 0 || m.To == 2 || m.Reason != ReasonBalance {
+			t.Errorf("move %+v: the first guest is pinned, the third host is not allowed", m)
+		}
+		g := &f.Guests[m.Guest]
+		f.Hosts[m.From].Guests = slices.DeleteFunc(f.Hosts[m.From].Guests, func(on GuestIndex) bool { return on == m.Guest })
+		f.Hosts[m.To].Guests = append(f.Hosts[m.To].Guests, m.Guest)
+		g.Host = m.To
+	}
+	l := newLoads(f)
+	if gap := l.cpu(0) - l.cpu(1); gap > 0.2 || gap < -0.2 {
+		t.Errorf("loads are %v and %v after %d moves", l.cpu(0), l.cpu(1), len(moves))
+	}
+	if again := DefaultBalance().Plan(f, nil); len(again) != 0 {
+		t.Errorf("a balanced fleet is stirred again: %v", again)
+	}
+}
