@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -53,9 +51,6 @@ func copiers() []copier {
 	}
 }
 
-// copyRun is one copy.
-type copyRun struct{ seconds, cpuSeconds, maxRSS, copied float64 }
-
 // measureCopy compares copies of an image from file to file, on a file system that cannot share blocks.
 func measureCopy(ctx context.Context, b *bench) (_ string, err error) {
 	program, err := b.build(ctx, "./test/bench/imagecopy")
@@ -71,31 +66,39 @@ func measureCopy(ctx context.Context, b *bench) (_ string, err error) {
 	if err := fillRandom(image, imageBytes, func(mib int64) bool { return mib/imageStretchMiB%2 == 0 }); err != nil {
 		return "", err
 	}
-	all := copiers()
-	runs := make([][]copyRun, len(all))
-	var turns []func() error
-	for i, c := range all {
-		turns = append(turns, func() error {
-			if err := settle(ctx, disk.dir, image); err != nil {
-				return err
-			}
-			r, err := copyOnce(ctx, c, program, image, filepath.Join(disk.dir, "to"))
-			runs[i] = append(runs[i], r)
-			return err
-		})
+	c := contest{
+		name: "copy", title: fmt.Sprintf("Copy of an image of %d GiB, half holes", imageBytes>>30),
+		figures: []figure{
+			{name: "until durable", unit: "s", verb: "%.2f", aim: aimCopy, drawn: true}, {name: "CPU", unit: "s", verb: "%.2f", drawn: true},
+			{name: "most resident memory", unit: "MB", verb: "%.0f"}, {name: "allocated", unit: "GiB", verb: "%.2f"},
+		},
+		settle: func(ctx context.Context) error { return settle(ctx, disk.dir, image) },
+	}
+	for _, who := range copiers() {
+		c.contenders = append(c.contenders, contestant{name: who.name, peer: who.peer, turn: func(ctx context.Context) ([]float64, error) {
+			return copyOnce(ctx, who, program, image, filepath.Join(disk.dir, "to"))
+		}})
 	}
 	// A round that does not count, in which the file system finds the space.
-	if err := interleave(1, turns); err != nil {
+	if err := c.measure(ctx, 1); err != nil {
 		return "", err
 	}
-	for i := range runs {
-		runs[i] = nil
-	}
-	if err := interleave(b.rounds, turns); err != nil {
+	if err := c.measure(ctx, b.rounds); err != nil {
 		return "", err
 	}
-	return b.reportCopy(disk, all, runs)
+	text, err := c.report(b)
+	return fmt.Sprintf(copyText, imageBytes>>30, imageStretchMiB, disk.what) + text, err
 }
+
+// copyText says what is measured, and what is not.
+const copyText = `An image file of %d GiB, every other %d MiB a hole, the rest random and in the page cache, is copied to a new file on the same file system (%s,
+which cannot share blocks) and made durable. Nobody is pinned: each contender uses as many threads as it likes, and how well it does that is part of the answer.
+
+godwit's copy is what creates a volume from a raw image, from a snapshot or from a volume where blocks cannot be shared. It is not what happens where they can
+(XFS and btrfs, image and volume on the same file system: that is a clone and takes milliseconds), nor what happens to a qcow2 image: ` + "`qemu-img convert -W -m 8`" + `
+reads that, in a sandbox, whose own figures are in the table.
+
+`
 
 // settle makes turns alike: what the copy before left to do (its removal, discards) is done, the image is in the page cache, and there is free
 // memory for the copy that has been used a moment ago. A virtual machine gives memory that is free for seconds back to its host and pays
@@ -130,29 +133,27 @@ func prime(bytes int) error {
 	return unix.Munmap(memory)
 }
 
-func copyOnce(ctx context.Context, c copier, program, image, dir string) (r copyRun, err error) {
+// copyOnce makes one copy and returns the contest's figures of it.
+func copyOnce(ctx context.Context, c copier, program, image, dir string) (_ []float64, err error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
-		return r, err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	command := c.command(program, image, dir)
 	if _, err := exec.LookPath(command[0]); err != nil {
-		return r, fmt.Errorf("%s is missing: apt-get install %s", command[0], c.pkg)
+		return nil, fmt.Errorf("%s is missing: apt-get install %s", command[0], c.pkg)
 	}
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	begun := time.Now()
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return r, fmt.Errorf("%s: %w: %s", c.name, err, out)
+		return nil, fmt.Errorf("%w: %s", err, out)
 	}
 	took := time.Since(begun)
 	usage := cmd.ProcessState.SysUsage().(*syscall.Rusage)
 	allocated, err := allocatedIn(dir)
-	log.Printf("  %s: %.2f s", c.name, took.Seconds())
-	return copyRun{
-		seconds: took.Seconds(), cpuSeconds: (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds(),
-		maxRSS: float64(usage.Maxrss) * 1024 / 1e6, copied: allocated / (1 << 30),
-	}, err
+	cpu := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	return []float64{took.Seconds(), cpu.Seconds(), float64(usage.Maxrss) * 1024 / 1e6, allocated / (1 << 30)}, err
 }
 
 // allocatedIn is the space in bytes that the files below dir take up.
@@ -170,42 +171,4 @@ func allocatedIn(dir string) (total float64, err error) {
 		return nil
 	})
 	return total, err
-}
-
-func (b *bench) reportCopy(disk *scratch, all []copier, runs [][]copyRun) (string, error) {
-	column := func(i int, of func(copyRun) float64) sample {
-		out := make(sample, len(runs[i]))
-		for j, r := range runs[i] {
-			out[j] = of(r)
-		}
-		return out
-	}
-	wall := func(r copyRun) float64 { return r.seconds }
-	best := -1
-	for i, c := range all {
-		if c.peer && (best < 0 || column(i, wall).median() < column(best, wall).median()) {
-			best = i
-		}
-	}
-	t := table{head: []string{"", "seconds until durable", "godwit/it", "CPU, s", "most resident memory, MB", "GiB allocated"}}
-	chart := barChart{title: "Copy of an image of 6 GiB, half holes", unit: "seconds (less is better)", groups: []string{"wall clock", "CPU"}}
-	for i, c := range all {
-		cpu := column(i, func(r copyRun) float64 { return r.cpuSeconds })
-		t.add(c.name, column(i, wall).spread("%.2f"), fmt.Sprintf("%.2f", ratios(column(0, wall), column(i, wall)).median()), cpu.spread("%.2f"),
-			column(i, func(r copyRun) float64 { return r.maxRSS }).spread("%.0f"),
-			fmt.Sprintf("%.2f", column(i, func(r copyRun) float64 { return r.copied }).median()))
-		chart.series = append(chart.series, barSeries{c.name, []sample{column(i, wall), cpu}})
-	}
-	if err := b.draw("copy.svg", chart); err != nil {
-		return "", err
-	}
-	var text strings.Builder
-	fmt.Fprintf(&text, `An image file of %d GiB, every other %d MiB a hole, the rest random and in the page cache, is copied to a new file on the same file system (%s,
-which cannot share blocks; where it can, as on XFS, godwit clones in milliseconds) and made durable. godwit's copy is what creates a volume from an image.
-Nobody is pinned.
-
-`, imageBytes>>30, imageStretchMiB, disk.what)
-	text.WriteString(aimsTable([]aim{{"time of an image copy", "6 GiB, half holes", all[best].name, ratios(column(0, wall), column(best, wall)), aimCopy, false}}))
-	fmt.Fprintf(&text, "\n![Image copy](benchmarks/copy.svg)\n\n%s", t.String())
-	return text.String(), nil
 }

@@ -15,7 +15,7 @@ import (
 type echoRow struct {
 	Conns, Bytes int
 	Kind         string
-	Runs         []struct{ PerSecond, CPUMicros, MedianMicros, P99Micros float64 }
+	Runs         []struct{ PerSecond, CPUMicros, MedianMicros, P99Micros, RSSMB float64 }
 }
 
 func (r echoRow) sample(of func(i int) float64) sample {
@@ -81,12 +81,12 @@ func reportEcho(b *bench, rows []echoRow) string {
 	var text strings.Builder
 	fmt.Fprintf(&text, `TCP over loopback, servers on core %d, the client (a ring of its own, one message under way per connection) on core %d, turns of %v. The servers
 are up from beginning to end and warmed up for seconds before anything counts (Java compiles while it runs). Round trips per second tell who got
-the core; round trips per second of the server's own processor time (per core) are what compares. Java: Debian's OpenJDK and
+the core; round trips per second of the server's own processor time (per core) are what compares. Resident memory is that after the turn. Java: Debian's OpenJDK and
 libnetty-java, which comes without Netty's native transport. %s
 
 `, serverCore, clientCore, b.span, "`conn` is uring behind package net's interface, `session` runs on the ring's own thread.")
 	var aims []aim
-	t := table{head: []string{"conns", "bytes", "server", "round trips/s", "round trips per CPU second", "session/it", "p50, us", "p99, us"}}
+	t := table{head: []string{"conns", "bytes", "server", "round trips/s", "round trips per CPU second", "session/it", "p50, us", "p99, us", "RSS, MB"}}
 	for _, load := range echoLoads(rows) {
 		us := byKind(load, "loop")
 		for _, k := range echoKinds {
@@ -95,7 +95,8 @@ libnetty-java, which comes without Netty's native transport. %s
 			t.add(strconv.Itoa(r.Conns), strconv.Itoa(r.Bytes), k.name, r.sample(func(i int) float64 { return r.Runs[i].PerSecond }).spread("%.0f"),
 				r.perCore().spread("%.0f"), fmt.Sprintf("%.2f", ratio.median()),
 				fmt.Sprintf("%.0f", r.sample(func(i int) float64 { return r.Runs[i].MedianMicros }).median()),
-				fmt.Sprintf("%.0f", r.sample(func(i int) float64 { return r.Runs[i].P99Micros }).median()))
+				fmt.Sprintf("%.0f", r.sample(func(i int) float64 { return r.Runs[i].P99Micros }).median()),
+				fmt.Sprintf("%.1f", r.sample(func(i int) float64 { return r.Runs[i].RSSMB }).median()))
 			switch k.key {
 			case "net":
 				aims = append(aims, aim{"round trips per CPU second", r.where(), k.name, ratio, aimEchoNet, true})

@@ -11,26 +11,52 @@ import (
 	"time"
 )
 
-// load is a pattern of requests.
+// load is what a client asks: by fio, or by nbdcopy if rw says so; a copy knows nothing but that.
 type load struct {
-	rw    string // fio's word: randread, randwrite, read, write
+	rw    string // fio's word (randread, randwrite, read, write), copyOut or copyIn
 	block string
 	depth int
 	jobs  int
 }
 
+// loadNames are the words for rw in the report, and in plots.
+var loadNames = map[string]struct{ long, short string }{
+	"randread": {"random read", "rr"}, "randwrite": {"random write", "rw"}, "read": {"sequential read", "seq read"}, "write": {"sequential write", "seq write"},
+	copyOut: {"nbdcopy SERVER null:", "nbdcopy from"}, copyIn: {"nbdcopy --flush FILE SERVER", "nbdcopy to"},
+}
+
+func (l load) random() bool { return l.rw == "randread" || l.rw == "randwrite" }
+func (l load) copies() bool { return l.rw == copyOut || l.rw == copyIn }
+
 func (l load) String() string {
-	name := map[string]string{"randread": "random read", "randwrite": "random write", "read": "sequential read", "write": "sequential write"}[l.rw]
+	name := loadNames[l.rw].long
+	if l.copies() {
+		return name
+	}
 	return fmt.Sprintf("%s %s, depth %d, %d job%s", l.block, name, l.depth, l.jobs, map[bool]string{true: "", false: "s"}[l.jobs == 1])
 }
 
 // short is the load in a plot.
 func (l load) short() string {
-	name := map[string]string{"randread": "rr", "randwrite": "rw", "read": "seq r", "write": "seq w"}[l.rw]
-	if l.jobs == 1 {
+	name := loadNames[l.rw].short
+	switch {
+	case !l.random():
+		return name
+	case l.jobs == 1:
 		return fmt.Sprintf("%s %d", name, l.depth)
 	}
 	return fmt.Sprintf("%s %dx%d", name, l.depth, l.jobs)
+}
+
+// blockBytes is what a request carries. What counts as a request of a copy is a mebibyte.
+func (l load) blockBytes() int64 {
+	switch l.block {
+	case "4k":
+		return 4 << 10
+	case "256k":
+		return 256 << 10
+	}
+	return mebibyte
 }
 
 // fioTarget is what a client works on: an NBD server's socket, or a file by fio's own io_uring engine.
@@ -41,6 +67,9 @@ type fioTarget struct {
 	direct bool
 }
 
+// uri names the server's export.
+func (t fioTarget) uri() string { return "nbd+unix:///" + t.export + "?socket=" + t.socket }
+
 // fioResult is what one run of the client saw.
 type fioResult struct {
 	perSecond float64 // requests
@@ -49,8 +78,23 @@ type fioResult struct {
 	clientCPU float64 // share of the client's core
 }
 
-// runFio runs the client on its core for the span, on the first bytes of the target.
-func runFio(ctx context.Context, dir string, t fioTarget, l load, bytesMax int64, span time.Duration) (fioResult, error) {
+// fioLimit says when a run ends: after a time, or after a number of requests.
+type fioLimit struct {
+	bytesMax int64 // it stays within the first bytes of the target
+	span     time.Duration
+	requests int
+}
+
+func (f fioLimit) options() []string {
+	size := "--size=" + strconv.FormatInt(f.bytesMax, 10)
+	if f.requests > 0 {
+		return []string{size, "--number_ios=" + strconv.Itoa(f.requests)}
+	}
+	return []string{size, "--time_based", fmt.Sprintf("--runtime=%dms", f.span.Milliseconds())}
+}
+
+// runFio runs the client on its core until the limit.
+func runFio(ctx context.Context, dir string, t fioTarget, l load, limit fioLimit) (fioResult, error) {
 	fio, err := program("fio", "fio")
 	if err != nil {
 		return fioResult{}, err
@@ -58,11 +102,11 @@ func runFio(ctx context.Context, dir string, t fioTarget, l load, bytesMax int64
 	out := filepath.Join(dir, "fio.json")
 	command := []string{
 		fio, "--name=load", "--rw=" + l.rw, "--bs=" + l.block, "--iodepth=" + strconv.Itoa(l.depth), "--numjobs=" + strconv.Itoa(l.jobs),
-		"--size=" + strconv.FormatInt(bytesMax, 10), "--time_based", fmt.Sprintf("--runtime=%dms", span.Milliseconds()),
 		"--randrepeat=0", "--norandommap", "--clocksource=clock_gettime", "--group_reporting", "--output-format=json", "--output=" + out,
 	}
+	command = append(command, limit.options()...)
 	if t.socket != "" {
-		command = append(command, "--ioengine=nbd", "--uri=nbd+unix:///"+t.export+"?socket="+t.socket)
+		command = append(command, "--ioengine=nbd", "--uri="+t.uri())
 	} else {
 		command = append(command, "--ioengine=io_uring", "--filename="+t.file, "--invalidate=0", "--direct="+map[bool]string{true: "1", false: "0"}[t.direct])
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/godwit-cloud/godwit/internal/hostapi"
 	"github.com/godwit-cloud/godwit/internal/hostapi/hostapitest"
 	"github.com/godwit-cloud/godwit/internal/hostapi/hostpb"
+	"github.com/godwit-cloud/godwit/test/bench/proc"
 	"github.com/godwit-cloud/godwit/test/guest"
 	"github.com/godwit-cloud/godwit/test/labcloud"
 )
@@ -181,7 +182,7 @@ func (p *plant) measure(ctx context.Context) (string, error) {
 		t.add(fmt.Sprint(connections), fmt.Sprintf("%.0f", float64(len(r.latency))/listDuration.Seconds()), fmt.Sprintf("%.1f", r.latency.median()),
 			fmt.Sprintf("%.1f", r.latency.quantile(0.99)), fmt.Sprint(r.bytes))
 	}
-	rss, err := processRSS(fmt.Sprintf("/proc/%d/status", p.server.Process.Pid))
+	rss, err := proc.RSS(p.server.Process.Pid)
 	if err != nil {
 		return "", err
 	}

@@ -1,8 +1,3 @@
-// Command bench measures godwit beside its named peers, in one run on one machine, and writes docs/benchmarks.md and its plots.
-//
-// Contenders take turns (A B B A ...), so that a drift of the machine hits both alike; every figure is a median with its spread; what
-// godwit loses is written down like what it wins. Each section says the command that made it, and can be made again by itself: the others
-// stay as they are in the document. What people found out about a section's figures is in notes/, and goes with it.
 package main
 
 import (
@@ -39,7 +34,7 @@ type bench struct {
 	binary string
 	out    string // the document; empty for standard output
 	rounds int
-	stage  *stage // the lab, brought up by the first section that needs it
+	stage  *stage // the lab that is up, brought up by the first section that needs it
 	built  string // directory of our programs, made when first needed
 
 	// of the NBD section
@@ -55,7 +50,7 @@ func main() {
 	flag.StringVar(&b.out, "o", "", "Markdown file to rewrite, plots go to benchmarks/ beside it; standard output and no plots if empty")
 	flag.IntVar(&b.rounds, "rounds", 10, "interleaved rounds of each comparison")
 	only := flag.String("only", "", "comma-separated sections: "+strings.Join(sectionKeys(), ", ")+"; all if empty")
-	flag.DurationVar(&b.span, "span", 300*time.Millisecond, "nbd, echo: how long each turn lasts")
+	flag.DurationVar(&b.span, "span", 300*time.Millisecond, "nbd, echo: how long each turn of a client lasts")
 	flag.StringVar(&b.files, "files", filesAuto, "nbd: where the file is: xfs (in a loop file), host (the temporary directory's file system) or auto (xfs for the page cache, host for O_DIRECT)")
 	flag.StringVar(&b.mode, "mode", "", "nbd: only this mode: \"page cache\" or \"O_DIRECT\"")
 	flag.StringVar(&b.loads, "loads", "", "nbd: only loads whose name contains this, such as \"random read, depth 64\"")

@@ -9,32 +9,30 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // nbdFileBytes is the size of the served file. It fits into the page cache of any machine that builds this project, and is larger than
 // what a disk's own cache helps with.
 const nbdFileBytes = 1 << 30
 
-// nbdLoad is a load and who has to bear it.
-type nbdLoad struct {
-	load
-	headline bool // an aim speaks of it: every setting of every peer is measured, not only the best
-}
+// aimed reports whether an aim speaks of the load. Those that none speaks of are measured in half of the rounds.
+func (l load) aimed() bool { return l.random() && (l.depth == 1 || l.depth == deepQueue) }
 
-func nbdLoads() []nbdLoad {
-	var out []nbdLoad
+func nbdLoads() []load {
+	var out []load
 	for _, rw := range []string{"randread", "randwrite"} {
-		for _, depth := range []int{1, 16, 64} {
+		for _, depth := range []int{1, 16, deepQueue} {
 			for _, jobs := range []int{1, 2} {
-				out = append(out, nbdLoad{load{rw, "4k", depth, jobs}, jobs == 1 && depth != 16})
+				out = append(out, load{rw, "4k", depth, jobs})
 			}
 		}
 	}
 	const sequentialDepth = 8
 	for _, rw := range []string{"read", "write"} {
-		out = append(out, nbdLoad{load{rw, "256k", sequentialDepth, 1}, true})
+		out = append(out, load{rw, "256k", sequentialDepth, 1})
 	}
-	return out
+	return append(out, load{rw: copyOut}, load{rw: copyIn})
 }
 
 // nbdRun is one turn of one contender.
@@ -64,10 +62,15 @@ func (c nbdCell) p50() sample   { return c.sample(func(r nbdRun) float64 { retur
 func (c nbdCell) p99() sample   { return c.sample(func(r nbdRun) float64 { return r.p99 }) }
 func (c nbdCell) rss() sample   { return c.sample(func(r nbdRun) float64 { return r.rss }) }
 
+// bytesPerSecond is the speed in MiB/s.
+func (c nbdCell) bytesPerSecond(l load) sample {
+	return c.sample(func(r nbdRun) float64 { return r.perSecond * float64(l.blockBytes()) / mebibyte })
+}
+
 // nbdRow is one load in one mode.
 type nbdRow struct {
 	mode  cacheMode
-	load  nbdLoad
+	load  load
 	cells []nbdCell
 	file  nbdCell // ceiling: fio's io_uring engine on the bare file
 }
@@ -161,6 +164,10 @@ func (b *bench) prepareVolume(ctx context.Context, dir string) (serving, error) 
 	if err := os.Remove(image); err != nil {
 		return s, err
 	}
+	s.source = filepath.Join(dir, "source")
+	if err := fillRandom(s.source, copyInBytes, func(int64) bool { return true }); err != nil {
+		return s, err
+	}
 	if _, err := run(ctx, "cp", "--archive", "--link", first, second); err != nil {
 		return s, err
 	}
@@ -184,6 +191,12 @@ func (b *bench) measureServers(ctx context.Context, dir string, what serving) (r
 			return nil, err
 		}
 	}
+	if err := warm(what.source); err != nil {
+		return nil, err
+	}
+	if err := b.weighConnections(ctx, dir, servers); err != nil {
+		return nil, err
+	}
 	for _, l := range nbdLoads() {
 		if b.loads != "" && !strings.Contains(l.String(), b.loads) {
 			continue
@@ -197,44 +210,86 @@ func (b *bench) measureServers(ctx context.Context, dir string, what serving) (r
 	return rows, nil
 }
 
-// measureLoad runs the rounds of one load: each contender and the bare file once in a round, the order reversed every other time.
-func (b *bench) measureLoad(ctx context.Context, dir string, what serving, servers []server, l nbdLoad) (nbdRow, error) {
-	row := nbdRow{mode: what.mode, load: l, file: nbdCell{who: contender{peer: "ceiling: fio io_uring on the file", key: "file", ceiling: true}}}
-	var turns []func() error
-	for _, s := range servers {
-		if l.headline || s.best[what.mode] {
-			at := len(row.cells)
-			row.cells = append(row.cells, nbdCell{who: s.contender})
-			turns = append(turns, func() error {
-				r, err := b.turn(ctx, dir, s, l.load)
-				row.cells[at].runs = append(row.cells[at].runs, r)
+// weighConnections measures what a server spends on a client that connects and asks for next to nothing: the least of a few times, since all that
+// comes on top is somebody else's doing.
+func (b *bench) weighConnections(ctx context.Context, dir string, servers []server) error {
+	const times = 3
+	for i := range servers {
+		s := &servers[i]
+		for range times {
+			before, err := s.cpu()
+			if err != nil {
 				return err
-			})
+			}
+			if _, err := runFio(ctx, dir, s.target(), load{"randread", "4k", 1, 1}, fioLimit{bytesMax: nbdFileBytes, requests: 1}); err != nil {
+				return fmt.Errorf("%v: %w (server said: %s)", s, err, s.said.String())
+			}
+			after, err := s.cpu()
+			if err != nil {
+				return err
+			}
+			if spent := after - before; s.connection == 0 || spent < s.connection {
+				s.connection = spent
+			}
 		}
 	}
-	if l.headline {
+	return nil
+}
+
+// measureLoad runs the rounds of one load: each contender and the bare file once in a round, the order reversed every other time.
+func (b *bench) measureLoad(ctx context.Context, dir string, what serving, servers []server, l load) (nbdRow, error) {
+	row := nbdRow{mode: what.mode, load: l, file: nbdCell{who: bareFile}}
+	var turns []func() error
+	for _, s := range servers {
+		if l.rw == copyIn && s.ceiling {
+			continue // what takes everything and keeps nothing is no ceiling for what is flushed to a disk
+		}
+		at := len(row.cells)
+		row.cells = append(row.cells, nbdCell{who: s.contender})
 		turns = append(turns, func() error {
-			r, err := runFio(ctx, dir, fioTarget{file: what.file, direct: what.mode == direct}, l.load, nbdFileBytes, b.span)
+			r, err := b.turn(ctx, dir, s, what.source, l)
+			row.cells[at].runs = append(row.cells[at].runs, r)
+			return err
+		})
+	}
+	if !l.copies() {
+		turns = append(turns, func() error {
+			r, err := runFio(ctx, dir, fioTarget{file: what.file, direct: what.mode == direct}, l, fioLimit{bytesMax: nbdFileBytes, span: b.span})
 			row.file.runs = append(row.file.runs, nbdRun{fioResult: r})
 			return err
 		})
 	}
-	if err := interleave(b.rounds, turns); err != nil {
-		return row, fmt.Errorf("%v: %w", l.load, err)
+	if err := interleave(b.roundsOf(l), turns); err != nil {
+		return row, fmt.Errorf("%v: %w", l, err)
 	}
 	us, best := row.cells[0], row.bestPeer(nbdCell.cpu, false)
-	log.Printf("  %s, %v: %s %.0f/s %.2f us; least CPU of the peers: %v %.0f/s %.2f us (load average %s)", what.mode, l.load, us.who, us.speed().median(),
+	log.Printf("  %s, %v: %s %.0f/s %.2f us; least CPU of the peers: %v %.0f/s %.2f us (load average %s)", what.mode, l, us.who, us.speed().median(),
 		us.cpu().median(), best.who, best.speed().median(), best.cpu().median(), loadAverage())
 	return row, nil
 }
 
-// turn lets the client loose on a server and reads what the server used.
-func (b *bench) turn(ctx context.Context, dir string, s server, l load) (nbdRun, error) {
+// roundsOf is how often a load is measured.
+func (b *bench) roundsOf(l load) int {
+	if l.aimed() {
+		return b.rounds
+	}
+	return (b.rounds + 1) / 2
+}
+
+// turn lets the client loose on a server and reads what the server used. Requests of a copy are mebibytes; its connections are part of it.
+func (b *bench) turn(ctx context.Context, dir string, s server, source string, l load) (nbdRun, error) {
 	before, err := s.cpu()
 	if err != nil {
 		return nbdRun{}, err
 	}
-	r, err := runFio(ctx, dir, fioTarget{socket: s.socket, export: s.export}, l, nbdFileBytes, b.span)
+	var r fioResult
+	setUp := time.Duration(0)
+	if l.copies() {
+		r, err = runNBDCopy(ctx, s.target(), source, l)
+	} else {
+		setUp = time.Duration(l.jobs) * s.connection
+		r, err = runFio(ctx, dir, s.target(), l, fioLimit{bytesMax: nbdFileBytes, span: b.span})
+	}
 	if err != nil {
 		return nbdRun{}, fmt.Errorf("%v: %w (server said: %s)", s, err, s.said.String())
 	}
@@ -243,7 +298,7 @@ func (b *bench) turn(ctx context.Context, dir string, s server, l load) (nbdRun,
 		return nbdRun{}, err
 	}
 	rss, err := s.rss()
-	return nbdRun{fioResult: r, cpuMicros: float64((after - before).Nanoseconds()) / 1e3 / r.requests, rss: rss}, err
+	return nbdRun{fioResult: r, cpuMicros: float64(max(0, after-before-setUp).Nanoseconds()) / 1e3 / r.requests, rss: rss}, err
 }
 
 // interleave lets everyone have a turn in each round: A B B A A B ...

@@ -45,15 +45,15 @@ const (
 	deepQueue  = 64
 )
 
-// nbdAims are the aims that the rows speak of.
+// nbdAims are the aims that the rows speak of, with one job and with two.
 func nbdAims(rows []nbdRow) []aim {
 	var out []aim
 	for _, r := range rows {
 		us, there := r.of("godwit")
-		if !there || r.load.jobs != 1 || !strings.HasPrefix(r.load.rw, "rand") {
+		if !there || !r.load.aimed() {
 			continue
 		}
-		where := fmt.Sprintf("%s, %v", r.mode, r.load.load)
+		where := fmt.Sprintf("%s, %v", r.mode, r.load)
 		if r.load.depth == 1 {
 			if peer := r.bestPeer(nbdCell.p50, false); peer.runs != nil {
 				out = append(out, aim{"median latency", where, peer.who.String(), ratios(us.p50(), peer.p50()), aimLatency, false})
@@ -83,18 +83,21 @@ func nbdAims(rows []nbdRow) []aim {
 // reportNBD writes the section.
 func reportNBD(places string, b *bench, rows []nbdRow) string {
 	var text strings.Builder
-	fmt.Fprintf(&text, `One file of %d MiB of random bytes (%s); servers on core %d, the client (fio's nbd engine over a unix socket) on core %d; each turn lasts %v.
+	fmt.Fprintf(&text, `One file of %d MiB of random bytes (%s); servers on core %d, the client over a unix socket (fio's nbd engine; nbdcopy for the last two tables of each
+mode) on core %d; each of fio's turns lasts %v. %d rounds of the loads that an aim speaks of, %d of the others.
 All servers of a table are up at the same time and serve the same file, godwit's as a volume with an attachment and its epoch. Direct I/O is
 measured without a loop device, whose kernel thread would take the cores from both sides. CPU is that of the server's whole process (user,
-system, io_uring's workers) by its CPU clock; what the kernel does on nobody's account (interrupts, write-back) is in no figure. Resident memory is
-that after the turn. Settings other than the default are those that won trials. The ceilings are no competitors: nbdkit's null plugin is a server that
-touches no file, fio's io_uring engine on the bare file shows what the disk can do from the client's core.
-
-`, nbdFileBytes/mebibyte, places, serverCore, clientCore, b.span)
+system, io_uring's workers) by its CPU clock, less what a client costs that only connects; what the kernel does on nobody's account (interrupts, write-back) is in no
+figure. Resident memory is that after the turn. Settings other than the default are those that won trials. The ceilings are no competitors: nbdkit's null plugin is
+a server that touches no file, so it shows what client and socket can do; fio's io_uring engine on the bare file shows what the disk can do from the client's core.
+%s
+`, nbdFileBytes/mebibyte, places, serverCore, clientCore, b.span, b.roundsOf(load{rw: "randread", depth: deepQueue}), b.roundsOf(load{rw: copyOut}), noIOThread)
 	text.WriteString(aimsTable(nbdAims(rows)))
 	for _, mode := range []cacheMode{cached, direct} {
 		for _, p := range nbdPlots {
-			fmt.Fprintf(&text, "\n![%s, %s](%s)\n", p.title, mode, "benchmarks/"+p.file(mode))
+			if p.chart(rows, mode).groups != nil {
+				fmt.Fprintf(&text, "\n![%s, %s](%s)\n", p.title, mode, "benchmarks/"+p.file(mode))
+			}
 		}
 	}
 	commands := table{head: []string{"server", "command, page cache", "command, O_DIRECT"}}
@@ -103,7 +106,7 @@ touches no file, fio's io_uring engine on the bare file shows what the disk can 
 	}
 	fmt.Fprintf(&text, "\n%s", commands.String())
 	for _, r := range rows {
-		fmt.Fprintf(&text, "\n### %s, %v\n\n%s", r.mode, r.load.load, r.table())
+		fmt.Fprintf(&text, "\n### %s, %v\n\n%s", r.mode, r.load, r.table())
 	}
 	return text.String()
 }
@@ -117,7 +120,6 @@ func code(s string) string {
 
 // table shows a row's contenders; ratios are godwit's (io_uring) to each.
 func (r nbdRow) table() string {
-	t := table{head: []string{"server", "requests/s", "godwit/it", "server CPU, us/request", "godwit/it", "p50, us", "p99, us", "RSS, MB"}}
 	us, there := r.of("godwit")
 	ratio := func(of func(nbdCell) sample, c nbdCell) string {
 		if !there || c.who.key == us.who.key {
@@ -125,62 +127,21 @@ func (r nbdRow) table() string {
 		}
 		return fmt.Sprintf("%.2f", ratios(of(us), of(c)).median())
 	}
+	if r.load.copies() {
+		t := table{head: []string{"server", "MiB/s", "godwit/it", "server CPU, us/MiB", "godwit/it", "RSS, MB"}}
+		for _, c := range r.cells {
+			t.add(c.who.String(), c.speed().spread("%.0f"), ratio(nbdCell.speed, c), c.cpu().spread("%.0f"), ratio(nbdCell.cpu, c), fmt.Sprintf("%.1f", c.rss().median()))
+		}
+		return t.String()
+	}
+	t := table{head: []string{"server", "requests/s", "godwit/it", "server CPU, us/request", "godwit/it", "p50, us", "godwit/it", "p99, us", "RSS, MB"}}
 	for _, c := range r.cells {
 		t.add(c.who.String(), c.speed().spread("%.0f"), ratio(nbdCell.speed, c), c.cpu().spread("%.2f"), ratio(nbdCell.cpu, c),
-			fmt.Sprintf("%.0f", c.p50().median()), fmt.Sprintf("%.0f", c.p99().median()), fmt.Sprintf("%.1f", c.rss().median()))
+			fmt.Sprintf("%.0f", c.p50().median()), ratio(nbdCell.p50, c), fmt.Sprintf("%.0f", c.p99().median()), fmt.Sprintf("%.1f", c.rss().median()))
 	}
 	if f := r.file; f.runs != nil {
-		t.add(f.who.String(), f.speed().spread("%.0f"), ratio(nbdCell.speed, f), "", "", fmt.Sprintf("%.0f", f.p50().median()), fmt.Sprintf("%.0f", f.p99().median()), "")
+		t.add(f.who.String(), f.speed().spread("%.0f"), ratio(nbdCell.speed, f), "", "", fmt.Sprintf("%.0f", f.p50().median()), ratio(nbdCell.p50, f),
+			fmt.Sprintf("%.0f", f.p99().median()), "")
 	}
 	return t.String()
-}
-
-// nbdPlot is one figure for each mode.
-type nbdPlot struct {
-	name, title, unit string
-	of                func(nbdCell) sample
-}
-
-var nbdPlots = []nbdPlot{
-	{"cpu", "Server CPU per request", "us per request (less is better)", nbdCell.cpu},
-	{"speed", "Requests per second", "thousand requests/s (more is better)", func(c nbdCell) sample { return c.sample(func(r nbdRun) float64 { return r.perSecond / 1e3 }) }},
-}
-
-func (p nbdPlot) file(mode cacheMode) string {
-	return "nbd-" + map[cacheMode]string{cached: "cached", direct: "direct"}[mode] + "-" + p.name + ".svg"
-}
-
-// plotNBD draws the loads of 4 KiB that everyone best has borne; sequential loads would need another scale.
-func (b *bench) plotNBD(rows []nbdRow) error {
-	for _, mode := range []cacheMode{cached, direct} {
-		for _, p := range nbdPlots {
-			chart := barChart{title: p.title + ", 4 KiB, " + string(mode), unit: p.unit}
-			var keys []contender
-			for _, c := range contenders {
-				if c.best[mode] && c.command(serving{mode: mode}) != nil {
-					keys = append(keys, c)
-				}
-			}
-			for _, c := range keys {
-				s := barSeries{name: c.String()}
-				for _, r := range rows {
-					if r.mode != mode || !strings.HasPrefix(r.load.rw, "rand") {
-						continue
-					}
-					cell, _ := r.of(c.key)
-					s.values = append(s.values, p.of(cell))
-				}
-				chart.series = append(chart.series, s)
-			}
-			for _, r := range rows {
-				if r.mode == mode && strings.HasPrefix(r.load.rw, "rand") {
-					chart.groups = append(chart.groups, r.load.short())
-				}
-			}
-			if err := b.draw(p.file(mode), chart); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // cacheMode is how servers open the file.
@@ -22,6 +23,7 @@ const (
 // serving is what a server is to serve, and where.
 type serving struct {
 	file, socket string
+	source       string // a file to copy to the server
 	mode         cacheMode
 	nbdserver    string            // our program
 	stores       map[string]string // by engine of ours: a store whose only volume is the file
@@ -39,9 +41,8 @@ type contender struct {
 	setting string // what differs from its default, "default" if nothing
 	key     string // short name in plots and file names
 	pkg     string // Debian package of the program
-	// best is the setting that won the trials over all of the peer's in a mode; these are measured under every load, the others under
-	// the headline loads.
-	best   map[cacheMode]bool
+	// drawn says in which modes the plots show it: all of ours, each peer's best, the ceilings. The tables show everyone.
+	drawn  map[cacheMode]bool
 	export string // empty: the default export
 	// command is the server in the foreground; nil if it cannot do the mode.
 	command func(s serving) []string
@@ -67,23 +68,27 @@ const (
 var (
 	inBoth   = map[cacheMode]bool{cached: true, direct: true}
 	inCached = map[cacheMode]bool{cached: true}
+	inDirect = map[cacheMode]bool{direct: true}
 	inNone   = map[cacheMode]bool{}
 )
 
 // contenders are measured in this order and the reverse. nbdkit's file plugin has no direct I/O.
 var contenders = []contender{
-	{peer: ours, setting: "io_uring", key: "godwit", export: benchVolume + "/" + benchAttachment, best: inBoth, command: godwitServer(ringEngine)},
-	{peer: ours, setting: "threads", key: "godwit-threads", export: benchVolume + "/" + benchAttachment, best: inNone, command: godwitServer(threadsEngine)},
-	{peer: "nbdkit file", setting: "default", key: "nbdkit", pkg: "nbdkit", best: inNone, command: nbdkit()},
-	{peer: "nbdkit file", setting: "-t 1", key: "nbdkit-t1", pkg: "nbdkit", best: inCached, command: nbdkit("-t", "1")},
-	{peer: "qemu-nbd", setting: "default", key: "qemu-nbd", pkg: "qemu-utils", best: inNone, command: qemuNBD("threads")},
-	{peer: "qemu-nbd", setting: "aio=io_uring", key: "qemu-nbd-uring", pkg: "qemu-utils", best: inBoth, command: qemuNBD("io_uring")},
-	{peer: "qemu-nbd", setting: "aio=native", key: "qemu-nbd-native", pkg: "qemu-utils", best: inNone, command: qemuNBD("native")},
-	{peer: "qemu-storage-daemon", setting: "default", key: "qsd", pkg: "qemu-system-common", best: inNone, command: storageDaemon("threads")},
-	{peer: "qemu-storage-daemon", setting: "aio=io_uring", key: "qsd-uring", pkg: "qemu-system-common", best: inBoth, command: storageDaemon("io_uring")},
-	{peer: "qemu-storage-daemon", setting: "aio=native", key: "qsd-native", pkg: "qemu-system-common", best: inNone, command: storageDaemon("native")},
-	{peer: "ceiling: nbdkit null", key: "null", pkg: "nbdkit", best: inNone, ceiling: true, command: nullServer},
+	{peer: ours, setting: "io_uring", key: "godwit", export: benchVolume + "/" + benchAttachment, drawn: inBoth, command: godwitServer(ringEngine)},
+	{peer: ours, setting: "threads", key: "godwit-threads", export: benchVolume + "/" + benchAttachment, drawn: inBoth, command: godwitServer(threadsEngine)},
+	{peer: "nbdkit file", setting: "default", key: "nbdkit", pkg: "nbdkit", drawn: inNone, command: nbdkit()},
+	{peer: "nbdkit file", setting: "-t 1", key: "nbdkit-t1", pkg: "nbdkit", drawn: inCached, command: nbdkit("-t", "1")},
+	{peer: "qemu-nbd", setting: "default", key: "qemu-nbd", pkg: "qemu-utils", drawn: inNone, command: qemuNBD("threads")},
+	{peer: "qemu-nbd", setting: "aio=io_uring", key: "qemu-nbd-uring", pkg: "qemu-utils", drawn: inBoth, command: qemuNBD("io_uring")},
+	{peer: "qemu-nbd", setting: "aio=native", key: "qemu-nbd-native", pkg: "qemu-utils", drawn: inDirect, command: qemuNBD("native")},
+	{peer: "qemu-storage-daemon", setting: "default", key: "qsd", pkg: "qemu-system-common", drawn: inNone, command: storageDaemon("threads")},
+	{peer: "qemu-storage-daemon", setting: "aio=io_uring", key: "qsd-uring", pkg: "qemu-system-common", drawn: inBoth, command: storageDaemon("io_uring")},
+	{peer: "qemu-storage-daemon", setting: "aio=native", key: "qsd-native", pkg: "qemu-system-common", drawn: inDirect, command: storageDaemon("native")},
+	{peer: "ceiling: nbdkit null", key: "null", pkg: "nbdkit", drawn: inBoth, ceiling: true, command: nullServer},
 }
+
+// bareFile is fio's io_uring engine on the file itself.
+var bareFile = contender{peer: "ceiling: fio io_uring on the file", key: "file", drawn: inBoth, ceiling: true}
 
 func godwitServer(engine string) func(serving) []string {
 	return func(s serving) []string {
@@ -104,11 +109,8 @@ func nbdkit(options ...string) func(serving) []string {
 	}
 }
 
-// nullServer bounds the client, which does not depend on how a file is opened.
+// nullServer bounds the client.
 func nullServer(s serving) []string {
-	if s.mode == direct {
-		return nil
-	}
 	return []string{"nbdkit", "-f", "-U", s.socket, "null", fmt.Sprint(int64(nbdFileBytes))}
 }
 
@@ -128,7 +130,12 @@ func qemuNBD(aio string) func(serving) []string {
 	}
 }
 
-// storageDaemon exports from its main loop: with an iothread, version 7.2 fails an assertion when a client disconnects.
+// noIOThread is why the storage daemon has no thread of its own for the export.
+const noIOThread = `qemu-storage-daemon serves from its main loop, not from an iothread: with one (--object iothread,id=io --export ...,iothread=io), version 7.2 aborts as
+soon as a client disconnects ("blockdev-nbd.c:62: nbd_blockdev_client_closed: Assertion ` + "`qemu_in_main_thread() && nbd_server'" + ` failed"). On one core it would gain nothing.
+`
+
+// storageDaemon exports from its main loop: see noIOThread.
 func storageDaemon(aio string) func(serving) []string {
 	return func(s serving) []string {
 		file := "driver=file,node-name=file,filename=" + s.file
@@ -152,8 +159,12 @@ func storageDaemon(aio string) func(serving) []string {
 type server struct {
 	contender
 	*process
-	socket string
+	socket     string
+	connection time.Duration // of its processor's time that a client costs which connects and leaves
 }
+
+// target is the server for the client.
+func (s server) target() fioTarget { return fioTarget{socket: s.socket, export: s.export} }
 
 func (s server) String() string { return s.contender.String() }
 
@@ -181,7 +192,7 @@ func (b *bench) startServers(ctx context.Context, dir string, base serving) (_ [
 		if err != nil {
 			return out, err
 		}
-		out = append(out, server{c, p, s.socket})
+		out = append(out, server{contender: c, process: p, socket: s.socket})
 		if err := p.await(ctx, func() bool { return listens(s.socket) }); err != nil {
 			return out, err
 		}

@@ -27,7 +27,7 @@ type barSeries struct {
 // palette is told apart with colour blindness too (Okabe and Ito); ours comes first.
 var palette = []color.Color{
 	color.RGBA{0xd5, 0x5e, 0x00, 0xff}, color.RGBA{0xf0, 0xb0, 0x70, 0xff}, color.RGBA{0x00, 0x72, 0xb2, 0xff}, color.RGBA{0x56, 0xb4, 0xe9, 0xff},
-	color.RGBA{0x00, 0x9e, 0x73, 0xff}, color.RGBA{0xcc, 0x79, 0xa7, 0xff}, color.RGBA{0x99, 0x99, 0x99, 0xff},
+	color.RGBA{0x00, 0x9e, 0x73, 0xff}, color.RGBA{0xcc, 0x79, 0xa7, 0xff}, color.RGBA{0xf0, 0xe4, 0x42, 0xff}, color.RGBA{0x99, 0x99, 0x99, 0xff}, color.RGBA{0x40, 0x40, 0x40, 0xff},
 }
 
 // Measures of a figure.
@@ -36,6 +36,8 @@ const (
 	chartWidth   = 22 * vg.Centimeter
 	groupFilled  = 0.8 // share of a group's width that bars take up
 	chartMargins = 2.2 * vg.Centimeter
+	roomySeries  = 5 // so many lines of the legend leave room enough; each further one makes the figure higher
+	legendLine   = 0.5 * vg.Centimeter
 )
 
 // draw writes a chart beside the report; without a report nothing is drawn.
@@ -82,5 +84,5 @@ func (c barChart) save(path string) error {
 	const legendRoom = 0.06 // of the height, for each line of the legend
 	p.Y.Max = top * (1 + legendRoom*float64(len(c.series)))
 	p.NominalX(c.groups...)
-	return p.Save(chartWidth, chartHeight, path)
+	return p.Save(chartWidth, chartHeight+vg.Length(max(0, len(c.series)-roomySeries))*legendLine, path)
 }

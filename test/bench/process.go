@@ -92,9 +92,7 @@ func (p *process) String() string { return strings.Join(p.cmd.Args[3:], " ") }
 func (p *process) cpu() (time.Duration, error) { return proc.CPUTime(p.cmd.Process.Pid) }
 
 // rss is the resident memory in MB of 10^6 bytes.
-func (p *process) rss() (float64, error) {
-	return processRSS(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
-}
+func (p *process) rss() (float64, error) { return proc.RSS(p.cmd.Process.Pid) }
 
 // stop ends the server and waits for it.
 func (p *process) stop() error {

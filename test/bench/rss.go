@@ -3,12 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/godwit-cloud/godwit/internal/lab"
+	"github.com/godwit-cloud/godwit/test/bench/proc"
 )
 
 // idleFor lets the Go runtime return what start-up used.
@@ -59,24 +57,5 @@ func (s *stage) unitRSS(ctx context.Context, node, unit string) (float64, error)
 	if err != nil {
 		return 0, err
 	}
-	return parseRSS(status)
-}
-
-func processRSS(path string) (float64, error) {
-	raw, err := os.ReadFile(path)
-	if err != nil {
-		return 0, err
-	}
-	return parseRSS(string(raw))
-}
-
-// parseRSS reads VmRSS, in MB of 10^6 bytes.
-func parseRSS(status string) (float64, error) {
-	for line := range strings.Lines(status) {
-		if v, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			kib, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(v), " kB"), 64)
-			return kib * 1024 / 1e6, err
-		}
-	}
-	return 0, fmt.Errorf("no VmRSS in %q", status)
+	return proc.ParseRSS(status)
 }

@@ -14,22 +14,39 @@ import (
 )
 
 // stage is the lab the sections share.
-type stage struct{ *labcloud.Fixture }
+type stage struct {
+	*labcloud.Fixture
+	shape string
+}
 
-// lab brings the lab up when first asked for.
+// lab brings the lab up when first asked for: three hosts for guests and a node for volumes.
 func (b *bench) lab(ctx context.Context) (*stage, error) {
-	if b.stage != nil {
+	return b.labWith(ctx, "plain", func(*labcloud.Options) {})
+}
+
+// labWith is lab for a section that needs another: shape names what change makes of the options. A lab of another shape is taken down first.
+func (b *bench) labWith(ctx context.Context, shape string, change func(*labcloud.Options)) (*stage, error) {
+	if b.stage != nil && b.stage.shape == shape {
 		return b.stage, nil
+	}
+	if b.stage != nil {
+		old := b.stage
+		b.stage = nil
+		if err := old.Lab.Down(ctx); err != nil {
+			return nil, err
+		}
 	}
 	progress := func(line string) { log.Print("  ", line) }
 	if err := lab.Sweep(ctx); err != nil {
 		return nil, err
 	}
-	c, err := labcloud.Up(ctx, labcloud.Options{Name: "bench", Storage: 1, Binary: b.binary, Tethered: true, Progress: progress})
+	o := labcloud.Options{Name: "bench", Storage: 1, Binary: b.binary, Tethered: true, Progress: progress}
+	change(&o)
+	c, err := labcloud.Up(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	b.stage = &stage{&labcloud.Fixture{Cloud: c}}
+	b.stage = &stage{&labcloud.Fixture{Cloud: c}, shape}
 	f, err := labcloud.Furnish(ctx, c, progress)
 	if err != nil {
 		return nil, err

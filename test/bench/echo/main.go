@@ -88,6 +88,7 @@ type Run struct {
 	CPUMicros    float64 // of the server, per round trip
 	MedianMicros float64
 	P99Micros    float64
+	RSSMB        float64 // of the server, after the turn
 }
 
 // A Row is everything measured of one contender under one load.
@@ -152,14 +153,15 @@ func (b *bench) load(conns, size int) ([]Row, error) {
 
 func (b *bench) print(rows []Row) {
 	fmt.Printf("%d rounds of %v, servers on core %d, client on core %d; medians\n\n", b.rounds, b.span, b.serverCPU, b.clientCPU)
-	fmt.Println("| conns | bytes | server | round trips/s | server CPU us each | latency median us | p99 us | of the first: speed | CPU |")
-	fmt.Println("|---|---|---|---|---|---|---|---|---|")
+	fmt.Println("| conns | bytes | server | round trips/s | server CPU us each | latency median us | p99 us | RSS MB | of the first: speed | CPU |")
+	fmt.Println("|---|---|---|---|---|---|---|---|---|---|")
 	speed := func(r Run) float64 { return r.PerSecond }
 	cpu := func(r Run) float64 { return r.CPUMicros }
 	for i, r := range rows {
 		base := rows[i-i%len(b.kinds)]
-		fmt.Printf("| %d | %d | %s | %.0f | %.2f | %.0f | %.0f | %.2f | %.2f |\n", r.Conns, r.Bytes, r.Kind, median(r.Runs, speed), median(r.Runs, cpu),
+		fmt.Printf("| %d | %d | %s | %.0f | %.2f | %.0f | %.0f | %.1f | %.2f | %.2f |\n", r.Conns, r.Bytes, r.Kind, median(r.Runs, speed), median(r.Runs, cpu),
 			median(r.Runs, func(r Run) float64 { return r.MedianMicros }), median(r.Runs, func(r Run) float64 { return r.P99Micros }),
+			median(r.Runs, func(r Run) float64 { return r.RSSMB }),
 			median(r.Runs, speed)/median(base.Runs, speed), median(r.Runs, cpu)/median(base.Runs, cpu))
 	}
 	load, _ := os.ReadFile("/proc/loadavg")

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"github.com/godwit-cloud/godwit/test/bench/proc"
 )
 
 // server is a contender's process. It ends when its input does.
@@ -104,5 +106,6 @@ func (b *bench) turn(kind string, conns, size int, span time.Duration) (Run, err
 	if _, err := fmt.Sscan(string(out), &trips, &spanMicros, &cpuMicros, &medianMicros, &p99Micros); err != nil {
 		return Run{}, fmt.Errorf("client said %q: %w", out, err)
 	}
-	return Run{PerSecond: trips / spanMicros * 1e6, CPUMicros: cpuMicros / trips, MedianMicros: medianMicros, P99Micros: p99Micros}, nil
+	rss, err := proc.RSS(b.servers[kind].cmd.Process.Pid) // taskset executes in place
+	return Run{PerSecond: trips / spanMicros * 1e6, CPUMicros: cpuMicros / trips, MedianMicros: medianMicros, P99Micros: p99Micros, RSSMB: rss}, err
 }

@@ -43,3 +43,35 @@ func TestCPUTimeOfNobodyIsAnError(t *testing.T) {
 		t.Error("a process that cannot exist has a CPU clock")
 	}
 }
+
+func TestResidentMemoryIsThatOfTheProcess(t *testing.T) {
+	before, err := RSS(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const more = 64 << 20
+	memory := make([]byte, more)
+	for i := 0; i < len(memory); i += 4096 {
+		memory[i] = 1
+	}
+	after, err := RSS(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if grown := (after - before) * 1e6; grown < more*3/4 {
+		t.Errorf("%d bytes more, and the figure grew by %.0f", more, grown)
+	}
+	runtime.KeepAlive(memory)
+}
+
+func TestAStatusWithoutResidentMemoryIsAnError(t *testing.T) {
+	if v, err := ParseRSS("Name:\tkworker\nVmRSS:\t12 MB of them\n"); err == nil {
+		t.Errorf("got %v", v)
+	}
+	if v, err := ParseRSS("Name:\tkworker\n"); err == nil {
+		t.Errorf("got %v", v)
+	}
+	if v, err := ParseRSS("VmHWM:\t   99 kB\nVmRSS:\t   1000 kB\n"); err != nil || v != 1.024 {
+		t.Errorf("got %v, %v", v, err)
+	}
+}
