@@ -34,15 +34,14 @@ func (k *kept) open(attachment cloud.AttachmentID, handover bool) string {
 // keep makes a volume in a store in dir, and its server with o.
 func keep(t testing.TB, dir string, direct bool, o Options) *kept {
 	t.Helper()
-	quiet := slog.New(slog.DiscardHandler)
 	if o.Log == nil {
-		o.Log = quiet
+		o.Log = slog.New(slog.DiscardHandler)
 	}
 	how := volume.DirectOff
 	if direct {
 		how = volume.DirectOn
 	}
-	store, err := volume.Open(t.Context(), volume.Options{Dir: dir, Name: "test", Kind: "file", Direct: how, Log: quiet})
+	store, err := volume.Open(t.Context(), volume.Options{Dir: dir, Name: "test", Kind: "file", Direct: how, Log: o.Log})
 	must(t, err)
 	t.Cleanup(func() { must(t, store.Close(context.WithoutCancel(t.Context()))) })
 	k := &kept{world: &world{TB: t, engine: o.Engine}, store: store, id: "11111111-1111-1111-1111-111111111111"}
