@@ -8,8 +8,8 @@ need=(
 	gcc linux-libc-dev
 	# peers of package nbd, and what volumes are measured with
 	libnbd-bin python3-libnbd nbdkit qemu-utils fio
-	# a file system that shares blocks, for the tests of volumes
-	xfsprogs
+	# file systems that share blocks, for the tests of volumes
+	xfsprogs btrfs-progs
 )
 missing=()
 for p in "${need[@]}"; do

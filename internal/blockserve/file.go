@@ -84,23 +84,13 @@ func openPlain(path string, o FileOptions) (*plainFile, error) {
 	}
 	f := &plainFile{File: file, fd: int(file.Fd()), size: size, align: 1, readOnly: o.ReadOnly}
 	if o.Direct {
-		f.align = f.directAlign()
+		f.align = volume.DirectAlign(f.fd)
 	}
 	if size%int64(f.align) != 0 {
 		err := fmt.Errorf("blockserve: %s: %d bytes are not whole blocks of %d, as direct I/O wants them", path, size, f.align)
 		return nil, errors.Join(err, file.Close())
 	}
 	return f, nil
-}
-
-// directAlign asks the kernel what direct I/O needs; a page is enough for every disk in use.
-func (f *plainFile) directAlign() int {
-	var st unix.Statx_t
-	err := unix.Statx(f.fd, "", unix.AT_EMPTY_PATH, unix.STATX_DIOALIGN, &st)
-	if err != nil || st.Mask&unix.STATX_DIOALIGN == 0 || st.Dio_offset_align == 0 {
-		return pageBytes
-	}
-	return int(max(st.Dio_offset_align, st.Dio_mem_align))
 }
 
 // Admit implements Volumes.

@@ -266,7 +266,7 @@ func onlyWhatBelongs(t *testing.T, s *Store) {
 }
 
 func TestAServerThatIsKilledKeepsItsWord(t *testing.T) {
-	for _, kind := range []string{"xfs", "ext4"} {
+	for _, kind := range []string{"xfs", "btrfs", "ext4"} {
 		t.Run(kind, func(t *testing.T) {
 			dir := filepath.Join(mounted(t, kind, xfsBytes), "store")
 			w := &witness{snaps: map[cloud.SnapshotID][victimBlocks]uint64{}}
