@@ -1647,6 +1647,8 @@ type ServerState struct {
 	Arrival          *MigrationStats        `protobuf:"bytes,11,opt,name=arrival,proto3" json:"arrival,omitempty"` // when asked (Inspect): figures of the migration that brought it, while it is not adopted
 	Failure          GuestFailure           `protobuf:"varint,12,opt,name=failure,proto3,enum=godwit.host.v1.GuestFailure" json:"failure,omitempty"`
 	FailureDetail    string                 `protobuf:"bytes,13,opt,name=failure_detail,json=failureDetail,proto3" json:"failure_detail,omitempty"`
+	FailureNumber    int64                  `protobuf:"varint,14,opt,name=failure_number,json=failureNumber,proto3" json:"failure_number,omitempty"` // counts the server's failures on this host, so that each is dealt with once; failure may be over while it stays
+	FailureAt        *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=failure_at,json=failureAt,proto3" json:"failure_at,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -1772,6 +1774,20 @@ func (x *ServerState) GetFailureDetail() string {
 	return ""
 }
 
+func (x *ServerState) GetFailureNumber() int64 {
+	if x != nil {
+		return x.FailureNumber
+	}
+	return 0
+}
+
+func (x *ServerState) GetFailureAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FailureAt
+	}
+	return nil
+}
+
 // ServerSpec is all that a host must know to run a server.
 type ServerSpec struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
@@ -1797,7 +1813,9 @@ type ServerSpec struct {
 	Created          *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=created,proto3" json:"created,omitempty"`
 	ReservationId    string                 `protobuf:"bytes,22,opt,name=reservation_id,json=reservationId,proto3" json:"reservation_id,omitempty"`
 	LaunchIndex      int64                  `protobuf:"varint,23,opt,name=launch_index,json=launchIndex,proto3" json:"launch_index,omitempty"`
-	Volumes          []*VolumeDisk          `protobuf:"bytes,24,rep,name=volumes,proto3" json:"volumes,omitempty"` // the one with boot index 0 takes root's place; root is then unset
+	Volumes          []*VolumeDisk          `protobuf:"bytes,24,rep,name=volumes,proto3" json:"volumes,omitempty"`                                     // the one with boot index 0 takes root's place; root is then unset
+	WatchdogAction   string                 `protobuf:"bytes,25,opt,name=watchdog_action,json=watchdogAction,proto3" json:"watchdog_action,omitempty"` // "reset", "poweroff", "pause" or "none": what its watchdog device does when it expires; empty: it has no such device
+	GuestAgent       bool                   `protobuf:"varint,26,opt,name=guest_agent,json=guestAgent,proto3" json:"guest_agent,omitempty"`            // it has a channel for qemu-guest-agent, whose silence is a failure
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -1991,6 +2009,20 @@ func (x *ServerSpec) GetVolumes() []*VolumeDisk {
 		return x.Volumes
 	}
 	return nil
+}
+
+func (x *ServerSpec) GetWatchdogAction() string {
+	if x != nil {
+		return x.WatchdogAction
+	}
+	return ""
+}
+
+func (x *ServerSpec) GetGuestAgent() bool {
+	if x != nil {
+		return x.GuestAgent
+	}
+	return false
 }
 
 // VolumeDisk is a disk of a server that is a volume, and how this host connects to it.
@@ -5091,7 +5123,7 @@ const file_host_proto_rawDesc = "" +
 	"\x04macs\x18\x01 \x03(\tR\x04macs\"\v\n" +
 	"\tWakeReply\"-\n" +
 	"\x0eInspectRequest\x12\x1b\n" +
-	"\tserver_id\x18\x01 \x01(\tR\bserverId\"\xa4\x04\n" +
+	"\tserver_id\x18\x01 \x01(\tR\bserverId\"\x86\x05\n" +
 	"\vServerState\x12\x1b\n" +
 	"\tserver_id\x18\x01 \x01(\tR\bserverId\x123\n" +
 	"\x06domain\x18\x02 \x01(\x0e2\x1b.godwit.host.v1.DomainStateR\x06domain\x12\x16\n" +
@@ -5108,7 +5140,10 @@ const file_host_proto_rawDesc = "" +
 	" \x01(\x0e2\x18.godwit.host.v1.PostCopyR\bpostCopy\x128\n" +
 	"\aarrival\x18\v \x01(\v2\x1e.godwit.host.v1.MigrationStatsR\aarrival\x126\n" +
 	"\afailure\x18\f \x01(\x0e2\x1c.godwit.host.v1.GuestFailureR\afailure\x12%\n" +
-	"\x0efailure_detail\x18\r \x01(\tR\rfailureDetail\"\xf5\x06\n" +
+	"\x0efailure_detail\x18\r \x01(\tR\rfailureDetail\x12%\n" +
+	"\x0efailure_number\x18\x0e \x01(\x03R\rfailureNumber\x129\n" +
+	"\n" +
+	"failure_at\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\tfailureAt\"\xbf\a\n" +
 	"\n" +
 	"ServerSpec\x12\x1b\n" +
 	"\tserver_id\x18\x01 \x01(\tR\bserverId\x12\x12\n" +
@@ -5138,7 +5173,10 @@ const file_host_proto_rawDesc = "" +
 	"\acreated\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12%\n" +
 	"\x0ereservation_id\x18\x16 \x01(\tR\rreservationId\x12!\n" +
 	"\flaunch_index\x18\x17 \x01(\x03R\vlaunchIndex\x124\n" +
-	"\avolumes\x18\x18 \x03(\v2\x1a.godwit.host.v1.VolumeDiskR\avolumes\x1a;\n" +
+	"\avolumes\x18\x18 \x03(\v2\x1a.godwit.host.v1.VolumeDiskR\avolumes\x12'\n" +
+	"\x0fwatchdog_action\x18\x19 \x01(\tR\x0ewatchdogAction\x12\x1f\n" +
+	"\vguest_agent\x18\x1a \x01(\bR\n" +
+	"guestAgent\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\t\x10\n" +
@@ -5554,122 +5592,123 @@ var file_host_proto_depIdxs = []int32{
 	2,   // 13: godwit.host.v1.ServerState.post_copy:type_name -> godwit.host.v1.PostCopy
 	43,  // 14: godwit.host.v1.ServerState.arrival:type_name -> godwit.host.v1.MigrationStats
 	1,   // 15: godwit.host.v1.ServerState.failure:type_name -> godwit.host.v1.GuestFailure
-	31,  // 16: godwit.host.v1.ServerSpec.root:type_name -> godwit.host.v1.RootDisk
-	32,  // 17: godwit.host.v1.ServerSpec.nics:type_name -> godwit.host.v1.NIC
-	68,  // 18: godwit.host.v1.ServerSpec.metadata:type_name -> godwit.host.v1.ServerSpec.MetadataEntry
-	70,  // 19: godwit.host.v1.ServerSpec.created:type_name -> google.protobuf.Timestamp
-	27,  // 20: godwit.host.v1.ServerSpec.volumes:type_name -> godwit.host.v1.VolumeDisk
-	4,   // 21: godwit.host.v1.AttachVolumeRequest.call:type_name -> godwit.host.v1.Call
-	26,  // 22: godwit.host.v1.AttachVolumeRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	27,  // 23: godwit.host.v1.AttachVolumeRequest.volume:type_name -> godwit.host.v1.VolumeDisk
-	4,   // 24: godwit.host.v1.DetachVolumeRequest.call:type_name -> godwit.host.v1.Call
-	26,  // 25: godwit.host.v1.DetachVolumeRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	69,  // 26: godwit.host.v1.DetachVolumeRequest.grace:type_name -> google.protobuf.Duration
-	4,   // 27: godwit.host.v1.ResizeVolumeRequest.call:type_name -> godwit.host.v1.Call
-	11,  // 28: godwit.host.v1.RootDisk.image_peers:type_name -> godwit.host.v1.DiskSource
-	33,  // 29: godwit.host.v1.NIC.addresses:type_name -> godwit.host.v1.NICAddress
-	35,  // 30: godwit.host.v1.NIC.rules:type_name -> godwit.host.v1.SecurityRule
-	34,  // 31: godwit.host.v1.NICAddress.routes:type_name -> godwit.host.v1.StaticRoute
-	4,   // 32: godwit.host.v1.PrepareRequest.call:type_name -> godwit.host.v1.Call
-	26,  // 33: godwit.host.v1.PrepareRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	11,  // 34: godwit.host.v1.PrepareRequest.disk_source:type_name -> godwit.host.v1.DiskSource
-	4,   // 35: godwit.host.v1.StartRequest.call:type_name -> godwit.host.v1.Call
-	26,  // 36: godwit.host.v1.StartRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	4,   // 37: godwit.host.v1.StopRequest.call:type_name -> godwit.host.v1.Call
-	69,  // 38: godwit.host.v1.StopRequest.grace:type_name -> google.protobuf.Duration
-	4,   // 39: godwit.host.v1.RebootRequest.call:type_name -> godwit.host.v1.Call
-	26,  // 40: godwit.host.v1.RebootRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	69,  // 41: godwit.host.v1.RebootRequest.grace:type_name -> google.protobuf.Duration
-	4,   // 42: godwit.host.v1.MigrateRequest.call:type_name -> godwit.host.v1.Call
-	69,  // 43: godwit.host.v1.MigrateRequest.downtime_max:type_name -> google.protobuf.Duration
-	27,  // 44: godwit.host.v1.MigrateRequest.target_volumes:type_name -> godwit.host.v1.VolumeDisk
-	3,   // 45: godwit.host.v1.MigrateReply.outcome:type_name -> godwit.host.v1.MigrateOutcome
-	43,  // 46: godwit.host.v1.MigrateReply.stats:type_name -> godwit.host.v1.MigrationStats
-	69,  // 47: godwit.host.v1.MigrationStats.downtime:type_name -> google.protobuf.Duration
-	69,  // 48: godwit.host.v1.MigrationStats.setup:type_name -> google.protobuf.Duration
-	69,  // 49: godwit.host.v1.MigrationStats.elapsed:type_name -> google.protobuf.Duration
-	4,   // 50: godwit.host.v1.SteerRequest.call:type_name -> godwit.host.v1.Call
-	4,   // 51: godwit.host.v1.AdoptRequest.call:type_name -> godwit.host.v1.Call
-	26,  // 52: godwit.host.v1.AdoptRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	4,   // 53: godwit.host.v1.DiscardRequest.call:type_name -> godwit.host.v1.Call
-	4,   // 54: godwit.host.v1.UpdateRequest.call:type_name -> godwit.host.v1.Call
-	26,  // 55: godwit.host.v1.UpdateRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	54,  // 56: godwit.host.v1.SyncNetworksRequest.peers:type_name -> godwit.host.v1.TunnelPeer
-	32,  // 57: godwit.host.v1.SyncNetworksRequest.foreign_ports:type_name -> godwit.host.v1.NIC
-	56,  // 58: godwit.host.v1.SyncNetworksReply.bridges:type_name -> godwit.host.v1.Bridge
-	6,   // 59: godwit.host.v1.HostEvent.facts:type_name -> godwit.host.v1.HostFacts
-	25,  // 60: godwit.host.v1.HostEvent.observation:type_name -> godwit.host.v1.ServerState
-	63,  // 61: godwit.host.v1.HostEvent.progress:type_name -> godwit.host.v1.MigrationUpdate
-	62,  // 62: godwit.host.v1.HostEvent.heartbeat:type_name -> godwit.host.v1.Heartbeat
-	71,  // 63: godwit.host.v1.HostEvent.volume_facts:type_name -> godwit.host.v1.VolumeFacts
-	60,  // 64: godwit.host.v1.HostEvent.telemetry:type_name -> godwit.host.v1.Telemetry
-	70,  // 65: godwit.host.v1.Telemetry.at:type_name -> google.protobuf.Timestamp
-	69,  // 66: godwit.host.v1.Telemetry.span:type_name -> google.protobuf.Duration
-	61,  // 67: godwit.host.v1.Telemetry.servers:type_name -> godwit.host.v1.ServerTelemetry
-	70,  // 68: godwit.host.v1.Heartbeat.sent:type_name -> google.protobuf.Timestamp
-	43,  // 69: godwit.host.v1.MigrationUpdate.stats:type_name -> godwit.host.v1.MigrationStats
-	65,  // 70: godwit.host.v1.HostNotice.welcome:type_name -> godwit.host.v1.Welcome
-	62,  // 71: godwit.host.v1.HostNotice.heartbeat:type_name -> godwit.host.v1.Heartbeat
-	69,  // 72: godwit.host.v1.Welcome.session_ttl:type_name -> google.protobuf.Duration
-	69,  // 73: godwit.host.v1.Welcome.self_fence_after:type_name -> google.protobuf.Duration
-	69,  // 74: godwit.host.v1.Welcome.telemetry_every:type_name -> google.protobuf.Duration
-	5,   // 75: godwit.host.v1.Host.Facts:input_type -> godwit.host.v1.FactsRequest
-	24,  // 76: godwit.host.v1.Host.Inspect:input_type -> godwit.host.v1.InspectRequest
-	36,  // 77: godwit.host.v1.Host.Prepare:input_type -> godwit.host.v1.PrepareRequest
-	38,  // 78: godwit.host.v1.Host.Start:input_type -> godwit.host.v1.StartRequest
-	39,  // 79: godwit.host.v1.Host.Stop:input_type -> godwit.host.v1.StopRequest
-	40,  // 80: godwit.host.v1.Host.Reboot:input_type -> godwit.host.v1.RebootRequest
-	41,  // 81: godwit.host.v1.Host.Migrate:input_type -> godwit.host.v1.MigrateRequest
-	44,  // 82: godwit.host.v1.Host.Steer:input_type -> godwit.host.v1.SteerRequest
-	46,  // 83: godwit.host.v1.Host.Adopt:input_type -> godwit.host.v1.AdoptRequest
-	47,  // 84: godwit.host.v1.Host.Discard:input_type -> godwit.host.v1.DiscardRequest
-	49,  // 85: godwit.host.v1.Host.Console:input_type -> godwit.host.v1.ConsoleRequest
-	51,  // 86: godwit.host.v1.Host.Update:input_type -> godwit.host.v1.UpdateRequest
-	53,  // 87: godwit.host.v1.Host.SyncNetworks:input_type -> godwit.host.v1.SyncNetworksRequest
-	28,  // 88: godwit.host.v1.Host.AttachVolume:input_type -> godwit.host.v1.AttachVolumeRequest
-	29,  // 89: godwit.host.v1.Host.DetachVolume:input_type -> godwit.host.v1.DetachVolumeRequest
-	30,  // 90: godwit.host.v1.Host.ResizeVolume:input_type -> godwit.host.v1.ResizeVolumeRequest
-	9,   // 91: godwit.host.v1.Host.CheckDisks:input_type -> godwit.host.v1.CheckDisksRequest
-	12,  // 92: godwit.host.v1.Host.ExportDisk:input_type -> godwit.host.v1.ExportDiskRequest
-	13,  // 93: godwit.host.v1.Host.UnexportDisk:input_type -> godwit.host.v1.UnexportDiskRequest
-	15,  // 94: godwit.host.v1.Host.CaptureDisk:input_type -> godwit.host.v1.CaptureDiskRequest
-	16,  // 95: godwit.host.v1.Host.Probe:input_type -> godwit.host.v1.ProbeRequest
-	20,  // 96: godwit.host.v1.Host.Sleep:input_type -> godwit.host.v1.SleepRequest
-	22,  // 97: godwit.host.v1.Host.Wake:input_type -> godwit.host.v1.WakeRequest
-	57,  // 98: godwit.host.v1.Control.Enroll:input_type -> godwit.host.v1.EnrollRequest
-	59,  // 99: godwit.host.v1.Control.Session:input_type -> godwit.host.v1.HostEvent
-	66,  // 100: godwit.host.v1.Control.FetchImage:input_type -> godwit.host.v1.FetchImageRequest
-	6,   // 101: godwit.host.v1.Host.Facts:output_type -> godwit.host.v1.HostFacts
-	25,  // 102: godwit.host.v1.Host.Inspect:output_type -> godwit.host.v1.ServerState
-	37,  // 103: godwit.host.v1.Host.Prepare:output_type -> godwit.host.v1.PrepareReply
-	25,  // 104: godwit.host.v1.Host.Start:output_type -> godwit.host.v1.ServerState
-	25,  // 105: godwit.host.v1.Host.Stop:output_type -> godwit.host.v1.ServerState
-	25,  // 106: godwit.host.v1.Host.Reboot:output_type -> godwit.host.v1.ServerState
-	42,  // 107: godwit.host.v1.Host.Migrate:output_type -> godwit.host.v1.MigrateReply
-	45,  // 108: godwit.host.v1.Host.Steer:output_type -> godwit.host.v1.SteerReply
-	25,  // 109: godwit.host.v1.Host.Adopt:output_type -> godwit.host.v1.ServerState
-	48,  // 110: godwit.host.v1.Host.Discard:output_type -> godwit.host.v1.DiscardReply
-	50,  // 111: godwit.host.v1.Host.Console:output_type -> godwit.host.v1.ConsoleReply
-	52,  // 112: godwit.host.v1.Host.Update:output_type -> godwit.host.v1.UpdateReply
-	55,  // 113: godwit.host.v1.Host.SyncNetworks:output_type -> godwit.host.v1.SyncNetworksReply
-	25,  // 114: godwit.host.v1.Host.AttachVolume:output_type -> godwit.host.v1.ServerState
-	25,  // 115: godwit.host.v1.Host.DetachVolume:output_type -> godwit.host.v1.ServerState
-	25,  // 116: godwit.host.v1.Host.ResizeVolume:output_type -> godwit.host.v1.ServerState
-	10,  // 117: godwit.host.v1.Host.CheckDisks:output_type -> godwit.host.v1.CheckDisksReply
-	11,  // 118: godwit.host.v1.Host.ExportDisk:output_type -> godwit.host.v1.DiskSource
-	14,  // 119: godwit.host.v1.Host.UnexportDisk:output_type -> godwit.host.v1.UnexportDiskReply
-	72,  // 120: godwit.host.v1.Host.CaptureDisk:output_type -> godwit.host.v1.VolumeChunk
-	18,  // 121: godwit.host.v1.Host.Probe:output_type -> godwit.host.v1.ProbeReply
-	21,  // 122: godwit.host.v1.Host.Sleep:output_type -> godwit.host.v1.SleepReply
-	23,  // 123: godwit.host.v1.Host.Wake:output_type -> godwit.host.v1.WakeReply
-	58,  // 124: godwit.host.v1.Control.Enroll:output_type -> godwit.host.v1.EnrollReply
-	64,  // 125: godwit.host.v1.Control.Session:output_type -> godwit.host.v1.HostNotice
-	67,  // 126: godwit.host.v1.Control.FetchImage:output_type -> godwit.host.v1.ImageChunk
-	101, // [101:127] is the sub-list for method output_type
-	75,  // [75:101] is the sub-list for method input_type
-	75,  // [75:75] is the sub-list for extension type_name
-	75,  // [75:75] is the sub-list for extension extendee
-	0,   // [0:75] is the sub-list for field type_name
+	70,  // 16: godwit.host.v1.ServerState.failure_at:type_name -> google.protobuf.Timestamp
+	31,  // 17: godwit.host.v1.ServerSpec.root:type_name -> godwit.host.v1.RootDisk
+	32,  // 18: godwit.host.v1.ServerSpec.nics:type_name -> godwit.host.v1.NIC
+	68,  // 19: godwit.host.v1.ServerSpec.metadata:type_name -> godwit.host.v1.ServerSpec.MetadataEntry
+	70,  // 20: godwit.host.v1.ServerSpec.created:type_name -> google.protobuf.Timestamp
+	27,  // 21: godwit.host.v1.ServerSpec.volumes:type_name -> godwit.host.v1.VolumeDisk
+	4,   // 22: godwit.host.v1.AttachVolumeRequest.call:type_name -> godwit.host.v1.Call
+	26,  // 23: godwit.host.v1.AttachVolumeRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	27,  // 24: godwit.host.v1.AttachVolumeRequest.volume:type_name -> godwit.host.v1.VolumeDisk
+	4,   // 25: godwit.host.v1.DetachVolumeRequest.call:type_name -> godwit.host.v1.Call
+	26,  // 26: godwit.host.v1.DetachVolumeRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	69,  // 27: godwit.host.v1.DetachVolumeRequest.grace:type_name -> google.protobuf.Duration
+	4,   // 28: godwit.host.v1.ResizeVolumeRequest.call:type_name -> godwit.host.v1.Call
+	11,  // 29: godwit.host.v1.RootDisk.image_peers:type_name -> godwit.host.v1.DiskSource
+	33,  // 30: godwit.host.v1.NIC.addresses:type_name -> godwit.host.v1.NICAddress
+	35,  // 31: godwit.host.v1.NIC.rules:type_name -> godwit.host.v1.SecurityRule
+	34,  // 32: godwit.host.v1.NICAddress.routes:type_name -> godwit.host.v1.StaticRoute
+	4,   // 33: godwit.host.v1.PrepareRequest.call:type_name -> godwit.host.v1.Call
+	26,  // 34: godwit.host.v1.PrepareRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	11,  // 35: godwit.host.v1.PrepareRequest.disk_source:type_name -> godwit.host.v1.DiskSource
+	4,   // 36: godwit.host.v1.StartRequest.call:type_name -> godwit.host.v1.Call
+	26,  // 37: godwit.host.v1.StartRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	4,   // 38: godwit.host.v1.StopRequest.call:type_name -> godwit.host.v1.Call
+	69,  // 39: godwit.host.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	4,   // 40: godwit.host.v1.RebootRequest.call:type_name -> godwit.host.v1.Call
+	26,  // 41: godwit.host.v1.RebootRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	69,  // 42: godwit.host.v1.RebootRequest.grace:type_name -> google.protobuf.Duration
+	4,   // 43: godwit.host.v1.MigrateRequest.call:type_name -> godwit.host.v1.Call
+	69,  // 44: godwit.host.v1.MigrateRequest.downtime_max:type_name -> google.protobuf.Duration
+	27,  // 45: godwit.host.v1.MigrateRequest.target_volumes:type_name -> godwit.host.v1.VolumeDisk
+	3,   // 46: godwit.host.v1.MigrateReply.outcome:type_name -> godwit.host.v1.MigrateOutcome
+	43,  // 47: godwit.host.v1.MigrateReply.stats:type_name -> godwit.host.v1.MigrationStats
+	69,  // 48: godwit.host.v1.MigrationStats.downtime:type_name -> google.protobuf.Duration
+	69,  // 49: godwit.host.v1.MigrationStats.setup:type_name -> google.protobuf.Duration
+	69,  // 50: godwit.host.v1.MigrationStats.elapsed:type_name -> google.protobuf.Duration
+	4,   // 51: godwit.host.v1.SteerRequest.call:type_name -> godwit.host.v1.Call
+	4,   // 52: godwit.host.v1.AdoptRequest.call:type_name -> godwit.host.v1.Call
+	26,  // 53: godwit.host.v1.AdoptRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	4,   // 54: godwit.host.v1.DiscardRequest.call:type_name -> godwit.host.v1.Call
+	4,   // 55: godwit.host.v1.UpdateRequest.call:type_name -> godwit.host.v1.Call
+	26,  // 56: godwit.host.v1.UpdateRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	54,  // 57: godwit.host.v1.SyncNetworksRequest.peers:type_name -> godwit.host.v1.TunnelPeer
+	32,  // 58: godwit.host.v1.SyncNetworksRequest.foreign_ports:type_name -> godwit.host.v1.NIC
+	56,  // 59: godwit.host.v1.SyncNetworksReply.bridges:type_name -> godwit.host.v1.Bridge
+	6,   // 60: godwit.host.v1.HostEvent.facts:type_name -> godwit.host.v1.HostFacts
+	25,  // 61: godwit.host.v1.HostEvent.observation:type_name -> godwit.host.v1.ServerState
+	63,  // 62: godwit.host.v1.HostEvent.progress:type_name -> godwit.host.v1.MigrationUpdate
+	62,  // 63: godwit.host.v1.HostEvent.heartbeat:type_name -> godwit.host.v1.Heartbeat
+	71,  // 64: godwit.host.v1.HostEvent.volume_facts:type_name -> godwit.host.v1.VolumeFacts
+	60,  // 65: godwit.host.v1.HostEvent.telemetry:type_name -> godwit.host.v1.Telemetry
+	70,  // 66: godwit.host.v1.Telemetry.at:type_name -> google.protobuf.Timestamp
+	69,  // 67: godwit.host.v1.Telemetry.span:type_name -> google.protobuf.Duration
+	61,  // 68: godwit.host.v1.Telemetry.servers:type_name -> godwit.host.v1.ServerTelemetry
+	70,  // 69: godwit.host.v1.Heartbeat.sent:type_name -> google.protobuf.Timestamp
+	43,  // 70: godwit.host.v1.MigrationUpdate.stats:type_name -> godwit.host.v1.MigrationStats
+	65,  // 71: godwit.host.v1.HostNotice.welcome:type_name -> godwit.host.v1.Welcome
+	62,  // 72: godwit.host.v1.HostNotice.heartbeat:type_name -> godwit.host.v1.Heartbeat
+	69,  // 73: godwit.host.v1.Welcome.session_ttl:type_name -> google.protobuf.Duration
+	69,  // 74: godwit.host.v1.Welcome.self_fence_after:type_name -> google.protobuf.Duration
+	69,  // 75: godwit.host.v1.Welcome.telemetry_every:type_name -> google.protobuf.Duration
+	5,   // 76: godwit.host.v1.Host.Facts:input_type -> godwit.host.v1.FactsRequest
+	24,  // 77: godwit.host.v1.Host.Inspect:input_type -> godwit.host.v1.InspectRequest
+	36,  // 78: godwit.host.v1.Host.Prepare:input_type -> godwit.host.v1.PrepareRequest
+	38,  // 79: godwit.host.v1.Host.Start:input_type -> godwit.host.v1.StartRequest
+	39,  // 80: godwit.host.v1.Host.Stop:input_type -> godwit.host.v1.StopRequest
+	40,  // 81: godwit.host.v1.Host.Reboot:input_type -> godwit.host.v1.RebootRequest
+	41,  // 82: godwit.host.v1.Host.Migrate:input_type -> godwit.host.v1.MigrateRequest
+	44,  // 83: godwit.host.v1.Host.Steer:input_type -> godwit.host.v1.SteerRequest
+	46,  // 84: godwit.host.v1.Host.Adopt:input_type -> godwit.host.v1.AdoptRequest
+	47,  // 85: godwit.host.v1.Host.Discard:input_type -> godwit.host.v1.DiscardRequest
+	49,  // 86: godwit.host.v1.Host.Console:input_type -> godwit.host.v1.ConsoleRequest
+	51,  // 87: godwit.host.v1.Host.Update:input_type -> godwit.host.v1.UpdateRequest
+	53,  // 88: godwit.host.v1.Host.SyncNetworks:input_type -> godwit.host.v1.SyncNetworksRequest
+	28,  // 89: godwit.host.v1.Host.AttachVolume:input_type -> godwit.host.v1.AttachVolumeRequest
+	29,  // 90: godwit.host.v1.Host.DetachVolume:input_type -> godwit.host.v1.DetachVolumeRequest
+	30,  // 91: godwit.host.v1.Host.ResizeVolume:input_type -> godwit.host.v1.ResizeVolumeRequest
+	9,   // 92: godwit.host.v1.Host.CheckDisks:input_type -> godwit.host.v1.CheckDisksRequest
+	12,  // 93: godwit.host.v1.Host.ExportDisk:input_type -> godwit.host.v1.ExportDiskRequest
+	13,  // 94: godwit.host.v1.Host.UnexportDisk:input_type -> godwit.host.v1.UnexportDiskRequest
+	15,  // 95: godwit.host.v1.Host.CaptureDisk:input_type -> godwit.host.v1.CaptureDiskRequest
+	16,  // 96: godwit.host.v1.Host.Probe:input_type -> godwit.host.v1.ProbeRequest
+	20,  // 97: godwit.host.v1.Host.Sleep:input_type -> godwit.host.v1.SleepRequest
+	22,  // 98: godwit.host.v1.Host.Wake:input_type -> godwit.host.v1.WakeRequest
+	57,  // 99: godwit.host.v1.Control.Enroll:input_type -> godwit.host.v1.EnrollRequest
+	59,  // 100: godwit.host.v1.Control.Session:input_type -> godwit.host.v1.HostEvent
+	66,  // 101: godwit.host.v1.Control.FetchImage:input_type -> godwit.host.v1.FetchImageRequest
+	6,   // 102: godwit.host.v1.Host.Facts:output_type -> godwit.host.v1.HostFacts
+	25,  // 103: godwit.host.v1.Host.Inspect:output_type -> godwit.host.v1.ServerState
+	37,  // 104: godwit.host.v1.Host.Prepare:output_type -> godwit.host.v1.PrepareReply
+	25,  // 105: godwit.host.v1.Host.Start:output_type -> godwit.host.v1.ServerState
+	25,  // 106: godwit.host.v1.Host.Stop:output_type -> godwit.host.v1.ServerState
+	25,  // 107: godwit.host.v1.Host.Reboot:output_type -> godwit.host.v1.ServerState
+	42,  // 108: godwit.host.v1.Host.Migrate:output_type -> godwit.host.v1.MigrateReply
+	45,  // 109: godwit.host.v1.Host.Steer:output_type -> godwit.host.v1.SteerReply
+	25,  // 110: godwit.host.v1.Host.Adopt:output_type -> godwit.host.v1.ServerState
+	48,  // 111: godwit.host.v1.Host.Discard:output_type -> godwit.host.v1.DiscardReply
+	50,  // 112: godwit.host.v1.Host.Console:output_type -> godwit.host.v1.ConsoleReply
+	52,  // 113: godwit.host.v1.Host.Update:output_type -> godwit.host.v1.UpdateReply
+	55,  // 114: godwit.host.v1.Host.SyncNetworks:output_type -> godwit.host.v1.SyncNetworksReply
+	25,  // 115: godwit.host.v1.Host.AttachVolume:output_type -> godwit.host.v1.ServerState
+	25,  // 116: godwit.host.v1.Host.DetachVolume:output_type -> godwit.host.v1.ServerState
+	25,  // 117: godwit.host.v1.Host.ResizeVolume:output_type -> godwit.host.v1.ServerState
+	10,  // 118: godwit.host.v1.Host.CheckDisks:output_type -> godwit.host.v1.CheckDisksReply
+	11,  // 119: godwit.host.v1.Host.ExportDisk:output_type -> godwit.host.v1.DiskSource
+	14,  // 120: godwit.host.v1.Host.UnexportDisk:output_type -> godwit.host.v1.UnexportDiskReply
+	72,  // 121: godwit.host.v1.Host.CaptureDisk:output_type -> godwit.host.v1.VolumeChunk
+	18,  // 122: godwit.host.v1.Host.Probe:output_type -> godwit.host.v1.ProbeReply
+	21,  // 123: godwit.host.v1.Host.Sleep:output_type -> godwit.host.v1.SleepReply
+	23,  // 124: godwit.host.v1.Host.Wake:output_type -> godwit.host.v1.WakeReply
+	58,  // 125: godwit.host.v1.Control.Enroll:output_type -> godwit.host.v1.EnrollReply
+	64,  // 126: godwit.host.v1.Control.Session:output_type -> godwit.host.v1.HostNotice
+	67,  // 127: godwit.host.v1.Control.FetchImage:output_type -> godwit.host.v1.ImageChunk
+	102, // [102:128] is the sub-list for method output_type
+	76,  // [76:102] is the sub-list for method input_type
+	76,  // [76:76] is the sub-list for extension type_name
+	76,  // [76:76] is the sub-list for extension extendee
+	0,   // [0:76] is the sub-list for field type_name
 }
 
 func init() { file_host_proto_init() }
