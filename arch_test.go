@@ -53,6 +53,7 @@ var bans = []ban{
 	{"internal/attachments", anyOfOurs, []string{"internal/cloud", "internal/store"}, "rules over a transaction, shared by edges and flows; they know neither"},
 	{"internal/volumebook", anyOfOurs, []string{"internal/cloud", "internal/store", "internal/placement"}, "rules over a transaction, shared by edges and flows; they know neither"},
 	{"internal/blockserve", anyOfOurs, []string{"internal/cloud", "internal/volume", "uring", "nbd"}, "the data path knows volumes and the NBD protocol, nothing of the control plane"},
+	{"internal/peerdisk", anyOfOurs, []string{"internal/cloud", "uring", "nbd"}, "files from host to host; it knows nothing of servers"},
 	{"internal/volumehost", "internal/store", nil, "a volume service never reads the truth; it reports to it"},
 	{"internal/volumehost", "internal/control", nil, "nobody calls upward"},
 	{"internal/fence", anyOfOurs, []string{"internal/cloud", "internal/fence"}, "fence is a leaf"},

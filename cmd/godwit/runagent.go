@@ -130,6 +130,11 @@ func assembleHost(ctx context.Context, c config.Agent, wire *hostapi.Agent, log 
 	if err != nil {
 		return nil, closeAll, err
 	}
+	peers, closePeers, err := servePeers(c, wire, disks, log)
+	if err != nil {
+		return nil, closeAll, err
+	}
+	closers = append(closers, closePeers)
 	tunnel, err := netip.ParseAddr(c.TunnelAddress)
 	if err != nil {
 		return nil, closeAll, cloud.Errorf(cloud.KindInvalid, "agent.tunnel_address: %w", err)
@@ -149,7 +154,7 @@ func assembleHost(ctx context.Context, c config.Agent, wire *hostapi.Agent, log 
 	host, err = hostagent.New(ctx, hostagent.Options{
 		Name: cloud.HostName(c.Name), DataDir: c.DataDir, KVM: libvirt, Disk: disks, Networks: networks, Outbox: wire.Outbox(), Meter: libvirt,
 		Emulator: c.Emulator, CPUModel: c.CPUModel, MigrationAddress: c.MigrationAddress, TunnelAddress: c.TunnelAddress, Version: version,
-		Logger: log,
+		Peers: peers, Logger: log,
 	})
 	return host, closeAll, err
 }

@@ -12,6 +12,7 @@ type Config struct {
 	Volumes   Volumes   `key:"volumes" usage:"A volume service: block devices that outlive servers."`
 	Migration Migration `key:"migration" usage:"Live migration. Used by the server."`
 	Placement Placement `key:"placement" usage:"Which host may take a server. Used by the server."`
+	Recovery  Recovery  `key:"recovery" usage:"What is done about hosts that die. Used by the server."`
 	Lab       Lab       `key:"lab" usage:"The lab: real hosts in namespaces of one machine."`
 }
 
@@ -53,6 +54,8 @@ type Agent struct {
 	LibvirtSocket    string   `key:"libvirt_socket" usage:"libvirtd's unix socket."`
 	MigrationAddress string   `key:"migration_address" usage:"IP address of this host for libvirt's and QEMU's migration traffic. Empty: the address the server is reached from."`
 	TunnelAddress    string   `key:"tunnel_address" usage:"IP address of this host's VXLAN end point. Empty: migration_address."`
+	PeerPort         int      `key:"peer_port" usage:"Port at migration_address where other hosts fetch disks of servers that move with their power off, and base images. 0: nothing is served, and nothing fetched from others."`
+	PeerBandwidth    Size     `key:"peer_bandwidth" usage:"Bytes per second at which this host reads disks and images from other hosts, e.g. 200MiB. 0: unlimited."`
 	Emulator         string   `key:"emulator" usage:"auto proves KVM by starting a guest; kvm and tcg skip the proof."`
 	CPUModel         string   `key:"cpu_model" usage:"CPU model of guests. Empty: one that every host can give."`
 	PKIDir           string   `key:"pki_dir" usage:"Where the agent installs the certificates that libvirtd and QEMU read."`
@@ -103,6 +106,17 @@ type Placement struct {
 	ReservedDiskGiB int     `key:"reserved_disk_gib" usage:"Disk of each host that servers never get."`
 }
 
+// Recovery configures detection of dead hosts and what follows.
+type Recovery struct {
+	Automatic      bool          `key:"automatic" usage:"Servers that do not say (metadata godwit:recovery, on or off) are started elsewhere when their host is dead."`
+	SilenceMax     time.Duration `key:"silence_max" usage:"A host that was not heard for this long is suspect, and others are asked to look. Heartbeats come once a second."`
+	DeadAfter      time.Duration `key:"dead_after" usage:"The shortest silence of a host that may be called dead."`
+	Witnesses      int           `key:"witnesses" usage:"Hosts that must have looked for a silent one in vain; fewer only when fewer are alive."`
+	BrakeShare     float64       `key:"brake_share" usage:"When more than this share of the hosts falls silent within a minute, no further one is called dead until an operator says so (godwit recover allow)."`
+	ConcurrencyMax int           `key:"concurrency_max" usage:"Servers of dead hosts that are started elsewhere at a time."`
+	SelfFenceAfter time.Duration `key:"self_fence_after" usage:"An agent that reaches neither a server, nor another host, nor its shared storage for this long stops the servers whose disks nothing else guards. 0: never; such servers then need a BMC or an operator's word to start elsewhere."`
+}
+
 // Lab configures `godwit lab`.
 type Lab struct {
 	Name    string `key:"name" usage:"Name of the lab."`
@@ -121,7 +135,7 @@ func Default() Config {
 		},
 		Agent: Agent{
 			JoinTokenFile: "/etc/godwit/join-token", DataDir: "/var/lib/godwit/agent",
-			LibvirtSocket: "/var/run/libvirt/libvirt-sock", Emulator: "auto", PKIDir: "/etc/pki",
+			LibvirtSocket: "/var/run/libvirt/libvirt-sock", PeerPort: 10810, Emulator: "auto", PKIDir: "/etc/pki",
 			LogLevel: "info", LogFormat: "text",
 		},
 		Volumes: Volumes{
@@ -138,6 +152,11 @@ func Default() Config {
 		// Memory is not overcommitted: a host that swaps hurts every guest on it. Nova's 16 virtual CPUs per thread is for idle guests; 4 is
 		// where contention begins to show.
 		Placement: Placement{CPURatio: 4, RAMRatio: 1, DiskRatio: 1, ReservedRAMMiB: 512},
+		// The bounds of package liveness: a power cut is known after about three seconds. 20 s of complete isolation is no network's hiccup.
+		Recovery: Recovery{
+			Automatic: true, SilenceMax: 2200 * time.Millisecond, DeadAfter: 3 * time.Second, Witnesses: 2, BrakeShare: 1.0 / 3, ConcurrencyMax: 8,
+			SelfFenceAfter: 20 * time.Second,
+		},
 		Lab:       Lab{Name: "default", Hosts: 3, Storage: 1},
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
 )
@@ -23,6 +24,7 @@ func (c *Config) Validate() error {
 	c.Volumes.validate(v)
 	c.Migration.validate(v)
 	c.Placement.validate(v)
+	c.Recovery.validate(v)
 	v.must(c.Lab.Hosts >= 1 && c.Lab.Hosts <= labHostsMax, "lab.hosts", "must be 1 to %d, is %d", labHostsMax, c.Lab.Hosts)
 	v.must(c.Lab.Storage >= 0 && c.Lab.Storage <= labStorageMax, "lab.storage", "must be 0 to %d, is %d", labStorageMax, c.Lab.Storage)
 	v.must(c.Lab.APIPort >= 0 && c.Lab.APIPort < 1<<16, "lab.api_port", "must be a port number or 0, is %d", c.Lab.APIPort)
@@ -169,6 +171,7 @@ func (a *Agent) validate(v *validator) {
 	v.oneOf("agent.emulator", a.Emulator, "auto", "kvm", "tcg")
 	v.oneOf("agent.log_level", a.LogLevel, "debug", "info", "warn", "error")
 	v.oneOf("agent.log_format", a.LogFormat, "text", "json")
+	v.must(a.PeerPort >= 0 && a.PeerPort < 1<<16, "agent.peer_port", "must be a port number or 0, is %d", a.PeerPort)
 	v.must(!strings.ContainsAny(a.Name, "/ \t"), "agent.name", "must not contain slashes or spaces, is %q", a.Name)
 }
 
@@ -226,4 +229,16 @@ func (p *Placement) validate(v *validator) {
 	v.ratio("placement.disk_ratio", p.DiskRatio)
 	v.must(p.ReservedRAMMiB >= 0, "placement.reserved_ram_mib", "must not be negative")
 	v.must(p.ReservedDiskGiB >= 0, "placement.reserved_disk_gib", "must not be negative")
+}
+
+// selfFenceMin: an agent notices that it is cut off within two heartbeats, and asks around before it believes it.
+const selfFenceMin = 10 * time.Second
+
+func (r *Recovery) validate(v *validator) {
+	v.must(r.SilenceMax >= time.Second, "recovery.silence_max", "must be at least 1s, the time between two heartbeats, is %v", r.SilenceMax)
+	v.must(r.DeadAfter >= r.SilenceMax, "recovery.dead_after", "must not be shorter than silence_max (%v), is %v", r.SilenceMax, r.DeadAfter)
+	v.must(r.Witnesses >= 1, "recovery.witnesses", "must be at least 1, is %d", r.Witnesses)
+	v.must(r.BrakeShare > 0 && r.BrakeShare <= 1, "recovery.brake_share", "must be more than 0 and at most 1, is %v", r.BrakeShare)
+	v.must(r.ConcurrencyMax >= 1, "recovery.concurrency_max", "must be at least 1, is %d", r.ConcurrencyMax)
+	v.must(r.SelfFenceAfter == 0 || r.SelfFenceAfter >= selfFenceMin, "recovery.self_fence_after", "must be 0 or at least %v, is %v", selfFenceMin, r.SelfFenceAfter)
 }

@@ -70,12 +70,15 @@ type Options struct {
 	// MigrationAddress and TunnelAddress are IP addresses of this host, see hostpb.HostFacts.
 	MigrationAddress, TunnelAddress string
 	Version                         string // of godwit
+	// Peers is how other hosts' agents are served and read from; nil: not at all.
+	Peers *Peers
 	// Meter says what servers use; nil: the host sends no telemetry.
 	Meter Meter
 	// Power puts the host to sleep; nil: the machine's own.
 	Power Power
 	// Reach reports whether something listens at a volume service's address; nil: try to connect.
 	Reach  func(ctx context.Context, address string) error
+	Leases Leases // of hosts on shared storage; nil: the host's disks are its own
 	Logger *slog.Logger
 }
 

@@ -124,6 +124,7 @@ func (a *Agent) facts(ctx context.Context) (*hostpb.HostFacts, error) {
 	if a.emulation == kvm.KVM {
 		f.Hypervisor, f.Virtualization = "KVM", "kvm"
 	}
+	a.peerFacts(f)
 	for _, s := range states {
 		if s.Run == kvm.Running || s.Run == kvm.Outgoing {
 			f.Running++

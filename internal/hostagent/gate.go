@@ -23,11 +23,12 @@ const (
 	KindAttach
 	KindDetach
 	KindResize
+	KindExport
 
 	kindCount
 )
 
-var kindNames = [kindCount]string{"prepare", "start", "stop", "reboot", "migrate", "steer", "adopt", "discard", "update", "attach volume", "detach volume", "resize volume"}
+var kindNames = [kindCount]string{"prepare", "start", "stop", "reboot", "migrate", "steer", "adopt", "discard", "update", "attach volume", "detach volume", "resize volume", "export disk"}
 
 // String returns the kind's name.
 func (k Kind) String() string {
@@ -134,7 +135,7 @@ func (g *Gate) fits(r Request) Verdict {
 		if g.moving != "" && g.moving != r.Migration {
 			return deny(cloud.KindConflict, "migration %s is in progress", g.moving)
 		}
-	case KindPrepare, KindStart, KindStop, KindReboot, KindAdopt, KindAttach, KindDetach, KindResize:
+	case KindPrepare, KindStart, KindStop, KindReboot, KindAdopt, KindAttach, KindDetach, KindResize, KindExport:
 		if g.moving != "" {
 			return deny(cloud.KindConflict, "cannot %s: migration %s is in progress", r.Kind, g.moving)
 		}

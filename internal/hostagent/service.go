@@ -66,7 +66,7 @@ func (a *Agent) inspect(ctx context.Context, id cloud.ServerID) (*hostpb.ServerS
 // Prepare makes what a server needs here, for a boot or to receive a migration.
 func (a *Agent) Prepare(ctx context.Context, req *hostpb.PrepareRequest) (*hostpb.PrepareReply, error) {
 	err := a.withSpec(ctx, KindPrepare, req.GetCall(), req.GetSpec(), func(ctx context.Context, v *vm) error {
-		return v.prepare(ctx, req.GetSpec(), req.GetIncoming())
+		return v.prepare(ctx, req)
 	})
 	if err != nil {
 		return nil, err
@@ -152,7 +152,7 @@ func (a *Agent) Discard(ctx context.Context, req *hostpb.DiscardRequest) (*hostp
 	reply := &hostpb.DiscardReply{}
 	err := a.change(ctx, KindDiscard, req.GetCall(), "", func(ctx context.Context, v *vm) error {
 		var err error
-		reply.Console, err = v.discard(ctx, req.GetDestroyRunning())
+		reply.Console, err = v.discard(ctx, req.GetDestroyRunning(), req.GetKeepDisks())
 		return err
 	})
 	if err != nil {

@@ -16,7 +16,8 @@ import (
 // The functions in this file run in a server's loop, one at a time.
 
 // prepare makes what the server needs here.
-func (v *vm) prepare(ctx context.Context, spec *hostpb.ServerSpec, incoming bool) error {
+func (v *vm) prepare(ctx context.Context, req *hostpb.PrepareRequest) error {
+	spec, incoming := req.GetSpec(), req.GetIncoming()
 	s, err := v.state(ctx)
 	if err != nil {
 		return err
@@ -39,7 +40,8 @@ func (v *vm) prepare(ctx context.Context, spec *hostpb.ServerSpec, incoming bool
 	}
 	v.announced = false
 	v.takeDoubt()
-	if err := v.prepareDisks(ctx, spec, incoming); err != nil {
+	v.unexport()
+	if err := v.prepareDisks(ctx, req); err != nil {
 		return err
 	}
 	if err := v.reach(ctx, spec.GetVolumes()...); err != nil {
@@ -49,14 +51,15 @@ func (v *vm) prepare(ctx context.Context, spec *hostpb.ServerSpec, incoming bool
 	return err
 }
 
-func (v *vm) prepareDisks(ctx context.Context, spec *hostpb.ServerSpec, incoming bool) error {
+func (v *vm) prepareDisks(ctx context.Context, req *hostpb.PrepareRequest) error {
+	spec, incoming := req.GetSpec(), req.GetIncoming()
 	if incoming {
 		// A definition of an earlier stay would be mistaken for evidence that it left.
 		if err := v.a.hv.Undefine(ctx, v.id); err != nil {
 			return err
 		}
 	}
-	if err := v.prepareRoot(ctx, spec, incoming); err != nil {
+	if err := v.prepareRoot(ctx, req); err != nil {
 		return err
 	}
 	if !spec.GetConfigDrive() {
@@ -68,11 +71,14 @@ func (v *vm) prepareDisks(ctx context.Context, spec *hostpb.ServerSpec, incoming
 }
 
 // prepareRoot makes the local root disk, or the place for what else is kept of a server that boots from a volume.
-func (v *vm) prepareRoot(ctx context.Context, spec *hostpb.ServerSpec, incoming bool) error {
+func (v *vm) prepareRoot(ctx context.Context, req *hostpb.PrepareRequest) error {
+	spec := req.GetSpec()
 	switch {
+	case req.GetDiskSource() != nil || req.GetKeepDisk():
+		return v.prepareCold(ctx, req)
 	case spec.GetRoot() == nil:
 		return v.a.o.Disk.EnsureRootless(v.id)
-	case incoming:
+	case req.GetIncoming():
 		return v.a.o.Disk.RemakeRoot(ctx, v.id, rootOf(spec))
 	}
 	_, err := v.a.o.Disk.EnsureRoot(ctx, v.id, rootOf(spec))
@@ -122,6 +128,7 @@ func (v *vm) start(ctx context.Context, spec *hostpb.ServerSpec) error {
 
 // boot defines the domain anew and starts it.
 func (v *vm) boot(ctx context.Context, spec *hostpb.ServerSpec) error {
+	v.unexport()
 	if !v.a.o.Disk.Present(v.id) {
 		return cloud.Errorf(cloud.KindNotFound, "it has no disk on this host")
 	}
@@ -258,6 +265,9 @@ func (v *vm) adopt(ctx context.Context, req *hostpb.AdoptRequest) error {
 	if err := v.a.o.Disk.Claim(v.id); err != nil {
 		return err
 	}
+	if err := v.a.o.Disk.DropRevert(v.id); err != nil { // it stays as it is
+		return err
+	}
 	if err := v.keep(req.GetSpec(), func(r *record) { r.Role = RoleResident }); err != nil {
 		return err
 	}
@@ -304,7 +314,7 @@ func (v *vm) takeDoubt() bool {
 }
 
 // discard removes all there is of the server, except CPUs that run unless destroyRunning.
-func (v *vm) discard(ctx context.Context, destroyRunning bool) (console []byte, err error) {
+func (v *vm) discard(ctx context.Context, destroyRunning, keepDisks bool) (console []byte, err error) {
 	if v.move != nil && destroyRunning {
 		if err := v.a.hv.AbortJob(ctx, v.id); err != nil && !cloud.Is(err, cloud.KindConflict) && !cloud.Is(err, cloud.KindNotFound) {
 			return nil, err
@@ -337,7 +347,8 @@ func (v *vm) discard(ctx context.Context, destroyRunning bool) (console []byte, 
 	if err := v.a.o.Networks.Release(ctx, v.id); err != nil {
 		return nil, err
 	}
-	if err := v.removeDisks(); err != nil {
+	v.unexport()
+	if err := v.removeDisks(keepDisks); err != nil {
 		return nil, err
 	}
 	if err := v.save(func(r *record) { r.Role, r.Spec = RoleGone, nil }); err != nil {
@@ -379,13 +390,13 @@ func (v *vm) mayDiscard(s kvm.State) error {
 }
 
 // removeDisks removes the server's directory if it is this host's and no other host uses it.
-func (v *vm) removeDisks() error {
+func (v *vm) removeDisks(keep bool) error {
 	owned, err := v.a.o.Disk.Owned(v.id)
 	if err != nil {
 		return err
 	}
 	usedElsewhere := v.rec.Move != nil && v.rec.Move.SharedDir && !v.rec.Move.stayed() && v.rec.Role != RoleResident
-	if !owned || usedElsewhere {
+	if keep || !owned || usedElsewhere {
 		v.log.Info("disks left to the host that uses them")
 		return nil
 	}

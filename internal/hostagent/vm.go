@@ -32,7 +32,8 @@ type vm struct {
 	rec     record     // what is, or is about to be, in the journal
 	move    *move      // the migration that is leaving, nil when there is none
 
-	announced bool // the loop's: an arrived server was announced
+	announced bool   // the loop's: an arrived server was announced
+	exported  string // the loop's: the name under which another host may read its disk, empty when none may
 }
 
 // task is one request in the queue.

@@ -24,3 +24,10 @@ func (a *Agent) PeerTLS() *tls.Config {
 // PeerHost returns the host at the other end of a connection that was accepted with PeerTLS. KindUnauthenticated: it has shown no certificate
 // of a host.
 func PeerHost(state tls.ConnectionState) (cloud.HostName, error) { return hostOfState(state) }
+
+// DialTLS is how the host meets another host of its cloud: that host's name is verified, and this host's own certificate shown.
+func (a *Agent) DialTLS(host cloud.HostName) *tls.Config {
+	config := a.tlsConfig("")
+	config.NextProtos, config.ServerName = nil, string(host)
+	return config
+}
