@@ -21,6 +21,7 @@ import (
 	"github.com/godwit-cloud/godwit/internal/control"
 	"github.com/godwit-cloud/godwit/internal/flows"
 	"github.com/godwit-cloud/godwit/internal/hostapi"
+	"github.com/godwit-cloud/godwit/internal/liveness"
 	"github.com/godwit-cloud/godwit/internal/openstack"
 	"github.com/godwit-cloud/godwit/internal/openstack/compute"
 	"github.com/godwit-cloud/godwit/internal/openstack/identity"
@@ -29,6 +30,7 @@ import (
 	"github.com/godwit-cloud/godwit/internal/openstack/volume"
 	"github.com/godwit-cloud/godwit/internal/operator"
 	"github.com/godwit-cloud/godwit/internal/placement"
+	"github.com/godwit-cloud/godwit/internal/recovery"
 	"github.com/godwit-cloud/godwit/internal/store"
 	"github.com/godwit-cloud/godwit/internal/store/tables"
 )
@@ -49,6 +51,7 @@ type server struct {
 	image    *image.Service
 	api      *openstack.API
 	control  *control.Control
+	metrics  *prometheus.Registry
 }
 
 // runServer runs the control plane until ctx ends.
@@ -141,7 +144,8 @@ func (s *server) makeAgents(t trust) (err error) {
 
 func (s *server) makeControl(name string) {
 	o := settingsOf(s.config)
-	o.Images = s.image
+	s.metrics = prometheus.NewRegistry()
+	o.Images, o.Pulses, o.Metrics = s.image, s.sessions, control.NewMetrics(s.metrics)
 	o.Store, o.Hosts, o.Volumes, o.Name, o.Logger, o.While = s.store, s.agents.Pool(), s.agents.Pool(), name, s.log, s.serveAgents
 	s.control = control.New(o)
 }
@@ -158,15 +162,29 @@ func settingsOf(c config.Config) control.Options {
 		Budget:        control.Budget{Outbound: m.OutboundMax, Inbound: m.InboundMax, Cluster: m.ClusterMax},
 		TimeoutPerGiB: m.TimeoutPerGiB, ForceOnTimeout: m.TimeoutAction == "force_complete",
 		StopGrace: c.Server.StopGrace, GravesMax: c.Server.GravesMax,
+		Liveness: livenessOf(c.Recovery), Recovery: recoveryOf(c.Recovery),
 	}
+}
+
+// livenessOf is the judge's default with the operator's figures.
+func livenessOf(c config.Recovery) liveness.Policy {
+	p := liveness.Default()
+	p.SilenceMax, p.DeadAfter, p.Witnesses, p.BrakeShare = c.SilenceMax, c.DeadAfter, c.Witnesses, c.BrakeShare
+	return p
+}
+
+// recoveryOf is recovery's default with the operator's figures.
+func recoveryOf(c config.Recovery) recovery.Policy {
+	p := recovery.Default()
+	p.Automatic, p.ConcurrencyMax, p.SelfFenceAfter = c.Automatic, c.ConcurrencyMax, c.SelfFenceAfter
+	return p
 }
 
 func (s *server) makeAPI(name string) {
 	c := s.config.Server
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	s.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	s.identity = identity.New(s.store, identity.Options{Region: c.Region, TokenLifetime: c.TokenLifetime, Logger: s.log})
-	s.api = openstack.New(openstack.Options{PublicURL: c.PublicURL, Auth: s.identity, Logger: s.log, Metrics: registry, Healthy: s.store.Ping})
+	s.api = openstack.New(openstack.Options{PublicURL: c.PublicURL, Auth: s.identity, Logger: s.log, Metrics: s.metrics, Healthy: s.store.Ping})
 	s.operator = operator.New(operator.Options{Store: s.store, Policy: policyOf(s.config.Placement), Version: version, Logger: s.log})
 	s.api.Mount(s.identity, s.image, s.operator,
 		compute.New(compute.Options{Store: s.store, Console: consoles{s.agents.Pool(), name, s.control.Leader}, Policy: policyOf(s.config.Placement), Logger: s.log}),

@@ -51,6 +51,7 @@ type Agent struct {
 	JoinTokenFile    string   `key:"join_token_file" usage:"File with the server's join token. Read only while the agent has no certificate."`
 	Name             string   `key:"name" usage:"The host's name in the fleet. Empty: the host name."`
 	DataDir          string   `key:"data_dir" usage:"Directory of server disks, the image cache, certificates and the agent's journal."`
+	DiskMount        string   `key:"disk_mount" usage:"Type of the file system that has to be mounted at DATA_DIR/instances, such as fuse.glusterfs or nfs4: the agent does not start on anything else, so that a directory of server disks that is not mounted is not taken for an empty one. Empty: whatever is there."`
 	LibvirtSocket    string   `key:"libvirt_socket" usage:"libvirtd's unix socket."`
 	MigrationAddress string   `key:"migration_address" usage:"IP address of this host for libvirt's and QEMU's migration traffic. Empty: the address the server is reached from."`
 	TunnelAddress    string   `key:"tunnel_address" usage:"IP address of this host's VXLAN end point. Empty: migration_address."`
@@ -122,6 +123,7 @@ type Lab struct {
 	Name    string `key:"name" usage:"Name of the lab."`
 	Hosts   int    `key:"hosts" usage:"Number of compute hosts."`
 	Storage int    `key:"storage" usage:"Number of nodes that run a volume service, each on an XFS file of its own."`
+	Gluster bool   `key:"gluster" usage:"Four more nodes with GlusterFS, whose volume all compute hosts keep server disks on."`
 	APIPort int    `key:"api_port" usage:"Port on 127.0.0.1 of the lab's API; 0 takes a free one."`
 }
 
@@ -157,7 +159,7 @@ func Default() Config {
 			Automatic: true, SilenceMax: 2200 * time.Millisecond, DeadAfter: 3 * time.Second, Witnesses: 2, BrakeShare: 1.0 / 3, ConcurrencyMax: 8,
 			SelfFenceAfter: 20 * time.Second,
 		},
-		Lab:       Lab{Name: "default", Hosts: 3, Storage: 1},
+		Lab: Lab{Name: "default", Hosts: 3, Storage: 1},
 	}
 }
 

@@ -11,7 +11,9 @@ import (
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/flows"
+	"github.com/godwit-cloud/godwit/internal/liveness"
 	"github.com/godwit-cloud/godwit/internal/placement"
+	"github.com/godwit-cloud/godwit/internal/recovery"
 	"github.com/godwit-cloud/godwit/internal/store"
 	"github.com/godwit-cloud/godwit/internal/workflow"
 )
@@ -41,6 +43,11 @@ type Options struct {
 	StopGrace      time.Duration // see flows.Options
 	GravesMax      int           // deleted servers that stay visible
 	Logger         *slog.Logger
+	// Pulses says which hosts are heard, in practice this instance's Sessions. Nil: nobody is judged and nothing is recovered.
+	Pulses   Pulses
+	Liveness liveness.Policy // zero: liveness.Default
+	Recovery recovery.Policy // zero: recovery.Default
+	Metrics  *Metrics        // nil: none
 	// While, if set, runs during each leadership and ends with it: what only the leader may do, such as holding the hosts' connections, which its runs
 	// need. Its error ends the term.
 	While func(ctx context.Context) error
@@ -58,6 +65,12 @@ type Control struct {
 func New(o Options) *Control {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
+	}
+	if o.Liveness == (liveness.Policy{}) {
+		o.Liveness = liveness.Default()
+	}
+	if o.Recovery == (recovery.Policy{}) {
+		o.Recovery = recovery.Default()
 	}
 	return &Control{options: o, log: o.Logger}
 }
@@ -132,6 +145,7 @@ func (c *Control) lead(ctx context.Context, leadership *store.Leadership) error 
 		}
 		for name, loop := range map[string]func(context.Context) error{
 			"intents": l.intents, "steering": l.steering, "pruning": l.pruning, "networks": l.networks, "reconcile": l.reconcile, "recorder": l.recorder.Run,
+			"judge": l.judge, "recover": l.recover,
 		} {
 			start(name, loop)
 		}
@@ -148,14 +162,18 @@ type leader struct {
 	journal  *store.RunJournal
 	engine   *workflow.Engine
 	recorder *flows.Recorder
+	bmcs     *bmcs
+	looks    *looks
+	began    time.Time // of the leadership
 }
 
 func newLeader(o Options, leadership *store.Leadership) *leader {
-	l := &leader{Options: o, log: o.Logger, records: fenced{o.Store, leadership}, journal: store.NewRunJournal(o.Store, leadership)}
+	l := &leader{Options: o, log: o.Logger, records: fenced{o.Store, leadership}, journal: store.NewRunJournal(o.Store, leadership), began: time.Now()}
 	l.recorder = flows.NewRecorder(l.records, o.Logger)
+	l.bmcs, l.looks = newBMCs(l), newLooks(l)
 	hooks := l.recorder.Hooks()
 	hooks.Wrap = o.Wrap
-	tables := flows.New(flows.Options{Records: l.records, Hosts: o.Hosts, Volumes: o.Volumes, Images: o.Images, Policy: o.Policy, Moves: o.Moves, StopGrace: o.StopGrace})
+	tables := flows.New(flows.Options{Records: l.records, Hosts: o.Hosts, Volumes: o.Volumes, Images: o.Images, Policy: o.Policy, Moves: o.Moves, StopGrace: o.StopGrace, Fence: l.bmcs})
 	l.engine = workflow.NewEngine(l.journal, tables.Definitions(), workflow.Options{Owner: l.journal.Owner(), Logger: o.Logger, Hooks: hooks})
 	return l
 }

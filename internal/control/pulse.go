@@ -22,6 +22,8 @@ type Pulse struct {
 type Pulses interface {
 	// Pulse returns what was heard of a host last.
 	Pulse(host cloud.HostName) Pulse
+	// Broken rings when a host's stream breaks.
+	Broken() <-chan struct{}
 }
 
 // pulses are those of all hosts that ever were connected to this instance; a few dozen bytes each, so none is forgotten.
@@ -42,6 +44,9 @@ func (p *pulses) Pulse(host cloud.HostName) Pulse {
 	defer p.mu.Unlock()
 	return p.host[host]
 }
+
+// Broken implements Pulses.
+func (p *pulses) Broken() <-chan struct{} { return p.broken }
 
 // beat notes a message; told says that it is the one after which everything was told.
 func (p *pulses) beat(host cloud.HostName, told bool) {

@@ -51,6 +51,9 @@ func (f *Flows) fenceSource(ctx context.Context, r *run) error {
 	if host, ok := store.Lookup(f.Records.View(), tables.Hosts, m.Source); ok && host.ForcedDown {
 		return f.noteFence(ctx, r, "an operator says that host "+string(m.Source)+" is down")
 	}
+	if r.Args.Proof != "" {
+		return f.noteFence(ctx, r, r.Args.Proof) // the leader asked for it, and has seen to this
+	}
 	if f.Fence == nil {
 		return f.noteFence(ctx, r, "host "+string(m.Source)+" was not fenced: no BMC is known")
 	}

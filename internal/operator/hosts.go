@@ -52,7 +52,10 @@ type HostDetail struct {
 func (s *Service) hostView(v store.View, h *cloud.Host) Host {
 	out := Host{Host: *h, State: HostDown, AvailabilityZone: tables.Zone(v, h.Name), Servers: len(store.By(v, tables.Servers, tables.ByHost, h.Name))}
 	if session, ok := store.Lookup(v, tables.HostSessions, h.Name); ok {
-		out.Session, out.State = session, HostUp
+		out.Session = session
+		if tables.Connected(v, h.Name) {
+			out.State = HostUp
+		}
 	}
 	if h.ForcedDown {
 		out.State = HostForcedDown

@@ -24,7 +24,7 @@ func (f *fleet) host(name cloud.HostName) (*cloud.Host, bool) {
 
 // up reports whether the host's agent is connected and no operator declared the host down.
 func (f *fleet) up(h *cloud.Host) bool {
-	_, connected := store.Lookup(f.view, tables.HostSessions, h.Name)
+	connected := tables.Connected(f.view, h.Name)
 	return connected && !h.ForcedDown
 }
 

@@ -25,8 +25,7 @@ func Snapshot(v store.View, now time.Time) cloud.Snapshot {
 		if u, ok := store.Lookup(v, Usages, h.Name); ok {
 			view.Usage = *u
 		}
-		_, connected := store.Lookup(v, HostSessions, h.Name)
-		view.Up = connected && !h.ForcedDown && takes(store.Lookup(v, HostPowers, h.Name))
+		view.Up = Connected(v, h.Name) && !h.ForcedDown && takes(store.Lookup(v, HostPowers, h.Name))
 		snap.Hosts = append(snap.Hosts, view)
 	}
 	return snap
@@ -76,7 +75,11 @@ func HostViewIn(tx *store.Tx, s store.Reader, name cloud.HostName) (cloud.HostVi
 	if err != nil {
 		return cloud.HostView{}, err
 	}
-	view.Up = session != nil && !host.ForcedDown && takes(power, power != nil)
+	verdict, err := store.Peek(tx, HostVerdicts, name)
+	if err != nil {
+		return cloud.HostView{}, err
+	}
+	view.Up = session != nil && !host.ForcedDown && !dead(verdict) && takes(power, power != nil)
 	if r, ok := store.Lookup(s, HostReports, name); ok {
 		view.Report = *r
 	}
@@ -103,3 +106,13 @@ func aggregatesOf(r store.Reader, name cloud.HostName) []cloud.Aggregate {
 
 // takes reports whether a host's power, if there is a record of it, lets servers come: a host that falls asleep is connected for a moment more.
 func takes(p *cloud.HostPower, known bool) bool { return !known || p.Takes() }
+
+// Connected reports whether a host's agent is connected, by its session and by the leader's verdict, which knows of a power cut seconds before the session ends.
+func Connected(r store.Reader, name cloud.HostName) bool {
+	_, session := store.Lookup(r, HostSessions, name)
+	verdict, _ := store.Lookup(r, HostVerdicts, name)
+	return session && !dead(verdict)
+}
+
+// dead reports whether the verdict is that of package liveness: the words there are part of the record's meaning.
+func dead(v *cloud.HostVerdict) bool { return v != nil && v.Verdict == "dead" }
