@@ -33,6 +33,8 @@ var bans = []ban{
 	{"nbd", anyOfOurs, []string{"uring"}, "a public package depends on nothing of ours"},
 	{"internal/placement", anyOfOurs, []string{"internal/cloud"}, "a decider is pure: it sees a snapshot and nothing else"},
 	{"internal/consolidate", anyOfOurs, []string{"internal/cloud", "internal/placement"}, "a decider is pure"},
+	{"internal/optimize", anyOfOurs, []string{"internal/cloud", "internal/placement", "internal/consolidate", "internal/telemetry"}, "a decider is pure"},
+	{"internal/telemetry", anyOfOurs, []string{"internal/cloud"}, "a memory of samples; who decides by it is not its business"},
 	{"internal/liveness", anyOfOurs, []string{"internal/cloud"}, "a decider is pure"},
 	{"internal/reconcile", anyOfOurs, []string{"internal/cloud", "internal/placement"}, "a decider is pure"},
 	{"internal/netspec", anyOfOurs, []string{"internal/cloud"}, "pure functions from records to what a host must know"},
@@ -72,7 +74,7 @@ var soleImporters = []struct{ foreign, only, reason string }{
 }
 
 // pure are the packages in which time, randomness and I/O arrive as arguments or not at all.
-var pure = []string{"internal/cloud", "internal/placement", "internal/consolidate", "internal/liveness", "internal/reconcile", "internal/netspec"}
+var pure = []string{"internal/cloud", "internal/placement", "internal/consolidate", "internal/optimize", "internal/telemetry", "internal/liveness", "internal/reconcile", "internal/netspec"}
 
 var impureImports = []string{"os", "net", "net/http", "os/exec", "syscall", "io/ioutil", "log", "log/slog", "math/rand/v2"}
 

@@ -1,0 +1,326 @@
+package optimize
+
+import (
+	"fmt"
+	"math/rand"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/godwit-cloud/godwit/internal/cloud"
+	"github.com/godwit-cloud/godwit/internal/telemetry"
+)
+
+func planned(t *testing.T, f *fleet, goal cloud.OptimizeGoal) Outcome {
+	t.Helper()
+	o, err := Plan(&f.Input, goal, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+func refusedFor(o Outcome, text string) bool {
+	for _, r := range o.Refused {
+		if strings.Contains(r.Reason, text) {
+			return true
+		}
+	}
+	return false
+}
+
+func quiet() *fleet {
+	f := newFleet(3)
+	f.add("a", "host-1", 0.2)
+	f.add("b", "host-1", 0.3)
+	f.add("c", "host-2", 0.2)
+	f.add("d", "host-3", 0.1)
+	return f
+}
+
+func TestAQuietFleetIsConsolidatedAndTheEmptiedHostSleeps(t *testing.T) {
+	f := quiet()
+	o := planned(t, f, cloud.GoalConsolidate)
+	if len(moves(o)) != 1 || moves(o)[0].Server != "d" || moves(o)[0].Cost == nil || moves(o)[0].Gain <= 0 || moves(o)[0].Reason == "" {
+		t.Fatalf("moves %+v: want d alone, with a gain, a cost and a reason", moves(o))
+	}
+	asleep := ofKind(o, cloud.ActionSleep)
+	if len(asleep) != 1 || asleep[0].Host != "host-3" {
+		t.Fatalf("sleeps %+v: want host-3, and two awake so that one may fail", asleep)
+	}
+	if e := o.Effect; e.AwakeBefore != 3 || e.AwakeAfter != 2 || e.WattsAfter >= e.WattsBefore || e.GainWattHours <= 0 {
+		t.Errorf("effect %+v", e)
+	}
+	if !refusedFor(o, "2 hosts must stay awake") {
+		t.Errorf("nothing says why host-2 is not emptied: %+v", o.Refused)
+	}
+	f.carryOut(o)
+	if again := planned(t, f, cloud.GoalConsolidate); len(again.Actions) != 0 {
+		t.Errorf("the second plan has %+v", again.Actions)
+	}
+}
+
+func TestWhatKeepsAServerWhereItIsIsSaid(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(f *fleet)
+		want   string
+	}{
+		{"never proven", func(f *fleet) {
+			for h, p := range f.Powers {
+				p.WakeProven = time.Time{}
+				f.Powers[h] = p
+			}
+		}, "wake-test"},
+		{"proven long ago", func(f *fleet) {
+			for h, p := range f.Powers {
+				p.WakeProven = noon.Add(-1000 * time.Hour)
+				f.Powers[h] = p
+			}
+		}, "too long ago"},
+		{"woke just now", func(f *fleet) {
+			for h, p := range f.Powers {
+				p.Since = noon.Add(-time.Minute)
+				f.Powers[h] = p
+			}
+		}, "stays awake for at least"},
+		{"moved lately", func(f *fleet) {
+			for _, s := range f.Servers {
+				f.Rates.Own[s.ID] = OwnRate{Finished: noon.Add(-time.Minute)}
+			}
+		}, "no server moves twice within"},
+		{"manual", func(f *fleet) {
+			for _, s := range f.Servers {
+				s.Metadata[cloud.MetaAutomation] = "off"
+			}
+		}, "automation level is manual"},
+		{"partial, and nobody looks", func(f *fleet) {
+			f.By = cloud.AutomationFull
+			for _, s := range f.Servers {
+				s.Flavor.ExtraSpecs = map[string]string{cloud.MetaAutomation: "partial"}
+			}
+		}, "automation level is partial"},
+		{"stopped", func(f *fleet) {
+			for _, s := range f.Servers {
+				s.VMState = cloud.VMStopped
+			}
+		}, "only running servers move live"},
+		{"no telemetry", func(f *fleet) { f.Readings.Servers = map[cloud.ServerID]telemetry.ServerReading{} }, "nothing is known of its load"},
+		{"no net benefit", func(f *fleet) { f.Settings.Horizon = time.Second }, "not worth it"},
+		{"would not converge", func(f *fleet) {
+			for id, r := range f.Readings.Servers {
+				r.DirtyBytesPerSecond = 1 << 40
+				f.Readings.Servers[id] = r
+			}
+		}, "would not end by itself"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := quiet()
+			tt.change(f)
+			o := planned(t, f, cloud.GoalConsolidate)
+			if len(moves(o)) != 0 {
+				t.Errorf("moves %+v", moves(o))
+			}
+			if !refusedFor(o, tt.want) {
+				t.Errorf("no refusal says %q: %+v", tt.want, o.Refused)
+			}
+		})
+	}
+}
+
+func TestAPlanKeepsAffinityEvenAmongItsOwnMoves(t *testing.T) {
+	f := newFleet(4)
+	f.Settings.Failover = 0
+	f.Snapshot.Groups["g"] = cloud.ServerGroup{ID: "g", Policy: cloud.PolicyAntiAffinity, Placed: map[cloud.ServerID][]cloud.HostName{}}
+	for i := range 4 {
+		s := f.add(fmt.Sprintf("s%d", i), fmt.Sprintf("host-%d", i+1), 0.1)
+		s.Group = "g"
+		f.Snapshot.Groups["g"].Placed[s.ID] = []cloud.HostName{s.Host}
+	}
+	if o := planned(t, f, cloud.GoalConsolidate); len(moves(o)) != 0 {
+		t.Errorf("members of an anti-affinity group move together: %+v", moves(o))
+	}
+}
+
+func TestAnOverloadedHostIsRelievedByWakingOne(t *testing.T) {
+	f := newFleet(3)
+	f.Settings.Failover = 0
+	for i := range 8 {
+		f.add(fmt.Sprintf("a%d", i), "host-1", 1.4)
+		f.add(fmt.Sprintf("b%d", i), "host-2", 0.9)
+	}
+	p := f.Powers["host-3"]
+	p.State = cloud.HostAsleep
+	f.Powers["host-3"] = p
+	f.view("host-3").Up = false
+	o := planned(t, f, cloud.GoalConsolidate)
+	wakes := ofKind(o, cloud.ActionWake)
+	if len(wakes) != 1 || wakes[0].Host != "host-3" || o.Actions[0].Kind != cloud.ActionWake {
+		t.Fatalf("actions %+v: want the wake of host-3 first", o.Actions)
+	}
+	if o.Effect.ShortBefore <= 0 || o.Effect.ShortAfter > 0.01 {
+		t.Errorf("short by %.2f CPUs before and %.2f after", o.Effect.ShortBefore, o.Effect.ShortAfter)
+	}
+}
+
+func TestARisingLoadWakesAHostBeforeItIsNeeded(t *testing.T) {
+	f := newFleet(2)
+	f.Settings.Failover = 0
+	s := f.add("a", "host-1", 1)
+	s.Flavor.VCPUs = 8
+	p := f.Powers["host-2"]
+	p.State, p.WakeTook = cloud.HostAsleep, 10*time.Minute
+	f.Powers["host-2"] = p
+	f.view("host-2").Up = false
+	if o := planned(t, f, cloud.GoalConsolidate); len(o.Actions) != 0 {
+		t.Fatalf("a steady load wakes a host: %+v", o.Actions)
+	}
+	history := []float64{1, 1, 1, 2, 3, 4, 5, 5.5} // fits now, not in two steps
+	f.Readings.Servers["a"] = telemetry.ServerReading{At: noon, CPUUsed: 5.5, DirtyBytesPerSecond: -1, History: history}
+	o := planned(t, f, cloud.GoalConsolidate)
+	if w := ofKind(o, cloud.ActionWake); len(w) != 1 || !strings.Contains(w[0].Reason, "soon be asked for") {
+		t.Errorf("actions %+v: want host-2 awake ahead of the need", o.Actions)
+	}
+}
+
+func TestBalanceMovesFromTheLoadedToTheIdle(t *testing.T) {
+	f := newFleet(2)
+	for i := range 4 {
+		f.add(fmt.Sprintf("a%d", i), "host-1", 1)
+	}
+	o := planned(t, f, cloud.GoalBalance)
+	if len(moves(o)) != 2 || o.Effect.SpreadAfter >= o.Effect.SpreadBefore || len(ofKind(o, cloud.ActionSleep)) != 0 {
+		t.Errorf("moves %+v, effect %+v: want two moves, less spread, nobody asleep", moves(o), o.Effect)
+	}
+}
+
+// A day of load that jumps about, a plan every step: no server moves twice within the window, and hosts are not woken and put to sleep in turns.
+func TestNoServerMovesTwiceInAWindowWhateverTheLoadDoes(t *testing.T) {
+	for _, goal := range []cloud.OptimizeGoal{cloud.GoalConsolidate, cloud.GoalBalance} {
+		t.Run(string(goal), func(t *testing.T) { thrash(t, goal) })
+	}
+}
+
+func thrash(t *testing.T, goal cloud.OptimizeGoal) {
+	rng := rand.New(rand.NewSource(7))
+	f := newFleet(10)
+	for i := range 40 {
+		f.add(fmt.Sprintf("s%d", i), fmt.Sprintf("host-%d", i%10+1), 0.5)
+	}
+	last := map[cloud.ServerID]time.Time{}
+	total := 0
+	for step := range 288 {
+		f.Snapshot.Now = noon.Add(time.Duration(step) * 5 * time.Minute)
+		for id, r := range f.Readings.Servers {
+			r.CPUUsed = 2 * rng.Float64() * rng.Float64()
+			r.History = append(r.History[1:], r.CPUUsed)
+			f.Readings.Servers[id] = r
+		}
+		o := planned(t, f, goal)
+		for _, m := range moves(o) {
+			if at, moved := last[m.Server]; moved && f.Snapshot.Now.Sub(at) < f.Settings.Window {
+				t.Fatalf("server %s moved %s after its last move", m.Server, f.Snapshot.Now.Sub(at))
+			}
+			last[m.Server] = f.Snapshot.Now
+			total++
+		}
+		if n := len(moves(o)); n > f.Settings.MovesMax {
+			t.Fatalf("%d moves in a plan, at most %d are allowed", n, f.Settings.MovesMax)
+		}
+		f.carryOut(o)
+	}
+	t.Logf("%d moves in a day of 40 servers", total)
+	if total == 0 {
+		t.Error("nothing ever moved: the test shows nothing")
+	}
+}
+
+func TestCautionGrowsWhileHostsAreShortAndFadesAfter(t *testing.T) {
+	c := 1.0
+	for range 3 {
+		c = CautionAfter(c, 0.2, 0.05)
+	}
+	if c < 1.9 || c > 2 {
+		t.Errorf("caution %v after three bad rounds", c)
+	}
+	if held := CautionAfter(c, 0.04, 0.05); held != c {
+		t.Errorf("caution moved to %v inside the goal", held)
+	}
+	for range 200 {
+		c = CautionAfter(c, 0, 0.05)
+	}
+	if c != 1 || CautionAfter(3, 1, 0) != 1 {
+		t.Errorf("caution %v in the end", c)
+	}
+}
+
+func TestGoalsFollowTheTimeOfDay(t *testing.T) {
+	s := DefaultSettings()
+	s.Goal = cloud.GoalBalance
+	p, err := ParsePeriod("22:00-06:00=consolidate")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Schedule = []Period{p}
+	for hour, want := range map[int]cloud.OptimizeGoal{23: cloud.GoalConsolidate, 3: cloud.GoalConsolidate, 6: cloud.GoalBalance, 12: cloud.GoalBalance} {
+		if got := s.GoalAt(time.Date(2026, 1, 1, hour, 0, 0, 0, time.UTC)); got != want {
+			t.Errorf("at %d o'clock the goal is %s, want %s", hour, got, want)
+		}
+	}
+	for _, bad := range []string{"", "22:00=balance", "25:00-06:00=balance", "22:00-06:00=sleep"} {
+		if _, err := ParsePeriod(bad); err == nil {
+			t.Errorf("period %q was taken", bad)
+		}
+	}
+}
+
+func TestPowerModels(t *testing.T) {
+	m, err := ParsePower("50, 150")
+	if err != nil || m.At(0.5) != 100 {
+		t.Errorf("half load draws %v W, %v", m.At(0.5), err)
+	}
+	for _, bad := range []string{"", "100", "150,50", "a,b", "1,2,3", "-1,2"} {
+		if _, err := ParsePower(bad); err == nil {
+			t.Errorf("power model %q was taken", bad)
+		}
+	}
+}
+
+func BenchmarkPlan(b *testing.B) {
+	for _, hosts := range []int{1000, 10000} {
+		b.Run(fmt.Sprintf("hosts=%d", hosts), func(b *testing.B) {
+			f := crowd(hosts)
+			b.ResetTimer()
+			for range b.N {
+				if _, err := Plan(&f.Input, cloud.GoalConsolidate, ""); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// crowd is a large fleet with twenty servers on each host, of which each uses a little.
+func crowd(hosts int) *fleet {
+	rng := rand.New(rand.NewSource(1))
+	f := newFleet(hosts)
+	views := map[cloud.HostName]*cloud.HostView{}
+	for i := range f.Snapshot.Hosts {
+		v := &f.Snapshot.Hosts[i]
+		v.Report.VCPUs, v.Report.RAMMiB = 32, 65536
+		views[v.Host.Name] = v
+	}
+	for i := range 20 * hosts {
+		host := cloud.HostName(fmt.Sprintf("host-%d", i%hosts+1))
+		s := &cloud.Server{ID: cloud.ServerID(fmt.Sprintf("s%d", i)), Name: fmt.Sprintf("s%d", i), Host: host, VMState: cloud.VMActive, Power: cloud.PowerRunning, CPUModel: "qemu64",
+			Flavor: cloud.Flavor{ID: "f", VCPUs: 2, RAMMiB: 1024, RootGiB: 1}}
+		f.Servers = append(f.Servers, s)
+		views[host].Usage.Claims[cloud.ClaimKey(s.ID)] = cloud.Claim{Server: s.ID, Resources: s.Resources()}
+		history := make([]float64, 30)
+		for k := range history {
+			history[k] = 1.2 * rng.Float64()
+		}
+		f.Readings.Servers[s.ID] = telemetry.ServerReading{CPUUsed: history[29], DirtyBytesPerSecond: -1, History: history}
+	}
+	return f
+}
