@@ -29,6 +29,9 @@ var sections = []section{
 	{"rss", "Idle resident memory", measureRSS},
 }
 
+// spanDefault is long enough for thousands of requests one at a time, and short enough for many rounds.
+const spanDefault = 300 * time.Millisecond
+
 // bench is what sections share.
 type bench struct {
 	binary string
@@ -50,7 +53,7 @@ func main() {
 	flag.StringVar(&b.out, "o", "", "Markdown file to rewrite, plots go to benchmarks/ beside it; standard output and no plots if empty")
 	flag.IntVar(&b.rounds, "rounds", 10, "interleaved rounds of each comparison")
 	only := flag.String("only", "", "comma-separated sections: "+strings.Join(sectionKeys(), ", ")+"; all if empty")
-	flag.DurationVar(&b.span, "span", 300*time.Millisecond, "nbd, echo: how long each turn of a client lasts")
+	flag.DurationVar(&b.span, "span", spanDefault, "nbd, echo: how long each turn of a client lasts")
 	flag.StringVar(&b.files, "files", filesAuto, "nbd: where the file is: xfs (in a loop file), host (the temporary directory's file system) or auto (xfs for the page cache, host for O_DIRECT)")
 	flag.StringVar(&b.mode, "mode", "", "nbd: only this mode: \"page cache\" or \"O_DIRECT\"")
 	flag.StringVar(&b.loads, "loads", "", "nbd: only loads whose name contains this, such as \"random read, depth 64\"")

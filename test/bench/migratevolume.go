@@ -57,8 +57,9 @@ godwit's guest boots from a volume on a third node (NBD with mutual TLS, an epoc
 qemu-nbd on the same node, io_uring, in the clear, exported to both sides at once: nobody keeps it from being written twice.
 
 %s
+%s
 ![Live migration of a volume-backed guest](benchmarks/migrate-volume.svg)
-`, guestOrders, pairs.table())
+`, guestOrders, pairs.table(), pairs.phaseTable())
 	blackout, err := measureBlackout(ctx, b, s, srv.ID, labcloud.Address(srv), pairs.at)
 	return text + blackout, err
 }

@@ -84,5 +84,6 @@ func (c barChart) save(path string) error {
 	const legendRoom = 0.06 // of the height, for each line of the legend
 	p.Y.Max = top * (1 + legendRoom*float64(len(c.series)))
 	p.NominalX(c.groups...)
+	p.X.Min, p.X.Max = -0.5, float64(len(c.groups))-0.5 // room for all of the first and the last group
 	return p.Save(chartWidth, chartHeight+vg.Length(max(0, len(c.series)-roomySeries))*legendLine, path)
 }

@@ -103,7 +103,16 @@ func (b *bench) report(ctx context.Context, only []string) error {
 
 // commandLine is what makes a section again.
 func (b *bench) commandLine(key string) string {
-	return fmt.Sprintf("go run ./test/bench -only %s -rounds %d", key, b.rounds)
+	command := fmt.Sprintf("go run ./test/bench -only %s -rounds %d", key, b.rounds)
+	if b.span != spanDefault && (key == "nbd" || key == "echo") {
+		command += fmt.Sprintf(" -span %v", b.span)
+	}
+	for _, chosen := range []struct{ flag, value string }{{"mode", b.mode}, {"loads", b.loads}, {"peers", b.peers}} {
+		if chosen.value != "" && key == "nbd" {
+			command += fmt.Sprintf(" -%s %q", chosen.flag, chosen.value)
+		}
+	}
+	return command
 }
 
 func sectionKeys() []string {

@@ -85,3 +85,17 @@ func TestAPlotIsAnSVGWithItsNames(t *testing.T) {
 		}
 	}
 }
+
+func TestTheCommandOfASectionSaysWhatWasChosen(t *testing.T) {
+	b := &bench{rounds: 4, span: spanDefault}
+	if got, want := b.commandLine("nbd"), "go run ./test/bench -only nbd -rounds 4"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	b.span, b.loads = spanDefault/2, "depth 1,"
+	if got, want := b.commandLine("nbd"), `go run ./test/bench -only nbd -rounds 4 -span 150ms -loads "depth 1,"`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if got, want := b.commandLine("copy"), "go run ./test/bench -only copy -rounds 4"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}

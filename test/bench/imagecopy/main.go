@@ -49,6 +49,6 @@ func create(ctx context.Context, engine, image, dir string, id cloud.VolumeID) (
 	}
 	defer func() { err = errors.Join(err, store.Close(ctx)) }()
 	_, err = store.Create(ctx, volume.Call{Volume: id, Generation: 1},
-		volume.Spec{Bytes: info.Size(), Source: volume.Source{Path: image, Format: volume.FormatRaw}})
+		volume.Spec{Bytes: info.Size(), Source: volume.Source{Path: image}})
 	return err
 }
