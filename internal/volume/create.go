@@ -125,8 +125,6 @@ func (src Source) check(id cloud.VolumeID) error {
 	switch {
 	case kinds > 1:
 		return cloud.Errorf(cloud.KindInvalid, "volume %s: more than one source", id)
-	case src.Path != "" && src.Format != FormatRaw && src.Format != FormatQCOW2:
-		return cloud.Errorf(cloud.KindInvalid, "volume %s: image format %q: raw or qcow2", id, src.Format)
 	case src.Snapshot != "" && src.Volume == "":
 		return cloud.Errorf(cloud.KindInvalid, "volume %s: snapshot %s of no volume", id, src.Snapshot)
 	case src.Snapshot != "":
@@ -145,8 +143,6 @@ func (s *Store) fill(ctx context.Context, id cloud.VolumeID, spec Spec) error {
 		err = s.fillFromVolume(ctx, to, spec)
 	case src.Raw != nil:
 		err = s.write(to, func(f file) error { return copyStream(ctx, src.Raw, f, spec.Bytes, spec.Progress) })
-	case src.Path != "" && src.Format == FormatQCOW2:
-		err = s.fillFromQCOW2(ctx, to, spec)
 	case src.Path != "":
 		err = s.fillFromRaw(ctx, to, spec)
 	default:

@@ -2,6 +2,7 @@
 //
 //	DIR/lock                    held by the process that serves DIR
 //	DIR/probe.1, probe.2        empty files with which Open asks what the file system can do
+//	DIR/images/...              images that volumes are made of; whose uses the Store keeps them
 //	DIR/volumes/ID/meta         what is true of the volume: checksummed, replaced whole (meta.go)
 //	DIR/volumes/ID/meta.next    space for the next meta; worth nothing
 //	DIR/volumes/ID/data         its content: a raw sparse file, readable without godwit

@@ -145,7 +145,7 @@ func live(t *testing.T, s *Store) {
 	const size = 16 << 20
 	path, content := image(t, t.TempDir(), size)
 	clone := cloud.VolumeID("clone")
-	st := must(s.Create(ctx, call(1), Spec{Bytes: 2 * size, Source: Source{Path: path, Format: FormatRaw}}))(t)
+	st := must(s.Create(ctx, call(1), Spec{Bytes: 2 * size, Source: Source{Path: path}}))(t)
 	if st.AllocatedBytes > 2<<20 {
 		t.Errorf("an image with about 800 kB of data takes %d bytes", st.AllocatedBytes)
 	}
@@ -209,7 +209,7 @@ func live(t *testing.T, s *Store) {
 func TestDataIsReadableWithoutGodwit(t *testing.T) {
 	s := openStore(t, Options{Dir: t.TempDir()})
 	path, content := image(t, t.TempDir(), 1<<20)
-	must(s.Create(context.Background(), call(1), Spec{Bytes: 1 << 20, Source: Source{Path: path, Format: FormatRaw}}))(t)
+	must(s.Create(context.Background(), call(1), Spec{Bytes: 1 << 20, Source: Source{Path: path}}))(t)
 	raw := must(os.ReadFile(s.dataPath(vol)))(t)
 	if sha512.Sum512(raw) != sha512.Sum512(content) {
 		t.Fatal("the data file is not the volume's content")
@@ -235,7 +235,7 @@ func TestAFullDiskRefusesAndKeepsNothing(t *testing.T) {
 func full(t *testing.T, s *Store, path string) {
 	ctx := context.Background()
 	free := s.Facts().FreeBytes
-	for name, source := range map[string]Source{"file": {Path: path, Format: FormatRaw}, "stream": {Raw: must(os.Open(path))(t)}} {
+	for name, source := range map[string]Source{"file": {Path: path}, "stream": {Raw: must(os.Open(path))(t)}} {
 		_, err := s.Create(ctx, call(1), Spec{Bytes: 64 << 20, Source: source})
 		wantKind(t, err, cloud.KindExhausted)
 		if left := must(os.ReadDir(filepath.Join(s.o.Dir, volumesName)))(t); len(left) != 0 {
@@ -350,7 +350,7 @@ func TestAVolumeMovesToAnotherFileSystemWithItsSnapshots(t *testing.T) {
 	one := openStore(t, Options{Dir: mounted(t, "xfs", xfsBytes), Name: "one"})
 	two := openStore(t, Options{Dir: t.TempDir(), Name: "two"})
 	path, content := image(t, t.TempDir(), 4<<20)
-	must(one.Create(ctx, call(1), Spec{Bytes: 4 << 20, Source: Source{Path: path, Format: FormatRaw}, Limits: Limits{IOPS: 7}}))(t)
+	must(one.Create(ctx, call(1), Spec{Bytes: 4 << 20, Source: Source{Path: path}, Limits: Limits{IOPS: 7}}))(t)
 	must(one.Snapshot(ctx, call(1), "s"))(t)
 	must(one.OpenAttachment(ctx, call(2), Request{Attachment: "a", Host: "h"}))(t)
 	_, err := one.Move(ctx, call(3), two)

@@ -36,46 +36,69 @@ const qcow2Magic = 0x514649fb
 // incompatibleDataFile is the feature bit of a qcow2 file whose data is in another file.
 const incompatibleDataFile = 1 << 2
 
-// fillFromQCOW2 converts an image into the data file.
-func (s *Store) fillFromQCOW2(ctx context.Context, to string, spec Spec) error {
-	path, err := filepath.Abs(spec.Source.Path)
+// ConvertQCOW2 makes the raw sparse file to, anew, from the qcow2 image from, and returns its size. When it returns, the content is durable and the
+// name is not; when it fails, what it has made is worth nothing. cloud.KindInvalid: the image is not fit to be used, or is larger than bytesMax;
+// cloud.KindExhausted: the disk is full.
+func ConvertQCOW2(ctx context.Context, from, to string, bytesMax int64) (bytes int64, err error) {
+	if from, err = filepath.Abs(from); err != nil {
+		return 0, err
+	}
+	if to, err = filepath.Abs(to); err != nil {
+		return 0, err
+	}
+	if err := checkQCOW2File(from); err != nil {
+		return 0, err
+	}
+	virtual, err := inspectImage(ctx, from)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	if err := s.checkQCOW2(path); err != nil {
-		return err
+	if err := fits(virtual, bytesMax); err != nil {
+		return 0, err
 	}
-	virtual, err := inspectImage(ctx, path)
+	f, err := os.OpenFile(to, os.O_CREATE|os.O_RDWR|os.O_TRUNC, fileMode)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	if err := fits(virtual, spec.Bytes); err != nil {
-		return err
-	}
-	if err := s.write(to, func(f file) error { return f.Truncate(spec.Bytes) }); err != nil {
-		return err
+	defer f.Close()
+	if err := f.Truncate(virtual); err != nil {
+		return 0, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, convertTimeMax)
 	defer cancel()
-	limits := []string{"--as=" + strconv.Itoa(imageMemoryMax), "--cpu=" + seconds(convertCPUMax), "--fsize=" + strconv.FormatInt(spec.Bytes, 10)}
-	_, err = runLimited(ctx, limits, "qemu-img", "convert", "-n", "--target-is-zero", "-W", "-m", strconv.Itoa(convertRequests), "-f", "qcow2", "-O", "raw", path, to)
-	if err == nil && spec.Progress != nil {
-		spec.Progress(virtual)
+	limits := []string{"--as=" + strconv.Itoa(imageMemoryMax), "--cpu=" + seconds(convertCPUMax), "--fsize=" + strconv.FormatInt(virtual, 10)}
+	_, err = runLimited(ctx, limits, "qemu-img", "convert", "-n", "--target-is-zero", "-W", "-m", strconv.Itoa(convertRequests), "-f", "qcow2", "-O", "raw", from, to)
+	if err != nil {
+		return 0, err
 	}
-	return err
+	return virtual, f.Sync()
 }
 
-// checkQCOW2 reads the header: the image must be one, and must not send whoever opens it to other files. No other program has opened it by then.
-func (s *Store) checkQCOW2(path string) error {
-	f, err := s.files.Open(path, os.O_RDONLY)
+// WriteSparse writes p at off of a file that has a hole there, and leaves the hole where p has blocks of zeros.
+func WriteSparse(to io.WriterAt, p []byte, off int64) error { return writeSparse(to, p, off) }
+
+// imageHeadBytes is how much of a qcow2 file checkQCOW2 looks at: the header as far as the features.
+const imageHeadBytes = 80
+
+// checkQCOW2File is checkQCOW2 for a file. No other program has opened it by then.
+func checkQCOW2File(path string) error {
+	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	head := make([]byte, 80)
-	if _, err := f.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {
+	head := make([]byte, imageHeadBytes)
+	n, err := io.ReadFull(f, head)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return err
 	}
+	return checkQCOW2(head[:n])
+}
+
+// checkQCOW2 reads the header: the image must be one, and must not send whoever opens it to other files.
+func checkQCOW2(header []byte) error {
+	head := make([]byte, imageHeadBytes)
+	copy(head, header)
 	version := binary.BigEndian.Uint32(head[4:])
 	switch {
 	case binary.BigEndian.Uint32(head) != qcow2Magic:

@@ -41,7 +41,8 @@ type Options struct {
 	Dir  string // made if it is not there
 	Name string // of the back end
 	Kind string // "file", "gluster": for Facts
-	// Direct says whether data is opened with O_DIRECT for the data path. Copies always go through the page cache.
+	// Direct says whether data is opened with O_DIRECT for the data path. Copies read through the page cache, and write past it where
+	// data may be so opened.
 	Direct DirectIO
 	// Loop, if not nil, does the reading, writing and syncing; it must outlive the Store. nil: ordinary system calls.
 	Loop *uring.Loop
@@ -229,6 +230,12 @@ func (s *Store) later(f func()) {
 
 // Name returns the back end's name.
 func (s *Store) Name() string { return s.o.Name }
+
+// Dir returns the back end's directory. Names in it other than those of the package comment are their makers'.
+func (s *Store) Dir() string { return s.o.Dir }
+
+// Reflink reports whether files of the back end's file system can share blocks.
+func (s *Store) Reflink() bool { return s.noLink == "" }
 
 // Facts describes the back end. It does not fail: what it cannot find out it says in Error.
 func (s *Store) Facts() Facts {

@@ -39,20 +39,13 @@ type Spec struct {
 
 // Source is what a new volume is filled from. At most one of Path, Raw and Volume is set.
 type Source struct {
-	Path   string // an image file on this machine, of Format
-	Format string // FormatRaw or FormatQCOW2, of Path; never guessed
-	Raw    io.Reader
+	Path string // a raw image file on this machine; blocks are shared with it if it is on the Store's file system and that can
+	Raw  io.Reader
 	// Volume, and if Snapshot is set that snapshot of it. Store is where it lives; nil: where the new one is made.
 	Volume   cloud.VolumeID
 	Snapshot cloud.SnapshotID
 	Store    *Store
 }
-
-// The formats of image files.
-const (
-	FormatRaw   = "raw"
-	FormatQCOW2 = "qcow2"
-)
 
 // State is the truth about a volume.
 type State struct {

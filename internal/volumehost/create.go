@@ -70,7 +70,7 @@ func (h *Host) create(ctx context.Context, call volume.Call, to *volume.Store, r
 		return volume.State{}, err
 	}
 	defer h.filled()
-	source, release, err := h.source(ctx, req)
+	source, release, err := h.source(ctx, to, req)
 	if err != nil {
 		return volume.State{}, err
 	}
@@ -80,17 +80,17 @@ func (h *Host) create(ctx context.Context, call volume.Call, to *volume.Store, r
 }
 
 // source finds, or fetches, what the volume is made of. release says that it is not needed any more.
-func (h *Host) source(ctx context.Context, req *hostpb.CreateVolumeRequest) (source volume.Source, release func(), err error) {
+func (h *Host) source(ctx context.Context, to *volume.Store, req *hostpb.CreateVolumeRequest) (source volume.Source, release func(), err error) {
 	image, snapshot, from := req.GetImage(), req.GetSnapshotId(), req.GetSourceVolumeId()
 	kept := func() {}
 	switch {
 	case image != nil && (snapshot != "" || from != "") || snapshot != "" && from != "":
 		return source, nil, cloud.Errorf(cloud.KindInvalid, "volume %s: more than one source", req.GetCall().GetVolumeId())
 	case image != nil:
-		path, release, err := h.images.get(ctx, imageRequest{
-			id: cloud.ImageID(image.GetImageId()), bytes: image.GetBytes(), sha512: image.GetSha512(),
+		path, release, err := h.images[to].get(ctx, imageRequest{
+			id: cloud.ImageID(image.GetImageId()), bytes: image.GetBytes(), sha512: image.GetSha512(), format: image.GetFormat(), volumeBytes: req.GetBytes(),
 		})
-		return volume.Source{Path: path, Format: image.GetFormat()}, release, err
+		return volume.Source{Path: path}, release, err
 	case snapshot != "":
 		source.Volume, source.Snapshot = cloud.VolumeID(req.GetSnapshotVolumeId()), cloud.SnapshotID(snapshot)
 	default:

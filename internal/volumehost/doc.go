@@ -3,7 +3,7 @@
 //
 //	server --VolumeHost calls--> Host --> gate --> job --> volume.Store (one for each back end)
 //	                                                 |
-//	                                                 +---> images (cache of verified image files)
+//	                                                 +---> images (raw files, cloned where blocks can be shared)
 //	Host.Run --facts every ten seconds--> the session's outbox
 //
 // The data path does not pass through here: package blockserve serves the same stores to QEMU. A process that joins the three is put

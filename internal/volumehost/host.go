@@ -3,9 +3,11 @@ package volumehost
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
+	"os"
 	"sync"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
@@ -20,9 +22,9 @@ type Fetch func(ctx context.Context, id cloud.ImageID, offset int64) (io.ReadClo
 type Options struct {
 	Name   cloud.HostName
 	Stores []*volume.Store // the back ends, each by its name; New ends the moves between them that a crash cut short
-	Dir    string          // of the image cache and the count of starts; made when absent
+	Dir    string          // of the count of starts, and of the images for back ends that do not share blocks; made when absent
 	Fetch  Fetch
-	// ImageCacheBytes bounds the images that are kept when no volume is being made of them.
+	// ImageCacheBytes bounds the images that are kept when no volume is being made of them: in Dir, and on each file system that shares blocks.
 	ImageCacheBytes int64
 	NBD             netip.AddrPort // where compute hosts reach the data path
 	TLS             bool           // they must use TLS, and expect Name in the certificate
@@ -37,7 +39,7 @@ type Host struct {
 	hostpb.UnimplementedVolumeHostServer
 	o          Options
 	log        *slog.Logger
-	images     *images
+	images     map[*volume.Store]*images
 	gate       gate
 	jobs       jobs
 	fills      chan struct{} // a token for each job that fills a volume
@@ -63,7 +65,13 @@ func New(ctx context.Context, o Options) (*Host, error) {
 	if err := volume.Settle(ctx, o.Stores...); err != nil {
 		return nil, err
 	}
-	cache, err := openImages(o.Dir, o.Fetch, o.ImageCacheBytes, o.Log)
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("volume service: %w", err)
+	}
+	caches, err := openCaches(o)
+	if err == nil {
+		err = dropLocal(o.Dir, caches)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +80,7 @@ func New(ctx context.Context, o Options) (*Host, error) {
 		return nil, err
 	}
 	h := &Host{
-		o: o, log: o.Log, images: cache, generation: generation, fills: make(chan struct{}, fillsMax), news: make(chan struct{}, 1),
+		o: o, log: o.Log, images: caches, generation: generation, fills: make(chan struct{}, fillsMax), news: make(chan struct{}, 1),
 	}
 	h.gate.stores = o.Stores
 	h.jobs.start(ctx)

@@ -1,6 +1,7 @@
 package volumehost
 
 import (
+	"bufio"
 	"context"
 	"crypto/sha512"
 	"encoding/hex"
@@ -13,17 +14,26 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
+	"github.com/godwit-cloud/godwit/internal/volume"
 )
 
 const (
-	imagesDir  = "images"
-	partSuffix = ".part"
+	imagesDir = "images"
+	// Files that have these suffixes are being made; after a crash they are worth nothing.
+	partSuffix  = ".part"  // what will get the name without it
+	fetchSuffix = ".fetch" // the image as it comes, of one that is kept in another format
+	rawSuffix   = ".raw"   // of the name of an image that came as something else
+
+	formatRaw   = "raw"
+	formatQCOW2 = "qcow2"
 
 	// A fetch that makes no headway is given up after fetchTriesMax attempts, pauses between them growing to fetchPauseMax: long enough for a
 	// server to restart, short enough that a create does not seem to hang.
@@ -34,26 +44,84 @@ const (
 	copyBytes = 1 << 20
 )
 
-var sha512Pattern = regexp.MustCompile(`^[0-9a-f]{128}$`)
+var (
+	sha512Pattern = regexp.MustCompile(`^[0-9a-f]{128}$`)
+	namePattern   = regexp.MustCompile(`^[0-9a-f]{128}(\.raw)?$`)
+)
 
 // imageRequest names an image by its content.
 type imageRequest struct {
-	id     cloud.ImageID
-	bytes  int64
-	sha512 string
+	id          cloud.ImageID
+	bytes       int64
+	sha512      string
+	format      string
+	volumeBytes int64 // what it is wanted for: a larger one is not converted in vain
 }
 
-// images is a directory of image files, named by the SHA-512 of their data: fetched at most once at a time however many volumes are made of them,
-// verified before they get their names, and removed, the longest unused first, when they are more than the bound and not in use.
+// name is the file's: the hash of what was fetched and verified, and what was made of it.
+func (r imageRequest) name() string {
+	if r.format == formatRaw {
+		return r.sha512
+	}
+	return r.sha512 + rawSuffix
+}
+
+// images is a directory of raw sparse image files, named by the SHA-512 of what was fetched: fetched, and if they come as qcow2 converted, at most
+// once at a time however many volumes are made of them; verified and durable before they get their names; and removed, the longest unused first,
+// when they are more than the bound and not in use. On a file system that shares blocks it lies in the back end, so that a
+// volume of an image takes no time and no room.
 type images struct {
 	dir      string
 	fetch    Fetch
-	bytesMax int64
+	bytesMax int64 // of allocated blocks
 	log      *slog.Logger
 
 	mu    sync.Mutex
-	inUse map[string]int // by hash: those that hold the file, or fetch it
+	inUse map[string]int // by name: those that hold the file, or make it
 	turn  map[string]chan struct{}
+}
+
+// openCaches returns the cache for each store. A store that shares blocks keeps images on its own file system, one cache for all the stores of that;
+// the others, among them those across a network, share the one in dir, which is local.
+func openCaches(o Options) (map[*volume.Store]*images, error) {
+	caches, byDevice := map[*volume.Store]*images{}, map[uint64]*images{}
+	var local *images
+	for _, s := range o.Stores {
+		if !s.Reflink() {
+			if local == nil {
+				var err error
+				if local, err = openImages(o.Dir, o.Fetch, o.ImageCacheBytes, o.Log); err != nil {
+					return nil, err
+				}
+			}
+			caches[s] = local
+			continue
+		}
+		var st unix.Stat_t
+		if err := unix.Stat(s.Dir(), &st); err != nil {
+			return nil, fmt.Errorf("image cache: %s: %w", s.Dir(), err)
+		}
+		if byDevice[st.Dev] == nil {
+			cache, err := openImages(s.Dir(), o.Fetch, o.ImageCacheBytes, o.Log)
+			if err != nil {
+				return nil, err
+			}
+			byDevice[st.Dev] = cache
+		}
+		caches[s] = byDevice[st.Dev]
+	}
+	return caches, nil
+}
+
+// dropLocal removes the cache in dir when no store uses it, as when back ends have been moved to other file systems.
+func dropLocal(dir string, caches map[*volume.Store]*images) error {
+	path := filepath.Join(dir, imagesDir)
+	for _, c := range caches {
+		if c.dir == path {
+			return nil
+		}
+	}
+	return os.RemoveAll(path)
 }
 
 func openImages(dir string, fetch Fetch, bytesMax int64, log *slog.Logger) (*images, error) {
@@ -64,13 +132,16 @@ func openImages(dir string, fetch Fetch, bytesMax int64, log *slog.Logger) (*ima
 	return c, c.trim()
 }
 
-// get returns the path of the image's verified data, fetching it first if need be. The file stays until release is called.
+// get returns the path of the image as a raw file, fetching and converting it first if need be. The file stays until release is called.
 func (c *images) get(ctx context.Context, r imageRequest) (path string, release func(), err error) {
 	if r.id == "" || r.bytes <= 0 || !sha512Pattern.MatchString(r.sha512) {
 		return "", nil, cloud.Errorf(cloud.KindInvalid, "image %q: its record has no id, size or SHA-512", r.id)
 	}
-	turn := c.enter(r.sha512)
-	release = func() { c.leave(r.sha512) }
+	if r.format != formatRaw && r.format != formatQCOW2 {
+		return "", nil, cloud.Errorf(cloud.KindInvalid, "image %s: volumes are made of raw and qcow2, not of %q", r.id, r.format)
+	}
+	turn := c.enter(r.name())
+	release = func() { c.leave(r.name()) }
 	select {
 	case turn <- struct{}{}:
 	case <-ctx.Done():
@@ -86,21 +157,21 @@ func (c *images) get(ctx context.Context, r imageRequest) (path string, release 
 	return path, release, nil
 }
 
-func (c *images) enter(hash string) chan struct{} {
+func (c *images) enter(name string) chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.inUse[hash]++
-	if c.turn[hash] == nil {
-		c.turn[hash] = make(chan struct{}, 1)
+	c.inUse[name]++
+	if c.turn[name] == nil {
+		c.turn[name] = make(chan struct{}, 1)
 	}
-	return c.turn[hash]
+	return c.turn[name]
 }
 
-func (c *images) leave(hash string) {
+func (c *images) leave(name string) {
 	c.mu.Lock()
-	if c.inUse[hash]--; c.inUse[hash] == 0 {
-		delete(c.inUse, hash)
-		delete(c.turn, hash)
+	if c.inUse[name]--; c.inUse[name] == 0 {
+		delete(c.inUse, name)
+		delete(c.turn, name)
 	}
 	c.mu.Unlock()
 	if err := c.trim(); err != nil {
@@ -110,7 +181,7 @@ func (c *images) leave(hash string) {
 
 // ensure has the image's data under its name. With the image's turn.
 func (c *images) ensure(ctx context.Context, r imageRequest) (string, error) {
-	path := filepath.Join(c.dir, r.sha512)
+	path := filepath.Join(c.dir, r.name())
 	now := time.Now()
 	err := os.Chtimes(path, now, now) // used: the last to be removed
 	if err == nil {
@@ -123,35 +194,77 @@ func (c *images) ensure(ctx context.Context, r imageRequest) (string, error) {
 		kind := cloud.KindOf(err)
 		if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 			kind = cloud.KindExhausted
-			err = errors.Join(err, os.Remove(path+partSuffix))
+		}
+		for _, unfinished := range []string{path + partSuffix, path + fetchSuffix} {
+			if rerr := os.Remove(unfinished); !errors.Is(rerr, fs.ErrNotExist) {
+				err = errors.Join(err, rerr)
+			}
+		}
+		if kind == cloud.KindExhausted { // volumes need the room more than images that nobody uses now
+			err = errors.Join(err, c.trimTo(0))
 		}
 		return "", cloud.E(kind, "fetch", "image "+string(r.id), err)
 	}
-	c.log.Info("image fetched", "image", r.id, "bytes", r.bytes, "took", time.Since(now))
+	c.log.Info("image fetched", "image", r.id, "bytes", r.bytes, "format", r.format, "took", time.Since(now))
 	return path, nil
 }
 
-// bring fetches the data, proves it and gives it its name.
+// bring fetches the data, proves it, makes a raw file of it and gives that its name.
 func (c *images) bring(ctx context.Context, r imageRequest, path string) error {
-	part, err := os.OpenFile(path+partSuffix, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
+	part := path + partSuffix
+	if r.format == formatRaw {
+		if err := c.fetchTo(ctx, r, part); err != nil {
+			return err
+		}
+	} else {
+		packed := path + fetchSuffix
+		if err := c.fetchTo(ctx, r, packed); err != nil {
+			return err
+		}
+		if _, err := volume.ConvertQCOW2(ctx, packed, part, r.volumeBytes); err != nil {
+			return err
+		}
+		if err := os.Remove(packed); err != nil {
+			return err
+		}
 	}
-	defer part.Close()
-	sum := sha512.New()
-	if err := c.download(ctx, r, io.MultiWriter(part, sum)); err != nil {
-		return err
-	}
-	if got := hex.EncodeToString(sum.Sum(nil)); got != r.sha512 {
-		return errors.Join(cloud.Errorf(cloud.KindInvalid, "its data has the SHA-512 %.16s..., its record says %.16s...", got, r.sha512), os.Remove(part.Name()))
-	}
-	if err := part.Sync(); err != nil {
-		return err
-	}
-	if err := os.Rename(part.Name(), path); err != nil {
+	if err := os.Rename(part, path); err != nil {
 		return err
 	}
 	return syncDir(c.dir)
+}
+
+// fetchTo fetches the data into a file, anew, proves it and makes it durable.
+func (c *images) fetchTo(ctx context.Context, r imageRequest, path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	sum, sparse := sha512.New(), &sparseWriter{file: f}
+	to := bufio.NewWriterSize(sparse, copyBytes) // whole blocks, so that zeros among them are found
+	if err := c.download(ctx, r, io.MultiWriter(to, sum)); err != nil {
+		return err
+	}
+	if got := hex.EncodeToString(sum.Sum(nil)); got != r.sha512 {
+		return cloud.Errorf(cloud.KindInvalid, "its data has the SHA-512 %.16s..., its record says %.16s...", got, r.sha512)
+	}
+	return errors.Join(to.Flush(), f.Truncate(r.bytes), f.Sync())
+}
+
+// sparseWriter writes a file that has holes where there are blocks of zeros.
+type sparseWriter struct {
+	file *os.File
+	off  int64
+}
+
+// Write implements io.Writer.
+func (w *sparseWriter) Write(p []byte) (int, error) {
+	if err := volume.WriteSparse(w.file, p, w.off); err != nil {
+		return 0, err
+	}
+	w.off += int64(len(p))
+	return len(p), nil
 }
 
 // download writes the whole image, going on where a connection broke.
@@ -198,8 +311,11 @@ func (c *images) some(ctx context.Context, r imageRequest, to io.Writer, offset 
 	return n, err
 }
 
-// trim removes what nobody uses: unfinished fetches, and images beyond the bound.
-func (c *images) trim() error {
+// trim removes what nobody uses: what is unfinished, and images beyond the bound.
+func (c *images) trim() error { return c.trimTo(c.bytesMax) }
+
+// trimTo is trim with another bound.
+func (c *images) trimTo(bytesMax int64) error {
 	c.mu.Lock() // so that nobody begins to use what is being removed
 	defer c.mu.Unlock()
 	entries, err := os.ReadDir(c.dir)
@@ -213,35 +329,46 @@ func (c *images) trim() error {
 		if err != nil {
 			return err
 		}
-		name, unfinished := cutPart(e.Name())
+		name, unfinished := cutSuffix(e.Name())
 		if c.inUse[name] > 0 {
 			continue
 		}
-		if unfinished || !sha512Pattern.MatchString(name) {
+		if unfinished || !namePattern.MatchString(name) {
 			if err := os.Remove(filepath.Join(c.dir, e.Name())); err != nil {
 				return err
 			}
 			continue
 		}
 		idle = append(idle, info)
-		total += info.Size()
+		total += allocated(info)
 	}
 	slices.SortFunc(idle, func(a, b fs.FileInfo) int { return a.ModTime().Compare(b.ModTime()) })
 	for _, info := range idle {
-		if total <= c.bytesMax {
+		if total <= bytesMax {
 			return nil
 		}
 		if err := os.Remove(filepath.Join(c.dir, info.Name())); err != nil {
 			return err
 		}
-		total -= info.Size()
+		total -= allocated(info)
 	}
 	return nil
 }
 
-func cutPart(name string) (hash string, part bool) {
-	if n := len(name) - len(partSuffix); n >= 0 && name[n:] == partSuffix {
-		return name[:n], true
+// allocated is what a file takes on the disk, in bytes; blocks that it shares with volumes count as its own.
+func allocated(info fs.FileInfo) int64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return st.Blocks * 512
 	}
-	return name, false
+	return info.Size()
+}
+
+// cutSuffix returns the name that an unfinished file will get.
+func cutSuffix(file string) (name string, unfinished bool) {
+	for _, suffix := range []string{partSuffix, fetchSuffix} {
+		if name, ok := strings.CutSuffix(file, suffix); ok {
+			return name, true
+		}
+	}
+	return file, false
 }

@@ -198,7 +198,7 @@ func TestAnImageThatIsNotWhatItsRecordSaysMakesNoVolume(t *testing.T) {
 	if err != nil || s.GetPresent() {
 		t.Errorf("left %v, %v", s, err)
 	}
-	if left, err := os.ReadDir(filepath.Join(w.dir, "service", imagesDir)); err != nil || len(left) != 0 {
+	if left, err := os.ReadDir(w.images[w.stores[0]].dir); err != nil || len(left) != 0 {
 		t.Errorf("the cache has %v, %v", left, err)
 	}
 }
@@ -211,7 +211,7 @@ func TestTheImageCacheIsBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	left, err := os.ReadDir(filepath.Join(w.dir, "service", imagesDir))
+	left, err := os.ReadDir(w.images[w.stores[0]].dir)
 	if err != nil || len(left) != 1 {
 		t.Errorf("%d images of 600 KiB are kept within 1 MiB, %v", len(left), err)
 	}
