@@ -11,6 +11,8 @@ need=(
 	iproute2 iputils-ping nftables util-linux
 	# the disks of storage nodes
 	xfsprogs
+	# GlusterFS nodes and clients
+	glusterfs-server glusterfs-client attr
 	# a real DHCP client for the tests of guests' networks
 	busybox-static
 	# the test guest's image: FAT without mounting, boot loader, module dependencies

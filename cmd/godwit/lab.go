@@ -74,14 +74,14 @@ func (l *labs) up() *cobra.Command {
 				return err
 			}
 			if bare {
-				c.Storage = 0
+				c.Storage, c.Gluster = 0, false
 			}
 			began := time.Now()
 			progress := func(line string) {
 				fmt.Fprintf(cmd.ErrOrStderr(), "%5.1fs  %s\n", time.Since(began).Seconds(), line)
 			}
 			up, err := lab.Up(cmd.Context(), lab.Options{
-				Name: c.Name, Hosts: c.Hosts, Storage: c.Storage, APIPort: c.APIPort, BareHosts: bare, Progress: progress,
+				Name: c.Name, Hosts: c.Hosts, Storage: c.Storage, Gluster: c.Gluster, APIPort: c.APIPort, BareHosts: bare, Progress: progress,
 			})
 			if errors.Is(err, lab.ErrExists) {
 				return cloud.Errorf(cloud.KindConflict, "%w: take it down with `godwit lab down` first", err)

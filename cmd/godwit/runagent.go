@@ -126,6 +126,11 @@ func assembleHost(ctx context.Context, c config.Agent, wire *hostapi.Agent, log 
 			closers[len(closers)-1-i]()
 		}
 	}
+	if c.DiskMount != "" {
+		if err := disk.RequireMount(c.DataDir, c.DiskMount); err != nil {
+			return nil, closeAll, err
+		}
+	}
 	disks, err := disk.Open(ctx, disk.Options{Dir: c.DataDir, Fetch: wire.FetchImage, Logger: log})
 	if err != nil {
 		return nil, closeAll, err

@@ -25,7 +25,7 @@ const (
 
 func (l *Lab) diskFile(node string) string { return filepath.Join(nodeDir(l.Name, node), "disk.xfs") }
 
-// makeDisk makes a storage node's disk: XFS, which shares blocks between a volume and its snapshots.
+// makeDisk makes a storage or GlusterFS node's disk: XFS, which shares blocks between a volume and its snapshots.
 func (l *Lab) makeDisk(node string) error {
 	file := l.diskFile(node)
 	f, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
@@ -44,7 +44,7 @@ func (l *Lab) makeDisk(node string) error {
 
 // disks are what a node mounts besides its views.
 func (l *Lab) disks(node string) []nodeinit.Disk {
-	if !l.isStorage(node) {
+	if !l.isStorage(node) && !l.isGluster(node) {
 		return nil
 	}
 	return []nodeinit.Disk{{File: l.diskFile(node), Target: diskInside, Type: "xfs"}}

@@ -36,6 +36,7 @@ type agentConfig struct {
 	Name             string `yaml:"name"`
 	MigrationAddress string `yaml:"migration_address"`
 	TunnelAddress    string `yaml:"tunnel_address"`
+	DiskMount        string `yaml:"disk_mount,omitempty"`
 }
 
 type volumesConfig struct {
@@ -97,13 +98,17 @@ func (l *Lab) configFor(node string) godwitConfig {
 			Backends: []backendConfig{{Name: "main", Path: diskInside + "/main"}, {Name: "second", Path: diskInside + "/second"}},
 		}}
 	}
-	return godwitConfig{Agent: &agentConfig{
+	agent := agentConfig{
 		Server:           l.agentEndpoint(),
 		JoinTokenFile:    joinTokenFile,
 		Name:             node,
 		MigrationAddress: l.DataAddr(node).String(),
 		TunnelAddress:    l.DataAddr(node).String(),
-	}}
+	}
+	if l.Gluster > 0 {
+		agent.DiskMount = "fuse.glusterfs"
+	}
+	return godwitConfig{Agent: &agent}
 }
 
 // joining is what the nodes know of each other before they start, so that they can start at once: the server's authority and its join token.

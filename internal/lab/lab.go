@@ -30,6 +30,8 @@ type Options struct {
 	Hosts int
 	// Storage is the number of storage nodes, each with a volume service on an XFS file of its own; none if zero. A bare lab has none.
 	Storage int
+	// Gluster adds four GlusterFS nodes with a brick each. Their volume, two pairs of replicas, is every compute node's directory of server disks.
+	Gluster bool
 	// BareHosts makes only compute nodes, with libvirtd and certificates of a throw-away authority, without server and agents.
 	BareHosts bool
 	// APIPort is the loopback port of the API; a free one is chosen if zero.
@@ -102,7 +104,7 @@ func (l *Lab) Nodes() []string {
 	if !l.Bare {
 		nodes = append(nodes, Controller)
 	}
-	return append(append(nodes, l.ComputeNodes()...), l.StorageNodes()...)
+	return append(append(append(nodes, l.GlusterNodes()...), l.ComputeNodes()...), l.StorageNodes()...)
 }
 
 // StorageNodes lists storage-1 to storage-N.
@@ -117,7 +119,7 @@ func (l *Lab) StorageNodes() []string {
 func (l *Lab) isStorage(node string) bool { return slices.Contains(l.StorageNodes(), node) }
 
 // isCompute reports whether the node runs guests.
-func (l *Lab) isCompute(node string) bool { return node != Controller && !l.isStorage(node) }
+func (l *Lab) isCompute(node string) bool { return slices.Contains(l.ComputeNodes(), node) }
 
 // ComputeNodes lists compute-1 to compute-N.
 func (l *Lab) ComputeNodes() []string {
@@ -167,6 +169,9 @@ func (o *Options) fill() error {
 	if o.Storage < 0 || o.Storage > storageMax || o.BareHosts && o.Storage > 0 {
 		return fmt.Errorf("lab %s: %d storage nodes: 0 to %d are possible, none in a bare lab", o.Name, o.Storage, storageMax)
 	}
+	if o.BareHosts && o.Gluster {
+		return fmt.Errorf("lab %s: a bare lab has no directory of server disks to put on GlusterFS", o.Name)
+	}
 	return checkName(o.Name)
 }
 
@@ -175,10 +180,13 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 	if err := o.fill(); err != nil {
 		return nil, err
 	}
-	if err := checkMachine(o.Storage > 0); err != nil {
+	if err := checkMachine(o); err != nil {
 		return nil, err
 	}
 	l := &Lab{State: State{Name: o.Name, Hosts: o.Hosts, Storage: o.Storage, Bare: o.BareHosts, APIPort: o.APIPort, Created: time.Now()}}
+	if o.Gluster {
+		l.Gluster = glusterNodes
+	}
 	if o.Tethered {
 		l.Owner, _ = identify(os.Getpid())
 	}
@@ -239,6 +247,9 @@ func (l *Lab) build(ctx context.Context, o Options) error {
 			return nil
 		})
 	}
+	if l.Gluster > 0 {
+		g.Go(func() error { return l.makeGlusterVolume(gctx, o.Progress) })
+	}
 	return g.Wait()
 }
 
@@ -255,6 +266,9 @@ func (l *Lab) preparer() (func(node string) error, error) {
 	return func(node string) error {
 		if err := l.makeViews(node); err != nil {
 			return err
+		}
+		if l.isGluster(node) {
+			return errors.Join(l.makeDisk(node), l.copyGlusterGroups(node))
 		}
 		if !l.Bare {
 			if err := l.writeGodwit(node, join); err != nil {
@@ -293,13 +307,16 @@ func (l *Lab) chooseAPIPort() error {
 }
 
 // checkMachine finds out early what would otherwise fail in the middle.
-func checkMachine(storage bool) error {
+func checkMachine(o Options) error {
 	if os.Geteuid() != 0 {
 		return errors.New("lab: namespaces need root")
 	}
 	tools := []string{libvirtdPath, "/usr/bin/qemu-system-x86_64", "/usr/bin/nsenter"}
-	if storage {
+	if o.Storage > 0 || o.Gluster {
 		tools = append(tools, mkfsPath)
+	}
+	if o.Gluster {
+		tools = append(tools, glusterdPath, glusterCLI, glusterClient)
 	}
 	for _, tool := range tools {
 		if _, err := os.Stat(tool); err != nil {

@@ -25,6 +25,8 @@ const (
 	UnitAgent    = "agent"
 	UnitServer   = "server"
 	UnitVolumes  = "volumes"
+	UnitGlusterd = "glusterd"
+	UnitShare    = "share" // a compute node's GlusterFS client
 )
 
 // labName bounds names so that socket paths below the lab's directories stay well under the 107 bytes a unix socket may have.
@@ -39,6 +41,9 @@ func checkName(name string) error {
 
 // StorageName is the name of the i-th storage node, counted from 1.
 func StorageName(i int) string { return fmt.Sprintf("storage-%d", i) }
+
+// GlusterName is the name of the i-th GlusterFS node, counted from 1.
+func GlusterName(i int) string { return fmt.Sprintf("gluster-%d", i) }
 
 // HostName is the name of the i-th compute node, counted from 1.
 func HostName(i int) string { return fmt.Sprintf("compute-%d", i) }
@@ -60,6 +65,7 @@ type view struct {
 	inside  string // absolute path in the node
 	file    bool
 	compute bool // only compute nodes have it
+	gluster bool // only GlusterFS nodes have it
 	// volatile content is lost at power off, as a real host's /run is.
 	volatile bool
 }
@@ -82,6 +88,8 @@ var views = []view{
 	{inside: "/var/lib/libvirt", compute: true},
 	{inside: "/var/log/libvirt", compute: true},
 	{inside: "/var/cache/libvirt", compute: true},
+	{inside: "/var/lib/glusterd", gluster: true},
+	{inside: "/var/log/glusterfs", gluster: true},
 }
 
 // mountPoints are the views' directories that a machine without godwit, and without libvirt's service package, may lack.

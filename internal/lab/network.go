@@ -15,6 +15,8 @@ import (
 const (
 	netMax   = 255 // N is one byte of the address
 	hostsMax = 200 // addresses .11 to .210
+	// glusterBase: addresses .231 to .234.
+	glusterBase = 230
 	// storageMax: addresses .221 to .228.
 	storageMax = 8
 
@@ -44,6 +46,11 @@ func (l *Lab) octet(node string) byte {
 	for i := 1; i <= l.Storage; i++ {
 		if node == StorageName(i) {
 			return byte(storageBase + i)
+		}
+	}
+	for i := 1; i <= l.Gluster; i++ {
+		if node == GlusterName(i) {
+			return byte(glusterBase + i)
 		}
 	}
 	return controllerOctet

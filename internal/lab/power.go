@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -148,6 +149,9 @@ func (l *Lab) units(node string) []nodeinit.Unit {
 	if l.isStorage(node) {
 		return []nodeinit.Unit{{Name: UnitVolumes, Argv: []string{binary, "volumes", "--config", configFile}, Log: logFile(UnitVolumes)}}
 	}
+	if l.isGluster(node) {
+		return []nodeinit.Unit{{Name: UnitGlusterd, Argv: []string{glusterdPath, "--no-daemon", "--log-file=/dev/stderr"}, Log: logFile(UnitGlusterd)}}
+	}
 	libvirtd := nodeinit.Unit{
 		Name: UnitLibvirtd, Argv: []string{libvirtdPath, "--listen"}, Log: logFile(UnitLibvirtd), WaitFor: serverCertificate,
 	}
@@ -155,13 +159,16 @@ func (l *Lab) units(node string) []nodeinit.Unit {
 		return []nodeinit.Unit{libvirtd}
 	}
 	agent := nodeinit.Unit{Name: UnitAgent, Argv: []string{binary, "agent", "--config", configFile}, Log: logFile(UnitAgent)}
+	if l.Gluster > 0 {
+		return []nodeinit.Unit{{Name: UnitShare, Argv: l.shareCommand(), Log: logFile(UnitShare)}, libvirtd, agent}
+	}
 	return []nodeinit.Unit{libvirtd, agent}
 }
 
 func (l *Lab) views(node string) []view {
 	var mine []view
 	for _, v := range views {
-		if !v.compute || l.isCompute(node) {
+		if (!v.compute || l.isCompute(node)) && (!v.gluster || l.isGluster(node)) {
 			mine = append(mine, v)
 		}
 	}
@@ -214,7 +221,7 @@ func (l *Lab) fileView(inside string) (string, error) {
 func (l *Lab) hostsFile() string {
 	var b strings.Builder
 	b.WriteString("127.0.0.1 localhost\n")
-	for _, node := range append(l.ComputeNodes(), l.StorageNodes()...) {
+	for _, node := range slices.Concat(l.ComputeNodes(), l.StorageNodes(), l.GlusterNodes()) {
 		fmt.Fprintf(&b, "%s %s\n", l.DataAddr(node), node)
 	}
 	if !l.Bare {

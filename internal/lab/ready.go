@@ -61,6 +61,9 @@ func (l *Lab) waitReady(ctx context.Context, node string) error {
 	if l.isStorage(node) {
 		return l.WaitVolumes(ctx, node)
 	}
+	if l.isGluster(node) {
+		return l.waitGlusterd(ctx, node)
+	}
 	return l.WaitLibvirt(ctx, node)
 }
 

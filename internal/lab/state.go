@@ -23,6 +23,8 @@ type State struct {
 	Hosts int `json:"hosts"`
 	// Storage is the number of storage nodes.
 	Storage int `json:"storage,omitempty"`
+	// Gluster is the number of GlusterFS nodes.
+	Gluster int `json:"gluster,omitempty"`
 	// Bare labs have no controller and no agents.
 	Bare bool `json:"bare"`
 	// APIPort is the loopback port of the server's API, 0 in a bare lab.
