@@ -20,7 +20,7 @@ const (
 	looksMax = 64
 	// looksKept is how many results are kept of one host: those of several rounds by all its witnesses.
 	looksKept = 24
-	// signsMax is how many of a host's volumes are asked about at a time. One that was used lately is enough.
+	// signsMax bounds the volume services that are asked about one host at a time. One that heard it lately is enough.
 	signsMax = 8
 	// libvirtPort is where a host's libvirtd listens for migrations; a refusal is as good as an answer.
 	libvirtPort = 16514
@@ -159,32 +159,38 @@ func (k *looks) signLocked(host cloud.HostName, at time.Time) {
 	}
 }
 
-// signs asks volume services when the host's connections were last heard.
+// signs asks volume services when they last heard the host's addresses.
 func (k *looks) signs(ctx context.Context, v store.View, host cloud.HostName) {
+	report, ok := store.Lookup(v, tables.HostReports, host)
+	if !ok {
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, lookMax)
 	defer cancel()
-	asked := 0
+	asked := map[cloud.HostName]bool{}
 	for _, a := range store.By(v, tables.Attachments, tables.ByHost, host) {
 		volume, ok := store.Lookup(v, tables.Volumes, a.Volume)
-		if !ok || asked >= signsMax {
+		if !ok || asked[volume.Service] || len(asked) >= signsMax {
 			continue
 		}
+		asked[volume.Service] = true
 		service, err := k.Volumes.Volumes(volume.Service)
 		if err != nil {
 			continue
 		}
-		asked++
-		state, err := service.InspectVolume(ctx, &hostpb.InspectVolumeRequest{VolumeId: string(a.Volume)})
-		if err != nil {
-			continue
+		if reply, err := service.Peers(ctx, &hostpb.PeersRequest{}); err == nil {
+			k.heard(report, reply, time.Now())
 		}
-		now := time.Now()
-		for _, open := range state.GetAttachments() {
-			if idle := open.GetIdle(); open.GetHost() == string(host) && idle != nil {
-				k.mu.Lock()
-				k.signLocked(host, now.Add(-max(0, idle.AsDuration())))
-				k.mu.Unlock()
-			}
+	}
+}
+
+// heard notes what a volume service heard of the host's addresses.
+func (k *looks) heard(r *cloud.HostReport, reply *hostpb.PeersReply, now time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, p := range reply.GetPeers() {
+		if a := p.GetAddress(); a == r.MigrationAddress || a == r.ManagementAddress || a == r.TunnelAddress {
+			k.signLocked(r.Host, now.Add(-max(0, p.GetSilent().AsDuration())))
 		}
 	}
 }

@@ -146,3 +146,7 @@ func (s *chunkSink) SendMsg(m any) error { return s.Send(m.(*hostpb.VolumeChunk)
 
 // RecvMsg implements grpc.ServerStream; the one request was received already.
 func (s *chunkSink) RecvMsg(any) error { return io.EOF }
+
+func (c *volumeClient) Peers(ctx context.Context, in *hostpb.PeersRequest, _ ...grpc.CallOption) (*hostpb.PeersReply, error) {
+	return call(ctx, c.host.Peers, in)
+}

@@ -1236,7 +1236,6 @@ type AttachmentState struct {
 	Tls           bool                   `protobuf:"varint,8,opt,name=tls,proto3" json:"tls,omitempty"`
 	TlsHostname   string                 `protobuf:"bytes,9,opt,name=tls_hostname,json=tlsHostname,proto3" json:"tls_hostname,omitempty"`
 	Host          string                 `protobuf:"bytes,10,opt,name=host,proto3" json:"host,omitempty"`
-	Idle          *durationpb.Duration   `protobuf:"bytes,11,opt,name=idle,proto3" json:"idle,omitempty"` // since anything was last heard on its connections, acknowledgements of the network included; unset: no connection
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1339,13 +1338,6 @@ func (x *AttachmentState) GetHost() string {
 		return x.Host
 	}
 	return ""
-}
-
-func (x *AttachmentState) GetIdle() *durationpb.Duration {
-	if x != nil {
-		return x.Idle
-	}
-	return nil
 }
 
 type ReadVolumeRequest struct {
@@ -1460,6 +1452,138 @@ func (x *VolumeChunk) GetBytes() int64 {
 	return 0
 }
 
+type PeersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeersRequest) Reset() {
+	*x = PeersRequest{}
+	mi := &file_volume_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeersRequest) ProtoMessage() {}
+
+func (x *PeersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_volume_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeersRequest.ProtoReflect.Descriptor instead.
+func (*PeersRequest) Descriptor() ([]byte, []int) {
+	return file_volume_proto_rawDescGZIP(), []int{21}
+}
+
+type PeersReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Peers         []*VolumePeer          `protobuf:"bytes,1,rep,name=peers,proto3" json:"peers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeersReply) Reset() {
+	*x = PeersReply{}
+	mi := &file_volume_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeersReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeersReply) ProtoMessage() {}
+
+func (x *PeersReply) ProtoReflect() protoreflect.Message {
+	mi := &file_volume_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeersReply.ProtoReflect.Descriptor instead.
+func (*PeersReply) Descriptor() ([]byte, []int) {
+	return file_volume_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *PeersReply) GetPeers() []*VolumePeer {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+type VolumePeer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	Silent        *durationpb.Duration   `protobuf:"bytes,2,opt,name=silent,proto3" json:"silent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VolumePeer) Reset() {
+	*x = VolumePeer{}
+	mi := &file_volume_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VolumePeer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VolumePeer) ProtoMessage() {}
+
+func (x *VolumePeer) ProtoReflect() protoreflect.Message {
+	mi := &file_volume_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VolumePeer.ProtoReflect.Descriptor instead.
+func (*VolumePeer) Descriptor() ([]byte, []int) {
+	return file_volume_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *VolumePeer) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *VolumePeer) GetSilent() *durationpb.Duration {
+	if x != nil {
+		return x.Silent
+	}
+	return nil
+}
+
 var File_volume_proto protoreflect.FileDescriptor
 
 const file_volume_proto_rawDesc = "" +
@@ -1556,7 +1680,7 @@ const file_volume_proto_rawDesc = "" +
 	"\x06shared\x18\x06 \x01(\bR\x06shared\"h\n" +
 	"\x11AttachmentRequest\x12.\n" +
 	"\x04call\x18\x01 \x01(\v2\x1a.godwit.host.v1.VolumeCallR\x04call\x12#\n" +
-	"\rattachment_id\x18\x02 \x01(\tR\fattachmentId\"\xe0\x02\n" +
+	"\rattachment_id\x18\x02 \x01(\tR\fattachmentId\"\xb1\x02\n" +
 	"\x0fAttachmentState\x12#\n" +
 	"\rattachment_id\x18\x01 \x01(\tR\fattachmentId\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x122\n" +
@@ -1568,8 +1692,7 @@ const file_volume_proto_rawDesc = "" +
 	"\x03tls\x18\b \x01(\bR\x03tls\x12!\n" +
 	"\ftls_hostname\x18\t \x01(\tR\vtlsHostname\x12\x12\n" +
 	"\x04host\x18\n" +
-	" \x01(\tR\x04host\x12-\n" +
-	"\x04idle\x18\v \x01(\v2\x19.google.protobuf.DurationR\x04idle\"Q\n" +
+	" \x01(\tR\x04host\"Q\n" +
 	"\x11ReadVolumeRequest\x12\x1b\n" +
 	"\tvolume_id\x18\x01 \x01(\tR\bvolumeId\x12\x1f\n" +
 	"\vsnapshot_id\x18\x02 \x01(\tR\n" +
@@ -1577,14 +1700,22 @@ const file_volume_proto_rawDesc = "" +
 	"\vVolumeChunk\x12\x16\n" +
 	"\x06offset\x18\x01 \x01(\x03R\x06offset\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\fR\x04data\x12\x14\n" +
-	"\x05bytes\x18\x03 \x01(\x03R\x05bytes*\xbf\x01\n" +
+	"\x05bytes\x18\x03 \x01(\x03R\x05bytes\"\x0e\n" +
+	"\fPeersRequest\">\n" +
+	"\n" +
+	"PeersReply\x120\n" +
+	"\x05peers\x18\x01 \x03(\v2\x1a.godwit.host.v1.VolumePeerR\x05peers\"Y\n" +
+	"\n" +
+	"VolumePeer\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x121\n" +
+	"\x06silent\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x06silent*\xbf\x01\n" +
 	"\x0eAttachmentRole\x12\x1f\n" +
 	"\x1bATTACHMENT_ROLE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16ATTACHMENT_ROLE_ABSENT\x10\x01\x12\x1a\n" +
 	"\x16ATTACHMENT_ROLE_WRITER\x10\x02\x12\x1a\n" +
 	"\x16ATTACHMENT_ROLE_READER\x10\x03\x12\x1b\n" +
 	"\x17ATTACHMENT_ROLE_STANDBY\x10\x04\x12\x1b\n" +
-	"\x17ATTACHMENT_ROLE_CUT_OFF\x10\x052\xc6\b\n" +
+	"\x17ATTACHMENT_ROLE_CUT_OFF\x10\x052\x89\t\n" +
 	"\n" +
 	"VolumeHost\x12P\n" +
 	"\fCreateVolume\x12#.godwit.host.v1.CreateVolumeRequest\x1a\x1b.godwit.host.v1.VolumeState\x12V\n" +
@@ -1601,7 +1732,8 @@ const file_volume_proto_rawDesc = "" +
 	"\x11PromoteAttachment\x12!.godwit.host.v1.AttachmentRequest\x1a\x1f.godwit.host.v1.AttachmentState\x12U\n" +
 	"\x0fCloseAttachment\x12!.godwit.host.v1.AttachmentRequest\x1a\x1f.godwit.host.v1.AttachmentState\x12N\n" +
 	"\n" +
-	"ReadVolume\x12!.godwit.host.v1.ReadVolumeRequest\x1a\x1b.godwit.host.v1.VolumeChunk0\x01B8Z6github.com/godwit-cloud/godwit/internal/hostapi/hostpbb\x06proto3"
+	"ReadVolume\x12!.godwit.host.v1.ReadVolumeRequest\x1a\x1b.godwit.host.v1.VolumeChunk0\x01\x12A\n" +
+	"\x05Peers\x12\x1c.godwit.host.v1.PeersRequest\x1a\x1a.godwit.host.v1.PeersReplyB8Z6github.com/godwit-cloud/godwit/internal/hostapi/hostpbb\x06proto3"
 
 var (
 	file_volume_proto_rawDescOnce sync.Once
@@ -1616,7 +1748,7 @@ func file_volume_proto_rawDescGZIP() []byte {
 }
 
 var file_volume_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_volume_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_volume_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_volume_proto_goTypes = []any{
 	(AttachmentRole)(0),           // 0: godwit.host.v1.AttachmentRole
 	(*VolumeCall)(nil),            // 1: godwit.host.v1.VolumeCall
@@ -1640,7 +1772,10 @@ var file_volume_proto_goTypes = []any{
 	(*AttachmentState)(nil),       // 19: godwit.host.v1.AttachmentState
 	(*ReadVolumeRequest)(nil),     // 20: godwit.host.v1.ReadVolumeRequest
 	(*VolumeChunk)(nil),           // 21: godwit.host.v1.VolumeChunk
-	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
+	(*PeersRequest)(nil),          // 22: godwit.host.v1.PeersRequest
+	(*PeersReply)(nil),            // 23: godwit.host.v1.PeersReply
+	(*VolumePeer)(nil),            // 24: godwit.host.v1.VolumePeer
+	(*durationpb.Duration)(nil),   // 25: google.protobuf.Duration
 }
 var file_volume_proto_depIdxs = []int32{
 	3,  // 0: godwit.host.v1.VolumeFacts.backends:type_name -> godwit.host.v1.Backend
@@ -1658,38 +1793,41 @@ var file_volume_proto_depIdxs = []int32{
 	1,  // 12: godwit.host.v1.OpenAttachmentRequest.call:type_name -> godwit.host.v1.VolumeCall
 	1,  // 13: godwit.host.v1.AttachmentRequest.call:type_name -> godwit.host.v1.VolumeCall
 	0,  // 14: godwit.host.v1.AttachmentState.role:type_name -> godwit.host.v1.AttachmentRole
-	22, // 15: godwit.host.v1.AttachmentState.idle:type_name -> google.protobuf.Duration
-	4,  // 16: godwit.host.v1.VolumeHost.CreateVolume:input_type -> godwit.host.v1.CreateVolumeRequest
-	7,  // 17: godwit.host.v1.VolumeHost.DeleteVolume:input_type -> godwit.host.v1.DeleteVolumeRequest
-	9,  // 18: godwit.host.v1.VolumeHost.ExtendVolume:input_type -> godwit.host.v1.ExtendVolumeRequest
-	10, // 19: godwit.host.v1.VolumeHost.RevertVolume:input_type -> godwit.host.v1.RevertVolumeRequest
-	11, // 20: godwit.host.v1.VolumeHost.MoveVolume:input_type -> godwit.host.v1.MoveVolumeRequest
-	12, // 21: godwit.host.v1.VolumeHost.CreateSnapshot:input_type -> godwit.host.v1.SnapshotRequest
-	12, // 22: godwit.host.v1.VolumeHost.DeleteSnapshot:input_type -> godwit.host.v1.SnapshotRequest
-	14, // 23: godwit.host.v1.VolumeHost.SetLimits:input_type -> godwit.host.v1.SetLimitsRequest
-	15, // 24: godwit.host.v1.VolumeHost.InspectVolume:input_type -> godwit.host.v1.InspectVolumeRequest
-	17, // 25: godwit.host.v1.VolumeHost.OpenAttachment:input_type -> godwit.host.v1.OpenAttachmentRequest
-	18, // 26: godwit.host.v1.VolumeHost.PromoteAttachment:input_type -> godwit.host.v1.AttachmentRequest
-	18, // 27: godwit.host.v1.VolumeHost.CloseAttachment:input_type -> godwit.host.v1.AttachmentRequest
-	20, // 28: godwit.host.v1.VolumeHost.ReadVolume:input_type -> godwit.host.v1.ReadVolumeRequest
-	16, // 29: godwit.host.v1.VolumeHost.CreateVolume:output_type -> godwit.host.v1.VolumeState
-	8,  // 30: godwit.host.v1.VolumeHost.DeleteVolume:output_type -> godwit.host.v1.DeleteVolumeReply
-	16, // 31: godwit.host.v1.VolumeHost.ExtendVolume:output_type -> godwit.host.v1.VolumeState
-	16, // 32: godwit.host.v1.VolumeHost.RevertVolume:output_type -> godwit.host.v1.VolumeState
-	16, // 33: godwit.host.v1.VolumeHost.MoveVolume:output_type -> godwit.host.v1.VolumeState
-	13, // 34: godwit.host.v1.VolumeHost.CreateSnapshot:output_type -> godwit.host.v1.SnapshotReply
-	13, // 35: godwit.host.v1.VolumeHost.DeleteSnapshot:output_type -> godwit.host.v1.SnapshotReply
-	16, // 36: godwit.host.v1.VolumeHost.SetLimits:output_type -> godwit.host.v1.VolumeState
-	16, // 37: godwit.host.v1.VolumeHost.InspectVolume:output_type -> godwit.host.v1.VolumeState
-	19, // 38: godwit.host.v1.VolumeHost.OpenAttachment:output_type -> godwit.host.v1.AttachmentState
-	19, // 39: godwit.host.v1.VolumeHost.PromoteAttachment:output_type -> godwit.host.v1.AttachmentState
-	19, // 40: godwit.host.v1.VolumeHost.CloseAttachment:output_type -> godwit.host.v1.AttachmentState
-	21, // 41: godwit.host.v1.VolumeHost.ReadVolume:output_type -> godwit.host.v1.VolumeChunk
-	29, // [29:42] is the sub-list for method output_type
-	16, // [16:29] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	24, // 15: godwit.host.v1.PeersReply.peers:type_name -> godwit.host.v1.VolumePeer
+	25, // 16: godwit.host.v1.VolumePeer.silent:type_name -> google.protobuf.Duration
+	4,  // 17: godwit.host.v1.VolumeHost.CreateVolume:input_type -> godwit.host.v1.CreateVolumeRequest
+	7,  // 18: godwit.host.v1.VolumeHost.DeleteVolume:input_type -> godwit.host.v1.DeleteVolumeRequest
+	9,  // 19: godwit.host.v1.VolumeHost.ExtendVolume:input_type -> godwit.host.v1.ExtendVolumeRequest
+	10, // 20: godwit.host.v1.VolumeHost.RevertVolume:input_type -> godwit.host.v1.RevertVolumeRequest
+	11, // 21: godwit.host.v1.VolumeHost.MoveVolume:input_type -> godwit.host.v1.MoveVolumeRequest
+	12, // 22: godwit.host.v1.VolumeHost.CreateSnapshot:input_type -> godwit.host.v1.SnapshotRequest
+	12, // 23: godwit.host.v1.VolumeHost.DeleteSnapshot:input_type -> godwit.host.v1.SnapshotRequest
+	14, // 24: godwit.host.v1.VolumeHost.SetLimits:input_type -> godwit.host.v1.SetLimitsRequest
+	15, // 25: godwit.host.v1.VolumeHost.InspectVolume:input_type -> godwit.host.v1.InspectVolumeRequest
+	17, // 26: godwit.host.v1.VolumeHost.OpenAttachment:input_type -> godwit.host.v1.OpenAttachmentRequest
+	18, // 27: godwit.host.v1.VolumeHost.PromoteAttachment:input_type -> godwit.host.v1.AttachmentRequest
+	18, // 28: godwit.host.v1.VolumeHost.CloseAttachment:input_type -> godwit.host.v1.AttachmentRequest
+	20, // 29: godwit.host.v1.VolumeHost.ReadVolume:input_type -> godwit.host.v1.ReadVolumeRequest
+	22, // 30: godwit.host.v1.VolumeHost.Peers:input_type -> godwit.host.v1.PeersRequest
+	16, // 31: godwit.host.v1.VolumeHost.CreateVolume:output_type -> godwit.host.v1.VolumeState
+	8,  // 32: godwit.host.v1.VolumeHost.DeleteVolume:output_type -> godwit.host.v1.DeleteVolumeReply
+	16, // 33: godwit.host.v1.VolumeHost.ExtendVolume:output_type -> godwit.host.v1.VolumeState
+	16, // 34: godwit.host.v1.VolumeHost.RevertVolume:output_type -> godwit.host.v1.VolumeState
+	16, // 35: godwit.host.v1.VolumeHost.MoveVolume:output_type -> godwit.host.v1.VolumeState
+	13, // 36: godwit.host.v1.VolumeHost.CreateSnapshot:output_type -> godwit.host.v1.SnapshotReply
+	13, // 37: godwit.host.v1.VolumeHost.DeleteSnapshot:output_type -> godwit.host.v1.SnapshotReply
+	16, // 38: godwit.host.v1.VolumeHost.SetLimits:output_type -> godwit.host.v1.VolumeState
+	16, // 39: godwit.host.v1.VolumeHost.InspectVolume:output_type -> godwit.host.v1.VolumeState
+	19, // 40: godwit.host.v1.VolumeHost.OpenAttachment:output_type -> godwit.host.v1.AttachmentState
+	19, // 41: godwit.host.v1.VolumeHost.PromoteAttachment:output_type -> godwit.host.v1.AttachmentState
+	19, // 42: godwit.host.v1.VolumeHost.CloseAttachment:output_type -> godwit.host.v1.AttachmentState
+	21, // 43: godwit.host.v1.VolumeHost.ReadVolume:output_type -> godwit.host.v1.VolumeChunk
+	23, // 44: godwit.host.v1.VolumeHost.Peers:output_type -> godwit.host.v1.PeersReply
+	31, // [31:45] is the sub-list for method output_type
+	17, // [17:31] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_volume_proto_init() }
@@ -1703,7 +1841,7 @@ func file_volume_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_volume_proto_rawDesc), len(file_volume_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   21,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -38,6 +38,7 @@ const (
 	VolumeHost_PromoteAttachment_FullMethodName = "/godwit.host.v1.VolumeHost/PromoteAttachment"
 	VolumeHost_CloseAttachment_FullMethodName   = "/godwit.host.v1.VolumeHost/CloseAttachment"
 	VolumeHost_ReadVolume_FullMethodName        = "/godwit.host.v1.VolumeHost/ReadVolume"
+	VolumeHost_Peers_FullMethodName             = "/godwit.host.v1.VolumeHost/Peers"
 )
 
 // VolumeHostClient is the client API for VolumeHost service.
@@ -72,6 +73,8 @@ type VolumeHostClient interface {
 	CloseAttachment(ctx context.Context, in *AttachmentRequest, opts ...grpc.CallOption) (*AttachmentState, error)
 	// ReadVolume streams the data of a volume or snapshot in order of offset; what no chunk covers reads as zeros.
 	ReadVolume(ctx context.Context, in *ReadVolumeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VolumeChunk], error)
+	// Peers says of each address that has a connection to the volumes when the network last heard from it. For a judge of hosts' lives.
+	Peers(ctx context.Context, in *PeersRequest, opts ...grpc.CallOption) (*PeersReply, error)
 }
 
 type volumeHostClient struct {
@@ -221,6 +224,16 @@ func (c *volumeHostClient) ReadVolume(ctx context.Context, in *ReadVolumeRequest
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type VolumeHost_ReadVolumeClient = grpc.ServerStreamingClient[VolumeChunk]
 
+func (c *volumeHostClient) Peers(ctx context.Context, in *PeersRequest, opts ...grpc.CallOption) (*PeersReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PeersReply)
+	err := c.cc.Invoke(ctx, VolumeHost_Peers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // VolumeHostServer is the server API for VolumeHost service.
 // All implementations must embed UnimplementedVolumeHostServer
 // for forward compatibility.
@@ -253,6 +266,8 @@ type VolumeHostServer interface {
 	CloseAttachment(context.Context, *AttachmentRequest) (*AttachmentState, error)
 	// ReadVolume streams the data of a volume or snapshot in order of offset; what no chunk covers reads as zeros.
 	ReadVolume(*ReadVolumeRequest, grpc.ServerStreamingServer[VolumeChunk]) error
+	// Peers says of each address that has a connection to the volumes when the network last heard from it. For a judge of hosts' lives.
+	Peers(context.Context, *PeersRequest) (*PeersReply, error)
 	mustEmbedUnimplementedVolumeHostServer()
 }
 
@@ -301,6 +316,9 @@ func (UnimplementedVolumeHostServer) CloseAttachment(context.Context, *Attachmen
 }
 func (UnimplementedVolumeHostServer) ReadVolume(*ReadVolumeRequest, grpc.ServerStreamingServer[VolumeChunk]) error {
 	return status.Error(codes.Unimplemented, "method ReadVolume not implemented")
+}
+func (UnimplementedVolumeHostServer) Peers(context.Context, *PeersRequest) (*PeersReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Peers not implemented")
 }
 func (UnimplementedVolumeHostServer) mustEmbedUnimplementedVolumeHostServer() {}
 func (UnimplementedVolumeHostServer) testEmbeddedByValue()                    {}
@@ -550,6 +568,24 @@ func _VolumeHost_ReadVolume_Handler(srv interface{}, stream grpc.ServerStream) e
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type VolumeHost_ReadVolumeServer = grpc.ServerStreamingServer[VolumeChunk]
 
+func _VolumeHost_Peers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PeersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(VolumeHostServer).Peers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: VolumeHost_Peers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(VolumeHostServer).Peers(ctx, req.(*PeersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // VolumeHost_ServiceDesc is the grpc.ServiceDesc for VolumeHost service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -604,6 +640,10 @@ var VolumeHost_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CloseAttachment",
 			Handler:    _VolumeHost_CloseAttachment_Handler,
+		},
+		{
+			MethodName: "Peers",
+			Handler:    _VolumeHost_Peers_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
