@@ -64,7 +64,7 @@ func (v *volume) duplicate(ctx context.Context, s *Store, to string, progress fu
 	if len(m.Ledger.Open) == 0 || v.store.noLink == "" && v.store == s {
 		return s.copyFile(ctx, v.store, v.store.dataPath(v.id), to, progress)
 	}
-	return s.copyWith(v.store, v.store.dataPath(v.id), to, func(src, dst file) error {
+	return s.copyWith(v.store, v.store.dataPath(v.id), to, func(src file, dst *target) error {
 		return v.copyLive(ctx, src, dst, m.Bytes, progress)
 	})
 }
@@ -131,16 +131,16 @@ func (m meta) snapshot(id cloud.SnapshotID) (Snapshot, bool) {
 // copyFile makes the file to, in s, from one in another store or the same: by sharing blocks, or by copying what is not a hole. Its content
 // is durable, its name is not.
 func (s *Store) copyFile(ctx context.Context, source *Store, from, to string, progress func(int64)) error {
-	return s.copyWith(source, from, to, func(src, dst file) error { return duplicate(ctx, src, dst, progress) })
+	return s.copyWith(source, from, to, func(src file, dst *target) error { return duplicate(ctx, src, dst, progress) })
 }
 
-func (s *Store) copyWith(source *Store, from, to string, f func(src, dst file) error) error {
+func (s *Store) copyWith(source *Store, from, to string, f func(src file, dst *target) error) error {
 	src, err := source.files.Open(from, os.O_RDONLY)
 	if err != nil {
 		return err
 	}
 	defer src.Close()
-	dst, err := s.files.Open(to, os.O_CREATE|os.O_RDWR|os.O_TRUNC)
+	dst, err := s.openTarget(to)
 	if err != nil {
 		return err
 	}

@@ -64,7 +64,7 @@ func (t *tracker) take() (out []stretch, total int64) {
 
 // copyLive makes dst, which is empty, what the volume's data is at one moment. Writers go on while most of it is copied, again and again
 // what they wrote meanwhile, and are held only for the rest. With the turn; it settles when it has held.
-func (v *volume) copyLive(ctx context.Context, src, dst file, size int64, progress func(int64)) error {
+func (v *volume) copyLive(ctx context.Context, src file, dst *target, size int64, progress func(int64)) error {
 	if err := dst.Clone(src); !errors.Is(err, errNoReflink) {
 		return err // another store, but the same file system
 	}
@@ -91,11 +91,12 @@ func (v *volume) copyLive(ctx context.Context, src, dst file, size int64, progre
 }
 
 // copyAgain copies stretches that dst has already, but not as they are now.
-func copyAgain(ctx context.Context, src, dst file, list []stretch) error {
-	return inChunks(ctx, func(emit func(off, n int64)) error {
+func copyAgain(ctx context.Context, src file, dst *target, list []stretch) error {
+	g := dst.grain()
+	return inChunks(ctx, g.atOnce, func(emit func(off, n int64)) error {
 		for _, s := range list {
-			for off := s.off; off < s.off+s.length; off += chunkBytes {
-				emit(off, min(chunkBytes, s.off+s.length-off))
+			for off := s.off; off < s.off+s.length; off += g.chunk {
+				emit(off, min(g.chunk, s.off+s.length-off))
 			}
 		}
 		return nil
