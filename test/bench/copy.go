@@ -94,9 +94,9 @@ func measureCopy(ctx context.Context, b *bench) (_ string, err error) {
 const copyText = `An image file of %d GiB, every other %d MiB a hole, the rest random and in the page cache, is copied to a new file on the same file system (%s,
 which cannot share blocks) and made durable. Nobody is pinned: each contender uses as many threads as it likes, and how well it does that is part of the answer.
 
-godwit's copy is what creates a volume from a raw image, from a snapshot or from a volume where blocks cannot be shared. It is not what happens where they can
-(XFS and btrfs, image and volume on the same file system: that is a clone and takes milliseconds), nor what happens to a qcow2 image: ` + "`qemu-img convert -W -m 8`" + `
-reads that, in a sandbox, whose own figures are in the table.
+godwit's copy is what makes a volume of an image, of a snapshot or of a volume where blocks cannot be shared. Where they can (XFS, btrfs), that is a clone
+and takes milliseconds, and nothing of this section applies. Nor is in it what happens to an image once before: it is fetched, proved by its checksum, and,
+if it is qcow2, converted to a raw file by ` + "`qemu-img`" + `.
 
 `
 
