@@ -42,7 +42,10 @@ type HostReport struct {
 	// ManagementAddress is the IP address the agent dials from; where witnesses look for it.
 	ManagementAddress string     `json:"management_address,omitempty"`
 	SelfFencing       bool       `json:"self_fencing,omitempty"` // its agent stops servers whose disks nothing else guards when it is cut off
+	Images            []string   `json:"images,omitempty"`       // SHA-512 of base images that other hosts may fetch from it
+	PeerPort          int        `json:"peer_port,omitempty"`    // where, at MigrationAddress; 0: nowhere
 	Running           int        `json:"running"`                // guests running
+	WakeMACs          []string   `json:"wake_macs,omitempty"`    // interfaces that a magic packet wakes
 	Load              [3]float64 `json:"load"`                   // load averages, 1, 5, 15 minutes
 	UptimeSeconds     int64      `json:"uptime_seconds"`
 	At                time.Time  `json:"at"` // when the server received it

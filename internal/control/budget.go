@@ -63,7 +63,7 @@ func targetOf(m *cloud.Migration) cloud.HostName {
 }
 
 func (c *moving) add(m *cloud.Migration) {
-	if m.Status.Final() {
+	if m.Status.Resting() {
 		return // it only cleans up
 	}
 	c.from[m.Source]++

@@ -13,6 +13,7 @@ import (
 	"github.com/godwit-cloud/godwit/internal/hostapi/hostpb"
 	"github.com/godwit-cloud/godwit/internal/store"
 	"github.com/godwit-cloud/godwit/internal/store/tables"
+	"github.com/godwit-cloud/godwit/internal/telemetry"
 )
 
 const (
@@ -32,6 +33,7 @@ type Sessions struct {
 	endpoint string
 	log      *slog.Logger
 	*pulses
+	book *telemetry.Book // nil: telemetry is dropped
 
 	mu      sync.Mutex // guards what follows
 	lease   *store.Lease
@@ -197,8 +199,8 @@ func reportOf(name cloud.HostName, f *hostpb.HostFacts, now time.Time) cloud.Hos
 		Host: name, Generation: f.GetGeneration(), Seq: f.GetSeq(), AgentVersion: f.GetAgentVersion(), LibvirtVersion: f.GetLibvirtVersion(),
 		QEMUVersion: f.GetQemuVersion(), Hypervisor: f.GetHypervisor(), Virtualization: f.GetVirtualization(), Arch: f.GetArch(),
 		CPUModels: f.GetCpuModels(), CPUModel: f.GetCpuModel(), CPUInfo: f.GetCpuInfo(), VCPUs: int(f.GetVcpus()), RAMMiB: int(f.GetRamMib()), RAMFreeMiB: int(f.GetRamFreeMib()),
-		DiskGiB: int(f.GetDiskGib()), DiskFreeGiB: int(f.GetDiskFreeGib()), SharedDiskID: f.GetSharedDiskId(), MigrationAddress: f.GetMigrationAddress(),
-		TunnelAddress: f.GetTunnelAddress(), SelfFencing: f.GetSelfFencing(), Running: int(f.GetRunning()), UptimeSeconds: f.GetUptimeSeconds(), At: now,
+		DiskGiB: int(f.GetDiskGib()), DiskFreeGiB: int(f.GetDiskFreeGib()), SharedDiskID: f.GetSharedDiskId(), MigrationAddress: f.GetMigrationAddress(), Images: f.GetImages(), PeerPort: int(f.GetPeerPort()),
+		TunnelAddress: f.GetTunnelAddress(), SelfFencing: f.GetSelfFencing(), WakeMACs: f.GetWakeMacs(), Running: int(f.GetRunning()), UptimeSeconds: f.GetUptimeSeconds(), At: now,
 	}
 	copy(r.Load[:], f.GetLoad())
 	return r
@@ -222,6 +224,9 @@ func (s *Sessions) Event(ctx context.Context, name cloud.HostName, event *hostpb
 		return s.observed(ctx, name, on, e.Observation)
 	case *hostpb.HostEvent_Progress:
 		return s.progressed(ctx, on, e.Progress)
+	case *hostpb.HostEvent_Telemetry:
+		s.sampled(name, e.Telemetry)
+		return nil
 	case *hostpb.HostEvent_Heartbeat:
 		return s.heartbeat(ctx, name, on)
 	}

@@ -94,6 +94,7 @@ func (f *Flows) prepare(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
+	f.namePeers(spec, f.hostOf(r), "")
 	_, err = host.Prepare(ctx, &hostpb.PrepareRequest{Call: call, Spec: spec})
 	return err
 }

@@ -118,6 +118,9 @@ func (f *Flows) bury(ctx context.Context, r *run) error {
 		if err := giveBack(tx, r, &s); err != nil {
 			return err
 		}
+		if err := settleResize(tx, &s); err != nil {
+			return err
+		}
 		if err := dropTraces(tx, f.Records.View(), &s); err != nil {
 			return err
 		}
@@ -194,8 +197,9 @@ func giveBackQuota(tx *store.Tx, s *cloud.Server) error {
 		return err
 	}
 	usage.Instances = max(0, usage.Instances-1)
-	usage.Cores = max(0, usage.Cores-s.Flavor.VCPUs)
-	usage.RAMMiB = max(0, usage.RAMMiB-s.Flavor.RAMMiB)
+	charged := s.Charged()
+	usage.Cores = max(0, usage.Cores-charged.VCPUs)
+	usage.RAMMiB = max(0, usage.RAMMiB-charged.RAMMiB)
 	return store.Put(tx, tables.QuotaUsages, s.Project, usage)
 }
 

@@ -300,18 +300,30 @@ func (f *Flows) openOnTarget(ctx context.Context, r *run, handover bool) error {
 	if err != nil || s.Host == m.Target {
 		return err
 	}
-	for i := range s.Devices {
-		d := &s.Devices[i]
+	return f.openMove(ctx, r, movingVolumes{server: &s, migration: m.ID, host: m.Target, handover: handover})
+}
+
+// movingVolumes says for which host the volumes of a server that moves are opened.
+type movingVolumes struct {
+	server    *cloud.Server
+	migration cloud.MigrationID
+	host      cloud.HostName
+	handover  bool // the host stands by while the other one writes
+}
+
+func (f *Flows) openMove(ctx context.Context, r *run, v movingVolumes) error {
+	for i := range v.server.Devices {
+		d := &v.server.Devices[i]
 		var a cloud.Attachment
 		_, err := f.Records.UpdateVisible(ctx, func(tx *store.Tx) (err error) {
-			a, err = attachments.ReserveMove(tx, attachments.Move{ID: targetAttachment(r, d), From: d.Attachment, Host: m.Target, Migration: m.ID, Now: now()})
+			a, err = attachments.ReserveMove(tx, attachments.Move{ID: targetAttachment(r, d), From: d.Attachment, Host: v.host, Migration: v.migration, Now: now()})
 			return err
 		})
 		if err == nil {
-			err = f.openAttachment(ctx, r, &a, m.Target, handover)
+			err = f.openAttachment(ctx, r, &a, v.host, v.handover)
 		}
 		if err != nil {
-			return fmt.Errorf("open volume %s for host %s: %w", d.Volume, m.Target, err)
+			return fmt.Errorf("open volume %s for host %s: %w", d.Volume, v.host, err)
 		}
 	}
 	return nil
@@ -347,8 +359,8 @@ func (f *Flows) closeTargetVolumes(ctx context.Context, r *run) error {
 	return nil
 }
 
-// handOver makes the target's attachments the server's, in the transaction of the switch. The source's stay, as the move's, until they are closed.
-func handOver(tx *store.Tx, s *cloud.Server, m *cloud.Migration) error {
+// handOver makes a host's attachments the server's, in the transaction of the switch. The other host's stay, as the move's, until they are closed.
+func handOver(tx *store.Tx, s *cloud.Server, m *cloud.Migration, host cloud.HostName) error {
 	for i := range s.Devices {
 		d := &s.Devices[i]
 		v, err := store.Get(tx, tables.Volumes, d.Volume)
@@ -359,9 +371,9 @@ func handOver(tx *store.Tx, s *cloud.Server, m *cloud.Migration) error {
 		if err != nil {
 			return err
 		}
-		at := slices.IndexFunc(all, func(a cloud.Attachment) bool { return a.Migration == m.ID && a.Host == m.Target })
+		at := slices.IndexFunc(all, func(a cloud.Attachment) bool { return a.Migration == m.ID && a.Host == host })
 		if at < 0 {
-			return cloud.Errorf(cloud.KindInternal, "server %s moved to %s without an attachment of volume %s", s.ID, m.Target, d.Volume)
+			return cloud.Errorf(cloud.KindInternal, "server %s moved to %s without an attachment of volume %s", s.ID, host, d.Volume)
 		}
 		if err := attachments.CompleteMove(tx, d.Attachment, all[at].ID, now()); err != nil {
 			return err

@@ -163,7 +163,7 @@ func (f *Flows) switchEvacuated(ctx context.Context, r *run) error {
 			state, power, port = cloud.VMStopped, cloud.PowerShutdown, portDown
 		}
 		s.Host, s.Power, s.Fault = m.Target, power, nil
-		if err := handOver(tx, s, &m); err != nil {
+		if err := handOver(tx, s, &m, m.Target); err != nil {
 			return err
 		}
 		if err := bindPorts(tx, s, m.Target, port); err != nil {

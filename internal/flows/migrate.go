@@ -152,6 +152,7 @@ func (f *Flows) prepareTarget(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
+	f.namePeers(spec, m.Target, m.Source)
 	reply, err := host.Prepare(ctx, &hostpb.PrepareRequest{Call: call, Spec: spec, Incoming: true})
 	if err != nil {
 		return err
@@ -367,7 +368,7 @@ func (f *Flows) switchHost(ctx context.Context, r *run) error {
 			return nil // by an earlier attempt; whatever has been asked of the server since is not ours to touch
 		}
 		s.Host, s.Progress = m.Target, 100
-		if err := handOver(tx, s, &m); err != nil {
+		if err := handOver(tx, s, &m, m.Target); err != nil {
 			return err
 		}
 		state, status := s.VMState, cloud.MigrationCompleted

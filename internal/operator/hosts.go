@@ -27,6 +27,8 @@ type Host struct {
 	Report *cloud.HostReport `json:"report,omitempty"`
 	// Session is the connection to its agent; absent when there is none.
 	Session *cloud.HostSession `json:"session,omitempty"`
+	// Verdict is what the leader believes of the host's life; absent when it was never silent.
+	Verdict *cloud.HostVerdict `json:"verdict,omitempty"`
 	// Room is what may be promised to servers, what is, and what is left.
 	Room Room `json:"room"`
 	// Servers live here; MovesIn and MovesOut count the unfinished migrations towards and away from the host.
@@ -60,6 +62,7 @@ func (s *Service) hostView(v store.View, h *cloud.Host) Host {
 	if h.ForcedDown {
 		out.State = HostForcedDown
 	}
+	out.Verdict, _ = store.Lookup(v, tables.HostVerdicts, h.Name)
 	if report, ok := store.Lookup(v, tables.HostReports, h.Name); ok {
 		out.Report, out.Room.Capacity = report, s.policy.Capacity(*report)
 	}
@@ -81,7 +84,7 @@ func (s *Service) hostView(v store.View, h *cloud.Host) Host {
 func unfinishedAt(v store.View, host cloud.HostName) []*cloud.Migration {
 	var out []*cloud.Migration
 	for _, status := range cloud.MigrationStatuses() {
-		if status.Final() {
+		if status.Resting() {
 			continue
 		}
 		// By status, because few migrations are unfinished at any time, while a host's history grows.

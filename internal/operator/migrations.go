@@ -88,7 +88,7 @@ func statusMatches(s cloud.MigrationStatus, filter string) bool {
 	case "":
 		return true
 	case StatusUnfinished:
-		return !s.Final()
+		return !s.Resting()
 	}
 	return string(s) == filter
 }

@@ -99,7 +99,7 @@ func Busy(intents []*cloud.Intent, migrations []*cloud.Migration) map[cloud.Serv
 		out[i.Server] = true
 	}
 	for _, m := range migrations {
-		if !m.Status.Final() {
+		if !m.Status.Resting() {
 			out[m.Server] = true
 		}
 	}

@@ -42,8 +42,8 @@ func Host(c HostCase) Outcome {
 	for _, id := range slices.Sorted(maps.Keys(c.Servers)) {
 		s := c.Servers[id]
 		claim, ok := c.Usage.Claims[cloud.ClaimKey(id)]
-		want := cloud.Claim{Server: id, Resources: s.Resources()}
-		if s.Host != c.Name || !c.idle(id) || ok && claim == want {
+		want, due := s.ClaimOn(c.Name)
+		if !due || !c.idle(id) || ok && claim == want {
 			continue
 		}
 		reason := "it lives here and nothing is claimed for it"
@@ -69,7 +69,7 @@ func (c *HostCase) stale(id cloud.ServerID) string {
 	switch s := c.Servers[id]; {
 	case s == nil:
 		return "the server does not exist"
-	case s.Host != c.Name:
+	case s.Host != c.Name && !s.Keeps(c.Name):
 		return fmt.Sprintf("the server lives on %q", s.Host)
 	}
 	return ""

@@ -159,8 +159,8 @@ func follow(s *cloud.Server, seen *cloud.ServerObservation) (state cloud.VMState
 func (c *ServerCase) elsewhere(o *Outcome, now time.Time) {
 	s, own := c.Server, c.ownerSees(now)
 	for _, seen := range c.current(now) {
-		if seen.Host == s.Host {
-			continue
+		if seen.Host == s.Host || s.Keeps(seen.Host) && seen.Power != cloud.PowerRunning {
+			continue // its own, or the way back from a resize
 		}
 		if seen.Generation > s.Generation {
 			o.alarm(s.ID, seen, s.Generation, fmt.Sprintf("host %s acts on generation %d of a server whose record is at %d", seen.Host, seen.Generation, s.Generation))

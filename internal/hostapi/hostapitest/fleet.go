@@ -25,6 +25,7 @@ type Fleet struct {
 	migrations func(*hostpb.MigrateRequest) Migration
 	observe    func(cloud.HostName, *hostpb.ServerState)
 	jobs       sync.WaitGroup
+	disks      map[string][]byte // what is on servers' disks
 }
 
 // NewFleet makes a fleet of hosts that are reachable and empty.

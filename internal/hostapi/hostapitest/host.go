@@ -27,6 +27,7 @@ type FakeHost struct {
 	hostpb.UnimplementedHostServer
 	member
 	address  string
+	share    string // the directory of disks that it shares with others; empty: its own
 	seq      int64
 	servers  map[string]*slot
 	networks int64 // revision of SyncNetworks
@@ -43,9 +44,11 @@ type slot struct {
 	receiving  bool // prepared to receive a migration
 	adopted    bool
 	console    []byte
-	job        *job // last outgoing migration
-	split      bool // post-copy from or to here goes on
-	broken     bool // a post-copy migration from or to here broke off: it runs nowhere until it is started anew
+	exported   string         // name under which its disk is served
+	exportedTo cloud.HostName // the one host that may read it
+	job        *job           // last outgoing migration
+	split      bool           // post-copy from or to here goes on
+	broken     bool           // a post-copy migration from or to here broke off: it runs nowhere until it is started anew
 }
 
 // runs reports whether the server's CPUs are this host's. In post-copy they are the target's; the source's half is paused.
@@ -131,6 +134,7 @@ func (h *FakeHost) Place(spec *hostpb.ServerSpec, generation int64) {
 	defer h.fleet.mu.Unlock()
 	s := h.slot(spec.GetServerId())
 	s.spec, s.generation, s.disks, s.adopted = proto.CloneOf(spec), generation, true, true
+	h.writeDisk(s)
 	h.set(s, running, "booted")
 }
 
@@ -257,6 +261,15 @@ func (h *FakeHost) Prepare(ctx context.Context, req *hostpb.PrepareRequest) (*ho
 				return nil, err
 			}
 		}
+		switch cold := req.GetDiskSource() != nil || req.GetKeepDisk(); {
+		case cold:
+			if err := h.prepareCold(s, req); err != nil {
+				return nil, err
+			}
+		case h.content(s.id) == nil && req.GetSpec().GetRoot() != nil:
+			h.setContent(s.id, []byte(req.GetSpec().GetRoot().GetImageId()))
+		}
+		s.exported, s.exportedTo = "", ""
 		s.spec, s.disks, s.receiving = proto.CloneOf(req.GetSpec()), true, req.GetIncoming()
 		return &hostpb.PrepareReply{MigrationAddress: h.address}, nil
 	})
@@ -289,6 +302,8 @@ func (h *FakeHost) Start(ctx context.Context, req *hostpb.StartRequest) (*hostpb
 
 func (h *FakeHost) start(s *slot, spec *hostpb.ServerSpec) {
 	s.spec, s.adopted, s.broken = proto.CloneOf(spec), true, false
+	s.exported, s.exportedTo = "", ""
+	h.writeDisk(s)
 	s.console = fmt.Appendf(s.console, "booted on %s\n", h.name)
 	h.set(s, running, "booted")
 }
@@ -346,7 +361,7 @@ func (h *FakeHost) Adopt(ctx context.Context, req *hostpb.AdoptRequest) (*hostpb
 		if err := h.checkSpec("Adopt", s, req.GetSpec()); err != nil {
 			return nil, err
 		}
-		if !s.runs() && !s.broken {
+		if !s.runs() && !s.broken && (!s.disks || s.receiving) {
 			h.fleet.violate("%s: adopted server %s, which is %s", h.name, s.id, s.describe())
 			return nil, conflict("server %s does not run on this host", s.id)
 		}
@@ -376,6 +391,7 @@ func (h *FakeHost) Discard(ctx context.Context, req *hostpb.DiscardRequest) (*ho
 			s.domain, s.job.cut = absent, true
 			s.job.settle()
 		}
+		h.dropDisk(s, req.GetKeepDisks())
 		h.servers[s.id] = &slot{id: s.id, generation: s.generation, domain: absent, job: s.job}
 		h.set(h.servers[s.id], absent, "discarded")
 		return reply, nil
