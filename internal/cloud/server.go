@@ -208,6 +208,11 @@ type ServerObservation struct {
 	Power      PowerState `json:"power"`
 	Reason     string     `json:"reason"` // libvirt's reason for the state: "booted", "migrated", "crashed", "shutdown" ...
 	At         time.Time  `json:"at"`
+	// The last failure of the guest on that host; Failure is empty once it is over, and Number tells failures apart.
+	Failure       GuestFailure `json:"failure,omitempty"`
+	FailureDetail string       `json:"failure_detail,omitempty"`
+	FailureNumber int64        `json:"failure_number,omitempty"`
+	FailureAt     time.Time    `json:"failure_at,omitzero"`
 }
 
 // Operation is something a user asks of a server.

@@ -309,6 +309,14 @@ var powers = map[hostpb.DomainState]cloud.PowerState{
 	hostpb.DomainState_DOMAIN_STATE_ABSENT:   cloud.PowerNone,
 }
 
+var failures = map[hostpb.GuestFailure]cloud.GuestFailure{
+	hostpb.GuestFailure_GUEST_FAILURE_CRASHED:  cloud.FailureCrashed,
+	hostpb.GuestFailure_GUEST_FAILURE_PANICKED: cloud.FailurePanicked,
+	hostpb.GuestFailure_GUEST_FAILURE_WATCHDOG: cloud.FailureWatchdog,
+	hostpb.GuestFailure_GUEST_FAILURE_IO_ERROR: cloud.FailureIOError,
+	hostpb.GuestFailure_GUEST_FAILURE_SILENT:   cloud.FailureSilent,
+}
+
 // observed writes an observation when it says something new. A server that has neither domain nor disks is forgotten.
 func (s *Sessions) observed(ctx context.Context, name cloud.HostName, on *session, state *hostpb.ServerState) error {
 	id := cloud.ServerID(state.GetServerId())
@@ -316,7 +324,7 @@ func (s *Sessions) observed(ctx context.Context, name cloud.HostName, on *sessio
 	if !on.complete && !gone {
 		on.told[id] = true
 	}
-	now := lastObservation{powers[state.GetDomain()], state.GetReason(), state.GetGeneration(), state.GetEpoch()}
+	now := lastObservation{powers[state.GetDomain()], state.GetReason(), state.GetGeneration(), state.GetEpoch(), failures[state.GetFailure()], state.GetFailureNumber()}
 	if before, known := on.last[id]; known && before == now && !gone {
 		return nil
 	}
@@ -334,7 +342,7 @@ func (s *Sessions) observed(ctx context.Context, name cloud.HostName, on *sessio
 		}
 		return store.Put(tx, tables.Observations, key, cloud.ServerObservation{
 			Server: id, Host: name, Generation: state.GetGeneration(), Epoch: state.GetEpoch(), Seq: state.GetSeq(), Power: now.power, Reason: now.reason,
-			At: time.Now().UTC(),
+			At: time.Now().UTC(), Failure: now.failure, FailureDetail: state.GetFailureDetail(), FailureNumber: now.failures, FailureAt: state.GetFailureAt().AsTime(),
 		})
 	})
 	if err != nil {

@@ -38,6 +38,7 @@ type Hypervisor interface {
 	Job(ctx context.Context, id cloud.ServerID) (kvm.Job, error)
 	CompletedJob(ctx context.Context, id cloud.ServerID) (cloud.MigrationStats, bool, error)
 	AwaitExit(ctx context.Context, id cloud.ServerID) error
+	PingGuest(ctx context.Context, id cloud.ServerID) (kvm.Pong, error)
 
 	AttachDisk(ctx context.Context, id cloud.ServerID, disk kvm.Disk) error
 	DetachDisk(ctx context.Context, id cloud.ServerID, target string) error
@@ -77,9 +78,11 @@ type Options struct {
 	// Power puts the host to sleep; nil: the machine's own.
 	Power Power
 	// Reach reports whether something listens at a volume service's address; nil: try to connect.
-	Reach  func(ctx context.Context, address string) error
-	Leases Leases // of hosts on shared storage; nil: the host's disks are its own
-	Logger *slog.Logger
+	Reach func(ctx context.Context, address string) error
+	// Failures says when guests count as failed; zero fields get their defaults.
+	Failures Failures
+	Leases   Leases // of hosts on shared storage; nil: the host's disks are its own
+	Logger   *slog.Logger
 }
 
 // Agent is a compute host. It implements hostpb.HostServer; calls wait until Run has found out what is on the host.
@@ -118,6 +121,7 @@ func New(ctx context.Context, o Options) (*Agent, error) {
 	if o.Reach == nil {
 		o.Reach = dial
 	}
+	o.Failures = o.Failures.withDefaults()
 	j, err := openJournal(filepath.Join(o.DataDir, "servers"))
 	if err != nil {
 		return nil, err
@@ -173,6 +177,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.work.Go(a.keepFacts)
 	a.work.Go(a.keepHouse)
 	a.work.Go(a.keepTelemetry)
+	a.work.Go(a.keepPinging)
 	<-a.life.Done()
 	return nil
 }

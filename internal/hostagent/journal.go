@@ -40,6 +40,8 @@ type record struct {
 	Spec       json.RawMessage `json:"spec,omitempty"` // hostpb.ServerSpec as protobuf JSON, without the password
 	Move       *moveRecord     `json:"move,omitempty"` // the last migration that left or tried to
 	Updated    time.Time       `json:"updated"`
+	Failure    failureRecord   `json:"failure,omitzero"`
+	GuestAgent bool            `json:"guest_agent,omitempty"` // Spec's, read with every ping
 }
 
 // moveRecord is an outgoing migration.
@@ -101,7 +103,7 @@ func (r *record) setSpec(spec *hostpb.ServerSpec) error {
 	if err != nil {
 		return fmt.Errorf("server %s: spec: %w", r.Server, err)
 	}
-	r.Spec = raw
+	r.Spec, r.GuestAgent = raw, spec.GetGuestAgent()
 	return nil
 }
 

@@ -3,6 +3,7 @@ package kvm
 import (
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
@@ -46,8 +47,14 @@ type Domain struct {
 	Disks      []Disk // the first is booted from; the order of their targets is the order in which a booting guest meets them
 	NICs       []NIC
 	ConsoleLog string // file the serial console is appended to
+	// Watchdog is what the guest's watchdog device does when it expires, see WatchdogActions; empty: there is no such device.
+	Watchdog   string
+	GuestAgent bool // it has a channel for qemu-guest-agent
 	Meta       Meta
 }
+
+// WatchdogActions returns what a watchdog device can do, by Nova's and libvirt's words.
+func WatchdogActions() []string { return []string{"reset", "poweroff", "pause", "none"} }
 
 // Disk is a virtio disk of a domain: a local file, or a volume reached over NBD.
 type Disk struct {
@@ -107,6 +114,8 @@ func (d Domain) Validate() error {
 		return cloud.Errorf(cloud.KindInvalid, "domain %s: %d vcpus, %d MiB: at least one of each", d.ID, d.VCPUs, d.RAMMiB)
 	case len(d.Disks) == 0 || len(d.Disks) > disksMax:
 		return cloud.Errorf(cloud.KindInvalid, "domain %s: %d disks: 1 to %d are possible", d.ID, len(d.Disks), disksMax)
+	case d.Watchdog != "" && !slices.Contains(WatchdogActions(), d.Watchdog):
+		return cloud.Errorf(cloud.KindInvalid, "domain %s: watchdog action %q: one of %v", d.ID, d.Watchdog, WatchdogActions())
 	case d.ConsoleLog == "":
 		return cloud.Errorf(cloud.KindInvalid, "domain %s: no console log", d.ID)
 	}

@@ -36,9 +36,14 @@ const (
 	DeviceGone
 	// DeviceKept: the guest refused to let go of a device.
 	DeviceKept
+	// Panicked: the guest's kernel said that it cannot go on. The domain ends with it.
+	Panicked
+	// WatchdogFired: the guest did not feed its watchdog device, which did what its definition says.
+	WatchdogFired
 )
 
-var noticeNames = []string{"changed", "resumed", "arrived", "departed", "stopped", "rebooted", "disk-failed", "post-copied", "device-gone", "device-kept"}
+var noticeNames = []string{"changed", "resumed", "arrived", "departed", "stopped", "rebooted", "disk-failed", "post-copied", "device-gone", "device-kept",
+	"panicked", "watchdog-fired"}
 
 // Has reports whether all of want are in n.
 func (n Notice) Has(want Notice) bool { return n&want == want }
@@ -118,7 +123,7 @@ func (s streams) wait() { s.wg.Wait() }
 // subscribed are the events a session asks for.
 var subscribed = []libvirt.DomainEventID{
 	libvirt.DomainEventIDLifecycle, libvirt.DomainEventIDReboot, libvirt.DomainEventIDIoErrorReason,
-	libvirt.DomainEventIDDeviceRemoved, libvirt.DomainEventIDDeviceRemovalFailed,
+	libvirt.DomainEventIDDeviceRemoved, libvirt.DomainEventIDDeviceRemovalFailed, libvirt.DomainEventIDWatchdog,
 }
 
 // subscribe starts a carrier for each subscribed event. They end when the link does.
@@ -155,6 +160,9 @@ func (c *Conn) carry(event any) {
 	case *libvirt.DomainEventCallbackDeviceRemovalFailedMsg:
 		c.log.Warn("guest keeps a device", "domain", ev.Dom.Name, "device", ev.DevAlias)
 		c.note(ev.Dom, Changed|DeviceKept)
+	case *libvirt.DomainEventCallbackWatchdogMsg:
+		c.log.Warn("guest's watchdog fired", "domain", ev.Msg.Dom.Name, "action", libvirt.DomainEventWatchdogAction(ev.Msg.Action))
+		c.note(ev.Msg.Dom, Changed|WatchdogFired)
 	}
 }
 
@@ -186,6 +194,9 @@ func lifecycleNotice(event, detail int32) Notice {
 		}
 		return Changed | Stopped
 	case libvirt.DomainEventCrashed:
+		if libvirt.DomainEventCrashedDetailType(detail) == libvirt.DomainEventCrashedPanicked {
+			return Changed | Stopped | Panicked
+		}
 		return Changed | Stopped
 	}
 	return Changed

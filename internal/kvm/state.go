@@ -43,6 +43,11 @@ const (
 	ReasonPostcopyFailed = "postcopy failed"
 	// ReasonIOError: Paused because a volume could not be read or written. The requests that failed are kept and tried again by Resume.
 	ReasonIOError = "io error"
+	// ReasonWatchdog: Paused by its watchdog device.
+	ReasonWatchdog = "watchdog"
+	// ReasonShutdown: Shutoff by the guest itself. ReasonDestroyed: by whoever drives libvirt.
+	ReasonShutdown  = "shutdown"
+	ReasonDestroyed = "destroyed"
 )
 
 // State is the truth about a domain at the time it was asked.
@@ -65,9 +70,9 @@ func (s State) HasProcess() bool {
 var reasons = map[libvirt.DomainState][]string{
 	libvirt.DomainRunning: {"unknown", "booted", ReasonMigrated, "restored", "from snapshot", "unpaused", "migration cancelled",
 		"save cancelled", "wakeup", "crashed", ReasonPostcopy, ReasonPostcopyFailed},
-	libvirt.DomainPaused: {"unknown", "user", ReasonMigration, "save", "dump", ReasonIOError, "watchdog", "from snapshot", "shutting down",
+	libvirt.DomainPaused: {"unknown", "user", ReasonMigration, "save", "dump", ReasonIOError, ReasonWatchdog, "from snapshot", "shutting down",
 		"snapshot", "crashed", "starting up", ReasonPostcopy, ReasonPostcopyFailed, "api error"},
-	libvirt.DomainShutoff: {"unknown", "shutdown", "destroyed", "crashed", ReasonMigrated, "saved", "failed", "from snapshot", "daemon"},
+	libvirt.DomainShutoff: {"unknown", ReasonShutdown, ReasonDestroyed, "crashed", ReasonMigrated, "saved", "failed", "from snapshot", "daemon"},
 	libvirt.DomainCrashed: {"unknown", "panicked"},
 }
 

@@ -113,6 +113,20 @@ type (
 		Balloon     xModel        `xml:"memballoon"`
 		RNG         xRNG          `xml:"rng"`
 		Panic       xModel        `xml:"panic"`
+		Channel     *xChannel     `xml:"channel"`
+		Watchdog    *xWatchdog    `xml:"watchdog"`
+	}
+	xChannel struct {
+		Type   string         `xml:"type,attr"`
+		Target xChannelTarget `xml:"target"`
+	}
+	xChannelTarget struct {
+		Type string `xml:"type,attr"`
+		Name string `xml:"name,attr"`
+	}
+	xWatchdog struct {
+		Model  string `xml:"model,attr"`
+		Action string `xml:"action,attr"`
 	}
 	xDisk struct {
 		XMLName   xml.Name `xml:"disk"`
@@ -257,6 +271,8 @@ func (d Domain) document() xDomain {
 			Balloon:     xModel{Model: "virtio"},
 			RNG:         xRNG{Model: "virtio", Backend: xRNGBackend{Model: "random", Path: "/dev/urandom"}},
 			Panic:       xModel{Model: "isa"},
+			Channel:     d.channel(),
+			Watchdog:    d.watchdog(),
 		},
 		QEMU: d.qemu(),
 	}
@@ -368,6 +384,22 @@ func (d Domain) interfaces() []xInterface {
 		out = append(out, x)
 	}
 	return out
+}
+
+// channel is where libvirt and qemu-guest-agent meet; libvirt makes the socket and its path.
+func (d Domain) channel() *xChannel {
+	if !d.GuestAgent {
+		return nil
+	}
+	return &xChannel{Type: "unix", Target: xChannelTarget{Type: "virtio", Name: agentChannel}}
+}
+
+// watchdog is a PCI device that every machine type has room for, unlike the iTCO, which only q35 has.
+func (d Domain) watchdog() *xWatchdog {
+	if d.Watchdog == "" {
+		return nil
+	}
+	return &xWatchdog{Model: "i6300esb", Action: d.Watchdog}
 }
 
 func or(s, otherwise string) string {

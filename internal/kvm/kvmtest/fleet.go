@@ -56,7 +56,9 @@ type proc struct {
 	reason  string
 	out     *migration
 	in      *migration
-	deaf    int // requests to let go of a disk that the guest ignores
+	deaf    int  // requests to let go of a disk that the guest ignores
+	spoiled bool // no request to its disks succeeds
+	agent   kvm.Pong
 }
 
 // migration is a job in progress.
@@ -319,6 +321,10 @@ func (h *Host) Resume(ctx context.Context, id cloud.ServerID) error {
 		}
 		if p.reason == kvm.ReasonPostcopy || p.reason == kvm.ReasonPostcopyFailed {
 			return cloud.Errorf(cloud.KindConflict, "fake: domain %s is in post-copy", id)
+		}
+		if p.spoiled { // it runs, tries again, and stands still again
+			h.noteLocked(id, kvm.Changed|kvm.Resumed|kvm.DiskFailed)
+			return nil
 		}
 		p.running, p.reason = true, "unpaused"
 		h.noteLocked(id, kvm.Changed|kvm.Resumed)

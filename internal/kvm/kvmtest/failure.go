@@ -1,0 +1,66 @@
+package kvmtest
+
+import (
+	"context"
+
+	"github.com/godwit-cloud/godwit/internal/cloud"
+	"github.com/godwit-cloud/godwit/internal/kvm"
+)
+
+// Panic ends a domain as a panic of its guest's kernel does.
+func (h *Host) Panic(id cloud.ServerID) {
+	h.fleet.mu.Lock()
+	defer h.fleet.mu.Unlock()
+	d := h.domains[id]
+	if d == nil || d.proc == nil {
+		return
+	}
+	h.noteLocked(id, kvm.Changed|kvm.Stopped|kvm.Panicked)
+	h.endLocked(id, d, "crashed")
+}
+
+// ShutDown ends a domain as its own guest does.
+func (h *Host) ShutDown(id cloud.ServerID) {
+	h.fleet.mu.Lock()
+	defer h.fleet.mu.Unlock()
+	if d := h.domains[id]; d != nil && d.proc != nil {
+		h.endLocked(id, d, kvm.ReasonShutdown)
+	}
+}
+
+// FireWatchdog expires a guest's watchdog, whose action is to pause it or to reset it.
+func (h *Host) FireWatchdog(id cloud.ServerID, pause bool) {
+	h.fleet.mu.Lock()
+	defer h.fleet.mu.Unlock()
+	if p := h.domains[id].proc; pause {
+		p.running, p.reason = false, kvm.ReasonWatchdog
+	}
+	h.noteLocked(id, kvm.Changed|kvm.WatchdogFired)
+}
+
+// SpoilDisk makes every request of the domain's guest to one of its disks fail, whoever resumes it.
+func (h *Host) SpoilDisk(id cloud.ServerID) {
+	h.fleet.mu.Lock()
+	p := h.domains[id].proc
+	p.spoiled = true
+	h.fleet.mu.Unlock()
+	h.FailDisk(id)
+}
+
+// SetAgent says how the guest's agent answers from now on.
+func (h *Host) SetAgent(id cloud.ServerID, pong kvm.Pong) {
+	h.fleet.mu.Lock()
+	defer h.fleet.mu.Unlock()
+	h.domains[id].proc.agent = pong
+}
+
+// PingGuest is kvm.Conn.PingGuest.
+func (h *Host) PingGuest(ctx context.Context, id cloud.ServerID) (pong kvm.Pong, err error) {
+	err = h.call(ctx, func() error {
+		if d := h.domains[id]; d != nil && d.proc != nil {
+			pong = d.proc.agent
+		}
+		return nil
+	})
+	return pong, err
+}
