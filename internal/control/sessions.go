@@ -58,6 +58,8 @@ type lastObservation struct {
 	reason     string
 	generation int64
 	epoch      int64
+	failure    cloud.GuestFailure
+	failures   int64
 }
 
 // NewSessions makes the handler of one server instance, whose name is endpoint.

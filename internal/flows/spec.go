@@ -30,6 +30,7 @@ func Spec(v store.View, s *cloud.Server) (*hostpb.ServerSpec, error) {
 		AvailabilityZone: zoneOf(v, s), FlavorName: s.Flavor.Name, ImageId: string(s.Image), Created: timestamppb.New(s.Created),
 		ReservationId: s.Reservation, LaunchIndex: int64(s.BootIndex),
 	}
+	spec.WatchdogAction, spec.GuestAgent = s.WatchdogAction(), s.HasGuestAgent()
 	for _, n := range nics {
 		spec.Nics = append(spec.Nics, NIC(n))
 	}

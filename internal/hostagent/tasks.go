@@ -168,6 +168,7 @@ func (v *vm) domain(ctx context.Context, spec *hostpb.ServerSpec, machine string
 		Disks: volumesFirst(spec.GetVolumes()),
 		Meta: kvm.Meta{Name: spec.GetName(), Project: spec.GetProjectId(), User: spec.GetUserId(), Flavor: spec.GetFlavorName(),
 			Image: spec.GetImageId(), Generation: v.rec.Generation},
+		Watchdog: spec.GetWatchdogAction(), GuestAgent: spec.GetGuestAgent(),
 	}
 	if spec.GetRoot() != nil {
 		d.Disks = slices.Insert(d.Disks, 0, kvm.Disk{Target: rootTarget, Path: files.Root, Format: disk.FormatQCOW2, Cache: engine.Cache, IO: engine.IO})

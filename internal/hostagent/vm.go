@@ -32,6 +32,7 @@ type vm struct {
 	rec     record     // what is, or is about to be, in the journal
 	move    *move      // the migration that is leaving, nil when there is none
 
+	signs     failureWatch
 	announced bool   // the loop's: an arrived server was announced
 	exported  string // the loop's: the name under which another host may read its disk, empty when none may
 }
@@ -141,6 +142,7 @@ func (v *vm) perform(t *task) {
 		err = v.accept(t.generation)
 	}
 	if err == nil {
+		v.decided(t.kind)
 		err = t.do(ctx)
 	}
 	v.mu.Lock()
@@ -236,6 +238,7 @@ func (v *vm) digest() kvm.Notice {
 	n, ended := v.notices, v.ended
 	v.notices, v.ended = 0, nil
 	v.mu.Unlock()
+	v.signs.take(n)
 	if n.Has(kvm.Arrived) && v.rec.Role == RoleIncoming {
 		v.announce() // before anything else: every millisecond of this is an outage
 	}
@@ -276,6 +279,7 @@ func (v *vm) observe() {
 	if stalled(s) {
 		v.goOnWhenReachable()
 	}
+	v.judgeFailure(s)
 	v.a.o.Outbox.PutObservation(v.a.wireState(v, s))
 }
 
@@ -361,6 +365,7 @@ func (a *Agent) wireState(v *vm, s kvm.State) *hostpb.ServerState {
 		ServerId: string(v.id), Domain: wireDomain[s.Run], Reason: s.Reason, Generation: r.Generation, DisksPresent: a.o.Disk.Present(v.id),
 		Epoch: a.epoch, Seq: a.seq.Add(1), PostCopy: postCopyOf(s),
 	}
+	r.Failure.tell(out)
 	if r.Move != nil {
 		out.MigrationId, out.MigrationOutcome = string(r.Move.ID), r.Move.Outcome
 		if r.Role == RoleDeparted && r.Move.broke() {

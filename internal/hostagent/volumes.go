@@ -257,7 +257,8 @@ func (v *vm) goOnWhenReachable() {
 	v.waiting = v.waiting || begin
 	v.mu.Unlock()
 	if begin {
-		v.log.Warn("stands still until its volume service answers")
+		v.signs.stood(time.Now())
+		v.log.Warn("stands still until its disks answer")
 		v.a.background(v.awaitVolumes)
 	}
 }
@@ -287,6 +288,9 @@ func (v *vm) awaitVolumes(ctx context.Context) {
 		}
 		if listens && !resumed { // QEMU makes the new connection beside the request that finds it missing: the next attempt will find it
 			pause = goOnMin
+		}
+		if v.signs.still(listens, v.a.o.Failures.IOErrorAfter, time.Now()) {
+			v.notify(kvm.Changed)
 		}
 		resumed = listens
 		timer.Reset(pause)

@@ -97,6 +97,18 @@ func (c *Client) Dirty(ctx context.Context, bytesPerSecond int64) error {
 	return c.command(ctx, fmt.Sprintf("dirty %d", bytesPerSecond), nil)
 }
 
+// Panic has the guest's kernel panic.
+func (c *Client) Panic(ctx context.Context) error { return c.command(ctx, "panic", nil) }
+
+// ArmWatchdog has the guest start its watchdog device and never feed it: it expires after about two seconds.
+func (c *Client) ArmWatchdog(ctx context.Context) error { return c.command(ctx, "watchdog", nil) }
+
+// SilenceAgent has the guest's agent answer no more.
+func (c *Client) SilenceAgent(ctx context.Context) error { return c.command(ctx, "silence", nil) }
+
+// PowerOff has the guest shut itself down.
+func (c *Client) PowerOff(ctx context.Context) error { return c.command(ctx, "poweroff", nil) }
+
 func (c *Client) command(ctx context.Context, line string, answer any) error {
 	stop := context.AfterFunc(ctx, func() { c.conn.SetDeadline(time.Now()) })
 	defer stop()

@@ -19,7 +19,7 @@ type kernel struct {
 // wantedModules are the drivers of the hardware a guest may have. What they depend on is added; what the kernel has built in is left out.
 var wantedModules = []string{
 	"virtio_pci", "virtio_blk", "virtio_net", "virtio_scsi", "sd_mod", "sr_mod", "ahci", "ata_piix", "virtio_balloon", "virtio-rng",
-	"button", "evdev", "vfat", "nls_cp437", "nls_ascii", "nls_utf8", "isofs", "crc32c-intel",
+	"button", "evdev", "pvpanic-mmio", "virtio_console", "vfat", "nls_cp437", "nls_ascii", "nls_utf8", "isofs", "crc32c-intel",
 }
 
 // findKernel picks the newest cloud kernel of the first root that has one: the machine's own, then the one that

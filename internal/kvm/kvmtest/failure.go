@@ -59,8 +59,25 @@ func (h *Host) PingGuest(ctx context.Context, id cloud.ServerID) (pong kvm.Pong,
 	err = h.call(ctx, func() error {
 		if d := h.domains[id]; d != nil && d.proc != nil {
 			pong = d.proc.agent
+			h.pings[id]++
+			h.fleet.touchLocked()
 		}
 		return nil
 	})
 	return pong, err
+}
+
+// Pings returns how often a guest's agent was pinged.
+func (h *Host) Pings(id cloud.ServerID) int {
+	h.fleet.mu.Lock()
+	defer h.fleet.mu.Unlock()
+	return h.pings[id]
+}
+
+// AwaitPings waits until a guest's agent was pinged n times, or ctx ends.
+func (h *Host) AwaitPings(ctx context.Context, id cloud.ServerID, n int) {
+	h.fleet.mu.Lock()
+	defer h.fleet.mu.Unlock()
+	for h.pings[id] < n && h.fleet.waitLocked(ctx) == nil {
+	}
 }

@@ -40,6 +40,7 @@ type Host struct {
 	up      bool
 	domains map[cloud.ServerID]*domain
 	resized map[cloud.ServerID]map[string]int64
+	pings   map[cloud.ServerID]int // of guests' agents
 	mail    kvm.Batch
 }
 
@@ -74,7 +75,7 @@ type migration struct {
 func (f *Fleet) AddHost(address string, diskThere func(cloud.ServerID) bool) *Host {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	h := &Host{fleet: f, address: address, diskThere: diskThere, up: true, domains: map[cloud.ServerID]*domain{}, resized: map[cloud.ServerID]map[string]int64{}}
+	h := &Host{fleet: f, address: address, diskThere: diskThere, up: true, domains: map[cloud.ServerID]*domain{}, resized: map[cloud.ServerID]map[string]int64{}, pings: map[cloud.ServerID]int{}}
 	h.mail = kvm.Batch{Resync: true, Domains: map[cloud.ServerID]kvm.Notice{}}
 	f.hosts[address] = h
 	return h

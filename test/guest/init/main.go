@@ -28,6 +28,7 @@ type guest struct {
 	ticks   atomic.Uint64
 	dirtier *dirtier
 	net     *network
+	agent   agent
 
 	mu       sync.Mutex // guards what orders change
 	hostname string
@@ -74,6 +75,7 @@ func run() error {
 	g.bootID = strings.TrimSpace(string(id))
 	say("booting boot_id=%s", g.bootID)
 	go watchPowerButton(g.powerOff)
+	go g.agent.run()
 	if g.disk, err = findRootDisk(); err != nil {
 		say("no disk log: %v", err)
 	} else if g.log, err = openDiskLog(g.disk, g.bootID); err != nil {

@@ -12,6 +12,9 @@ import (
 	"github.com/godwit-cloud/godwit/test/guest/wire"
 )
 
+// panicAfter leaves the answer time to leave the guest.
+const panicAfter = 200 * time.Millisecond
+
 // lineBytesMax bounds a control command.
 const lineBytesMax = 1024
 
@@ -63,6 +66,9 @@ func listen(port int, serve func(net.Conn)) {
 //	sync         a log record appended now and on the disk: {"last": N}
 //	dirty RATE   dirty RATE bytes of memory per second from now on (50MiB; 0 stops)
 //	poweroff     end in order
+//	panic        end as a defect of the kernel does
+//	watchdog     start the watchdog device and never feed it: it expires after about two seconds
+//	silence      the guest agent answers no more
 func (g *guest) control(conn net.Conn) {
 	in := bufio.NewScanner(conn)
 	in.Buffer(make([]byte, lineBytesMax), lineBytesMax)
@@ -101,6 +107,19 @@ func (g *guest) command(line string) (any, error) {
 			g.dirtier.setRate(rate)
 		}
 		return map[string]int64{"dirty_rate": rate}, err
+	case "panic":
+		time.AfterFunc(panicAfter, func() {
+			if err := panicKernel(); err != nil {
+				say("panic: %v", err)
+			}
+		})
+		return map[string]bool{"ok": true}, nil
+	case "watchdog":
+		err := armWatchdog()
+		return map[string]bool{"ok": err == nil}, err
+	case "silence":
+		g.agent.silent.Store(true)
+		return map[string]bool{"ok": true}, nil
 	case "poweroff":
 		go g.powerOff(false)
 		return map[string]bool{"ok": true}, nil
