@@ -13,6 +13,7 @@ type Config struct {
 	Migration Migration `key:"migration" usage:"Live migration. Used by the server."`
 	Placement Placement `key:"placement" usage:"Which host may take a server. Used by the server."`
 	Recovery  Recovery  `key:"recovery" usage:"What is done about hosts that die. Used by the server."`
+	Optimize  Optimize  `key:"optimize" usage:"How the fleet arranges itself: consolidation, balance, hosts that sleep. Used by the server."`
 	Lab       Lab       `key:"lab" usage:"The lab: real hosts in namespaces of one machine."`
 }
 
@@ -100,11 +101,13 @@ type Migration struct {
 
 // Placement configures the scheduler.
 type Placement struct {
-	CPURatio        float64 `key:"cpu_ratio" usage:"Virtual CPUs that may be claimed for each physical thread."`
-	RAMRatio        float64 `key:"ram_ratio" usage:"Memory that may be claimed for each byte of a host."`
-	DiskRatio       float64 `key:"disk_ratio" usage:"Disk that may be claimed for each byte of a host."`
-	ReservedRAMMiB  int     `key:"reserved_ram_mib" usage:"Memory of each host that servers never get."`
-	ReservedDiskGiB int     `key:"reserved_disk_gib" usage:"Disk of each host that servers never get."`
+	CPURatio  float64 `key:"cpu_ratio" usage:"Virtual CPUs that may be claimed for each physical thread."`
+	RAMRatio  float64 `key:"ram_ratio" usage:"Memory that may be claimed for each byte of a host."`
+	DiskRatio float64 `key:"disk_ratio" usage:"Disk that may be claimed for each byte of a host."`
+	// SameHost is Nova's setting of that name.
+	SameHost        bool `key:"allow_resize_to_same_host" usage:"A server that is resized may stay on its host; a cold migration never does."`
+	ReservedRAMMiB  int  `key:"reserved_ram_mib" usage:"Memory of each host that servers never get."`
+	ReservedDiskGiB int  `key:"reserved_disk_gib" usage:"Disk of each host that servers never get."`
 }
 
 // Recovery configures detection of dead hosts and what follows.
@@ -116,6 +119,28 @@ type Recovery struct {
 	BrakeShare     float64       `key:"brake_share" usage:"When more than this share of the hosts falls silent within a minute, no further one is called dead until an operator says so (godwit recover allow)."`
 	ConcurrencyMax int           `key:"concurrency_max" usage:"Servers of dead hosts that are started elsewhere at a time."`
 	SelfFenceAfter time.Duration `key:"self_fence_after" usage:"An agent that reaches neither a server, nor another host, nor its shared storage for this long stops the servers whose disks nothing else guards. 0: never; such servers then need a BMC or an operator's word to start elsewhere."`
+}
+
+// Optimize configures the optimiser.
+type Optimize struct {
+	Automation    string        `key:"automation" usage:"manual: plans are made when asked. partial: they are also made every step and recommended. full: they are also started. A server's metadata godwit:automation overrides it."`
+	Goal          string        `key:"goal" usage:"consolidate: few hosts awake, none short. balance: load alike on all hosts."`
+	Schedule      []string      `key:"schedule" usage:"Goals by time of day, local time, such as 22:00-06:00=consolidate; at other times goal holds."`
+	Strategy      string        `key:"strategy" usage:"Policy that consolidates: godwit, neat or OVERLOAD-SELECTION-PARAMETER, as in godwit simulate."`
+	Step          time.Duration `key:"step" usage:"Time between two plans, and between two entries of what is remembered of a server's load."`
+	Telemetry     time.Duration `key:"telemetry" usage:"How often hosts say what they and their servers use. 0: never; nothing is then planned."`
+	MovesMax      int           `key:"moves_max" usage:"Migrations of one plan."`
+	Window        time.Duration `key:"window" usage:"No server moves twice within this time."`
+	Horizon       time.Duration `key:"horizon" usage:"A host's sleep must pay for its moves and its waking within this time."`
+	GainFactor    float64       `key:"gain_factor" usage:"How many times its cost a move must gain."`
+	OverloadGoal  float64       `key:"overload_goal" usage:"Share of the awake hosts' time that may be short of CPU; more makes the optimiser keep more free. 0: no goal."`
+	FailoverHosts int           `key:"failover_hosts" usage:"Hosts that may fail at once with all servers still having room on those awake."`
+	Reserve       float64       `key:"reserve" usage:"Share of the awake hosts' CPU that stays free of what is expected."`
+	Sleep         bool          `key:"sleep" usage:"Empty hosts may be put to sleep, if they were proven to wake."`
+	SleepMode     string        `key:"sleep_mode" usage:"poweroff or suspend."`
+	AwakeMin      time.Duration `key:"awake_min" usage:"A host that woke stays awake at least this long."`
+	WakeValid     time.Duration `key:"wake_valid" usage:"How long a wake that was seen proves that a host wakes."`
+	PowerModel    string        `key:"power_model" usage:"What a host draws: g4, g5 (the paper's), IDLE,FULL or eleven numbers of watts at 0, 10, ... 100 % CPU. An aggregate's metadata godwit:power_model overrides it."`
 }
 
 // Lab configures `godwit lab`.
@@ -158,6 +183,11 @@ func Default() Config {
 		Recovery: Recovery{
 			Automatic: true, SilenceMax: 2200 * time.Millisecond, DeadAfter: 3 * time.Second, Witnesses: 2, BrakeShare: 1.0 / 3, ConcurrencyMax: 8,
 			SelfFenceAfter: 20 * time.Second,
+		},
+		Optimize: Optimize{
+			Automation: "manual", Goal: "consolidate", Strategy: "godwit", Step: 5 * time.Minute, Telemetry: 10 * time.Second, MovesMax: 10, Window: 30 * time.Minute,
+			Horizon: 30 * time.Minute, GainFactor: 1.5, FailoverHosts: 1, Reserve: 0.1, Sleep: true, SleepMode: "poweroff", AwakeMin: 10 * time.Minute,
+			WakeValid: 30 * 24 * time.Hour, PowerModel: "g5",
 		},
 		Lab: Lab{Name: "default", Hosts: 3, Storage: 1},
 	}

@@ -24,6 +24,7 @@ func (c *Config) Validate() error {
 	c.Volumes.validate(v)
 	c.Migration.validate(v)
 	c.Placement.validate(v)
+	c.Optimize.validate(v)
 	c.Recovery.validate(v)
 	v.must(c.Lab.Hosts >= 1 && c.Lab.Hosts <= labHostsMax, "lab.hosts", "must be 1 to %d, is %d", labHostsMax, c.Lab.Hosts)
 	v.must(c.Lab.Storage >= 0 && c.Lab.Storage <= labStorageMax, "lab.storage", "must be 0 to %d, is %d", labStorageMax, c.Lab.Storage)
