@@ -48,6 +48,8 @@ type Options struct {
 	Liveness liveness.Policy // zero: liveness.Default
 	Recovery recovery.Policy // zero: recovery.Default
 	Metrics  *Metrics        // nil: none
+	// Optimising says how the fleet is arranged; zero: hosts sleep and wake when asked, and nothing is planned.
+	Optimising Optimising
 	// While, if set, runs during each leadership and ends with it: what only the leader may do, such as holding the hosts' connections, which its runs
 	// need. Its error ends the term.
 	While func(ctx context.Context) error
@@ -145,7 +147,7 @@ func (c *Control) lead(ctx context.Context, leadership *store.Leadership) error 
 		}
 		for name, loop := range map[string]func(context.Context) error{
 			"intents": l.intents, "steering": l.steering, "pruning": l.pruning, "networks": l.networks, "reconcile": l.reconcile, "recorder": l.recorder.Run,
-			"judge": l.judge, "recover": l.recover,
+			"judge": l.judge, "recover": l.recover, "optimise": l.optimise, "rest": l.rest,
 		} {
 			start(name, loop)
 		}
