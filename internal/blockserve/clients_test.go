@@ -232,6 +232,9 @@ func TestMain(m *testing.M) {
 	if spec := os.Getenv(serveEnv); spec != "" {
 		os.Exit(serveForTest(spec))
 	}
+	if spec := os.Getenv(idleEnv); spec != "" {
+		os.Exit(idleForTest(spec))
+	}
 	if os.Getenv(sandboxEnv) != "" {
 		os.Exit(inSandbox())
 	}

@@ -36,8 +36,8 @@
 // # What clients may cost
 //
 // A connection may have 256 requests and payloadMax bytes under way, or one larger request; a client that does not read its answers is
-// asked nothing more when a megabyte waits for it. An idle connection costs its structures, some 3 KiB, and no buffers: receive buffers are
-// the loop's. Negotiation has a time limit, connections have a total bound, and a listener that runs out of descriptors rests.
+// asked nothing more when a megabyte waits for it. An idle connection costs its structures, some 3 KiB (16 KiB with TLS), and no buffers: receive
+// buffers are the loop's. Negotiation has a time limit, connections have a total bound, and a listener that runs out of descriptors rests.
 //
 // # Restart
 //

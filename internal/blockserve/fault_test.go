@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/godwit-cloud/godwit/nbd"
 )
 
@@ -166,53 +164,6 @@ func TestClientsThatNeverReadCostBoundedMemory(t *testing.T) {
 		}
 		if _, err := w.dial(l, nbd.ClientOptions{Export: "a"}).ReadAt(make([]byte, length), 0); err != nil {
 			t.Errorf("a client that reads: %v", err)
-		}
-	})
-}
-
-// idleConns is how many connections a person with RLIMIT_NOFILE can have to himself, both ends being here; at most 10,000.
-func idleConns(t testing.TB) int {
-	var limit unix.Rlimit
-	must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
-	return min(10_000, int(limit.Cur)/2-100)
-}
-
-func TestThousandsOfIdleConnectionsCostLittleAndDisturbNobody(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes some seconds and most of the descriptors")
-	}
-	eachEngine(t, setting{}, func(t *testing.T, w *world) {
-		l := w.listen("unix", nil)
-		busy := w.dial(l, nbd.ClientOptions{Export: "a"})
-		n := idleConns(t)
-		before := resident(t)
-		idle := make([]net.Conn, n-1)
-		for i := range idle {
-			c, err := net.Dial("unix", l.Addr().String())
-			must(t, err)
-			defer c.Close()
-			choose(t, c, "a")
-			idle[i] = c
-		}
-		each := (resident(t) - before) / n
-		t.Logf("%d idle connections, %d bytes each, both ends", n, each)
-		if most := map[Engine]int{Ring: 8 << 10, Threads: 32 << 10}[w.engine]; each > most {
-			t.Errorf("an idle connection costs %d bytes, more than %d", each, most)
-		}
-		began := time.Now()
-		for range 100 {
-			if _, err := busy.WriteAt(make([]byte, 4096), 0); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if took := time.Since(began); took > 5*time.Second {
-			t.Errorf("100 writes among them took %v", took)
-		}
-		for _, c := range []net.Conn{idle[0], idle[len(idle)-1]} { // and they still work
-			_, err := c.Write(request(nbd.CmdFlush, 0, 7, 0, 0))
-			must(t, err)
-			_, err = io.ReadFull(c, make([]byte, 16))
-			must(t, err)
 		}
 	})
 }
