@@ -18,7 +18,7 @@ import (
 func verbs(o *output) []*cobra.Command {
 	a := &access{out: o, lab: labOpenrc}
 	all := []*cobra.Command{
-		newServersCommand(a), newHostsCommand(a), newMigrationsCommand(a), newMigrateCommand(a), newAbortCommand(a), newWhyCommand(a),
+		newServersCommand(a), newHostsCommand(a), newMigrationsCommand(a), newMigrateCommand(a), newAbortCommand(a), newWhyCommand(a), newRecoverCommand(a),
 	}
 	for _, c := range all {
 		c.GroupID = groupOperate

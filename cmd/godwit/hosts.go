@@ -14,7 +14,7 @@ import (
 )
 
 func newHostsCommand(a *access) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use: "hosts [HOST]", Short: "List hosts with what is free on them, or show one", Args: cobra.MaximumNArgs(1), ValidArgsFunction: a.completeHost,
 		RunE: a.run(func(cmd *cobra.Command, c *client.Client, args []string) error {
 			if len(args) == 1 {
@@ -31,12 +31,17 @@ func newHostsCommand(a *access) *cobra.Command {
 			return a.out.print(cmd.OutOrStdout(), hosts, hostTable(hosts...))
 		}),
 	}
+	cmd.AddCommand(newBMCCommand(a))
+	return cmd
 }
 
 func hostTable(hosts ...operator.Host) table {
 	t := table{header: []string{"HOST", "STATE", "ZONE", "VIRT", "SERVERS", "MOVES IN/OUT", "VCPUS FREE", "RAM FREE MiB", "DISK FREE GiB", "LIBVIRT", "QEMU"}}
 	for _, h := range hosts {
 		state := h.State
+		if v := h.Verdict; v != nil && v.Verdict != "alive" {
+			state += ", " + verdictText(v)
+		}
 		if h.Disabled {
 			state += ", disabled"
 		}

@@ -17,11 +17,18 @@ import (
 func newWhyCommand(a *access) *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
-		Use: "why SERVER", Short: "Say why a server is where it is, host by host", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeServer,
+		Use: "why SERVER|HOST", Short: "Say why a server is where it is, or what is believed of a host and why", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeServer,
 		Long: "Say why a server is where it is: the last decision of placement with its verdict on each host, or all that are kept.\n\n" +
-			"A deleted server is known by its id for a while.",
+			"A deleted server is known by its id for a while.\n\n" +
+			"Of a host: whether it is believed alive, suspect or dead, the evidence for it, and what became of its servers.",
+		Example: "  godwit why web\n  godwit why compute-2",
 		RunE: a.run(func(cmd *cobra.Command, c *client.Client, args []string) error {
 			id, err := findServerID(cmd.Context(), c, args[0])
+			if cloud.Is(err, cloud.KindNotFound) {
+				if life, hostErr := c.HostLife(cmd.Context(), args[0]); hostErr == nil {
+					return a.printLife(cmd.OutOrStdout(), life)
+				}
+			}
 			if err != nil {
 				return err
 			}

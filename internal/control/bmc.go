@@ -46,7 +46,7 @@ func (b *bmcs) isolate(ctx context.Context, host cloud.HostName) (proof string, 
 	if !ok {
 		return "", e, cloud.Errorf(cloud.KindUnsupported, "no BMC of host %s is known", host)
 	}
-	driver, err := fence.New(Settings(record))
+	driver, err := fence.New(fence.SettingsOf(record))
 	if err != nil {
 		return "", e, err
 	}
@@ -59,11 +59,6 @@ func (b *bmcs) isolate(ctx context.Context, host cloud.HostName) (proof string, 
 		how = "off already"
 	}
 	return fmt.Sprintf("host %s is %s, says its BMC %s after %.1f s", host, how, evidence.BMC, evidence.Took.Seconds()), evidence, nil
-}
-
-// Settings are how a BMC is reached, in the words of package fence.
-func Settings(b *cloud.BMC) fence.Settings {
-	return fence.Settings{Protocol: b.Protocol, Address: b.Address, User: b.User, Password: b.Password, Cipher: b.Cipher, System: b.System, CA: b.CA}
 }
 
 // tell writes what the BMC answered last, for operators.

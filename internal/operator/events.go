@@ -23,6 +23,8 @@ const (
 	EventMigration     = "migration"      // a migration appeared or changed: Migration, without Progress
 	EventMigrationGone = "migration-gone" // its record was pruned: Gone
 	EventProgress      = "progress"       // figures of a running migration: cloud.MigrationProgress
+	EventVerdict       = "verdict"        // what is believed of a host's life changed: cloud.HostVerdict
+	EventRecovery      = "recovery"       // the recovery of a dead host went a step further: cloud.Recovery
 	EventReady         = "ready"          // what is now has been sent, changes follow: Ready
 )
 
@@ -121,6 +123,8 @@ func (s *Service) watchEvents(w http.ResponseWriter, r *openstack.Request) error
 		servers:    store.WatchRecords(ctx, s.store, tables.Servers),
 		migrations: store.WatchRecords(ctx, s.store, tables.Migrations),
 		progress:   store.WatchRecords(ctx, s.store, tables.Progress),
+		verdicts:   store.WatchRecords(ctx, s.store, tables.HostVerdicts),
+		recoveries: store.WatchRecords(ctx, s.store, tables.Recoveries),
 	}
 	if err := st.run(ctx, s.pace.keepAlive); err != nil && !errors.Is(err, errClientGone) {
 		return err
@@ -147,6 +151,8 @@ type stream struct {
 	servers    *store.Feed[cloud.Server]
 	migrations *store.Feed[cloud.Migration]
 	progress   *store.Feed[cloud.MigrationProgress]
+	verdicts   *store.Feed[cloud.HostVerdict]
+	recoveries *store.Feed[cloud.Recovery]
 	started    bool // the first part has been sent
 }
 
@@ -168,6 +174,10 @@ func (st *stream) run(ctx context.Context, keepAlive time.Duration) error {
 			err = st.sendMigrations()
 		case _, open = <-st.progress.Ready():
 			err = st.sendProgress()
+		case _, open = <-st.verdicts.Ready():
+			err = st.sendVerdicts()
+		case _, open = <-st.recoveries.Ready():
+			err = st.sendRecoveries()
 		case <-quiet.C:
 			err = st.out.comment("keep-alive")
 		}
@@ -182,7 +192,7 @@ func (st *stream) run(ctx context.Context, keepAlive time.Duration) error {
 
 // begin sends what is now.
 func (st *stream) begin() error {
-	for _, send := range []func() error{st.sendServers, st.sendMigrations} {
+	for _, send := range []func() error{st.sendServers, st.sendMigrations, st.sendVerdicts, st.sendRecoveries} {
 		if err := send(); err != nil {
 			return err
 		}
@@ -260,6 +270,34 @@ func (st *stream) progressEvents(view store.View, changes []store.Change[cloud.M
 			continue // figures go when their migration ends, of which its own event tells
 		}
 		if err := st.out.event(view.Revision(), EventProgress, c.New); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sendVerdicts sends what is believed of hosts; at first, of those that are not alive. A stream about one server is not about hosts.
+func (st *stream) sendVerdicts() error {
+	view, changes := st.verdicts.Take()
+	for _, c := range changes {
+		if c.New == nil || st.filter != (eventFilter{}) || !st.started && c.New.Verdict == "alive" {
+			continue
+		}
+		if err := st.out.event(view.Revision(), EventVerdict, c.New); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sendRecoveries sends the steps of recoveries; at first, those that are not over.
+func (st *stream) sendRecoveries() error {
+	view, changes := st.recoveries.Take()
+	for _, c := range changes {
+		if c.New == nil || st.filter != (eventFilter{}) || !st.started && c.New.Status.Final() {
+			continue
+		}
+		if err := st.out.event(view.Revision(), EventRecovery, c.New); err != nil {
 			return err
 		}
 	}

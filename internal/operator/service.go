@@ -98,11 +98,7 @@ func (s *Service) Mount(api *openstack.API) {
 	rt := api.Routes(dialect)
 	rt.HandlePublic("GET /{$}", s.index)
 	rt.HandlePublic("GET /v1", s.index)
-	for _, route := range []struct {
-		pattern string
-		rule    string
-		handler openstack.Handler
-	}{
+	for _, route := range append(s.recoveryRoutes(), []route{
 		{"GET /v1/version", "", s.showVersion},
 		{"GET /v1/migrations", "godwit:migrations:list", s.listMigrations},
 		{"GET /v1/migrations/{id}", "godwit:migrations:show", s.showMigration},
@@ -112,7 +108,7 @@ func (s *Service) Mount(api *openstack.API) {
 		{"GET /v1/hosts/{name}", "godwit:hosts:show", s.showHost},
 		{"GET /v1/volume-services", "godwit:volume_services:list", s.listVolumeServices},
 		{"GET /v1/events", "godwit:events:watch", s.watchEvents},
-	} {
+	}...) {
 		rt.Handle(route.pattern, admin(route.rule, route.handler))
 	}
 }
@@ -133,7 +129,7 @@ func admin(rule string, h openstack.Handler) openstack.Handler {
 // index says where things are, to everybody: it is what tells a client that it talks to godwit.
 func (s *Service) index(w http.ResponseWriter, r *openstack.Request) error {
 	links := map[string]string{}
-	for _, name := range []string{"version", "migrations", "hosts", "volume-services", "events"} {
+	for _, name := range []string{"version", "migrations", "hosts", "volume-services", "recoveries", "events"} {
 		links[name] = r.PublicURL(Root, "/", name)
 	}
 	return openstack.WriteJSON(w, http.StatusOK, map[string]any{"name": "godwit", "api": "v1", "links": links})
