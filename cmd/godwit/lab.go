@@ -31,7 +31,7 @@ func newLabCommand(o *output, file *string) *cobra.Command {
 		Use: "lab", Short: "Real hosts on this machine: namespaces with libvirtd and agent (root)", GroupID: groupRun,
 	}
 	config.AddFlags(cmd.PersistentFlags(), "lab")
-	cmd.AddCommand(l.up(), l.down(), l.status(), l.exec(), l.power("poweroff", "Cut a node's power"), l.power("poweron", "Power a node on"), labInit())
+	cmd.AddCommand(l.up(), l.down(), l.status(), l.exec(), l.power("poweroff", "Cut a node's power"), l.power("poweron", "Power a node on"), labInit(), labBMCs(), labChassis())
 	return cmd
 }
 
@@ -40,6 +40,23 @@ func labInit() *cobra.Command {
 	return &cobra.Command{
 		Use: "init SPEC", Hidden: true, Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error { return lab.RunInit(args[0]) },
+	}
+}
+
+// labBMCs is what a lab's BMCs run in, labChassis what they run; people have no use for either.
+func labBMCs() *cobra.Command {
+	return &cobra.Command{
+		Use: "bmcs LAB", Hidden: true, Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return lab.RunBMCs(cmd.Context(), args[0]) },
+	}
+}
+
+func labChassis() *cobra.Command {
+	return &cobra.Command{
+		Use: "chassis LAB NODE ARG...", Hidden: true, Args: cobra.MinimumNArgs(3), DisableFlagParsing: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return lab.RunChassis(cmd.Context(), args[0], args[1], args[2:], cmd.OutOrStdout())
+		},
 	}
 }
 
@@ -81,7 +98,7 @@ func (l *labs) up() *cobra.Command {
 				fmt.Fprintf(cmd.ErrOrStderr(), "%5.1fs  %s\n", time.Since(began).Seconds(), line)
 			}
 			up, err := lab.Up(cmd.Context(), lab.Options{
-				Name: c.Name, Hosts: c.Hosts, Storage: c.Storage, Gluster: c.Gluster, APIPort: c.APIPort, BareHosts: bare, Progress: progress,
+				Name: c.Name, Hosts: c.Hosts, Storage: c.Storage, Gluster: c.Gluster, BMC: c.BMC, APIPort: c.APIPort, BareHosts: bare, Progress: progress,
 			})
 			if errors.Is(err, lab.ErrExists) {
 				return cloud.Errorf(cloud.KindConflict, "%w: take it down with `godwit lab down` first", err)

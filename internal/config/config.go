@@ -149,6 +149,7 @@ type Lab struct {
 	Hosts   int    `key:"hosts" usage:"Number of compute hosts."`
 	Storage int    `key:"storage" usage:"Number of nodes that run a volume service, each on an XFS file of its own."`
 	Gluster bool   `key:"gluster" usage:"Four more nodes with GlusterFS, whose volume all compute hosts keep server disks on."`
+	BMC     bool   `key:"bmc" usage:"Give each compute host a BMC (IPMI on the management network) whose power commands are the lab's."`
 	APIPort int    `key:"api_port" usage:"Port on 127.0.0.1 of the lab's API; 0 takes a free one."`
 }
 

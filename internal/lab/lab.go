@@ -32,6 +32,8 @@ type Options struct {
 	Storage int
 	// Gluster adds four GlusterFS nodes with a brick each. Their volume, two pairs of replicas, is every compute node's directory of server disks.
 	Gluster bool
+	// BMC gives each compute node a BMC that speaks IPMI, see BMCAddr. A bare lab has none.
+	BMC bool
 	// BareHosts makes only compute nodes, with libvirtd and certificates of a throw-away authority, without server and agents.
 	BareHosts bool
 	// APIPort is the loopback port of the API; a free one is chosen if zero.
@@ -223,6 +225,11 @@ func (l *Lab) build(ctx context.Context, o Options) error {
 	}
 	if err := l.makeSwitch(); err != nil {
 		return err
+	}
+	if o.BMC && !o.BareHosts {
+		if err := l.startBMCs(); err != nil {
+			return err
+		}
 	}
 	prepare, err := l.preparer()
 	if err != nil {

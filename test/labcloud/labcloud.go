@@ -27,6 +27,7 @@ type Options struct {
 	Name     string       // of the lab
 	Hosts    int          // compute hosts; 3 if zero
 	Storage  int          // storage nodes; none if zero
+	BMC      bool         // compute hosts have BMCs, which the server knows
 	Binary   string       // the godwit program
 	Tethered bool         // the lab ends with this process
 	Progress func(string) // one line a step; nil for none
@@ -52,13 +53,16 @@ const OpenrcInside = "/var/lib/godwit/openrc"
 
 // Up brings a lab up and logs in.
 func Up(ctx context.Context, o Options) (*Cloud, error) {
-	l, err := lab.Up(ctx, lab.Options{Name: o.Name, Hosts: o.Hosts, Storage: o.Storage, Binary: o.Binary, Tethered: o.Tethered, Progress: o.Progress})
+	l, err := lab.Up(ctx, lab.Options{Name: o.Name, Hosts: o.Hosts, Storage: o.Storage, BMC: o.BMC, Binary: o.Binary, Tethered: o.Tethered, Progress: o.Progress})
 	if err != nil {
 		return nil, err
 	}
 	c, err := Attach(ctx, l)
 	if err == nil {
 		err = c.WaitHosts(ctx, len(l.ComputeNodes()))
+	}
+	if err == nil && o.BMC {
+		err = c.IntroduceBMCs(ctx)
 	}
 	if err != nil {
 		return nil, errors.Join(err, l.Down(context.WithoutCancel(ctx)))
