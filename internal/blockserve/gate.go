@@ -20,6 +20,9 @@ const (
 	underWayBytesMax = 8 << 20
 	// requestsMax bounds a connection's requests under way: twice what the clients known to us ever send ahead.
 	requestsMax = 256
+	// paceMax is how long delayed requests wait before the limits are asked again: they may have been changed, and what a large request owes may
+	// have been hours under the old ones.
+	paceMax = 100 * time.Millisecond
 	// cutOffGrace is for how long a connection that was cut off hears ESHUTDOWN before it is closed: long enough for requests that were on
 	// their way, short enough that nobody waits for the old writer's connection to go.
 	cutOffGrace = 250 * time.Millisecond
@@ -185,7 +188,7 @@ func (g *gate) pace() {
 		t, wait := g.next()
 		if t == nil {
 			if wait > 0 {
-				g.place.after(wait, g.pace)
+				g.place.after(min(wait, paceMax), g.pace)
 			}
 			return
 		}
