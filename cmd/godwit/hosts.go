@@ -32,6 +32,7 @@ func newHostsCommand(a *access) *cobra.Command {
 		}),
 	}
 	cmd.AddCommand(newBMCCommand(a))
+	cmd.AddCommand(powerCommands(a)...)
 	return cmd
 }
 
@@ -62,6 +63,9 @@ func of(part, whole int) string { return fmt.Sprintf("%d of %d", part, whole) }
 func (a *access) printHost(w io.Writer, h operator.HostDetail) error {
 	if err := a.out.print(w, h, hostTable(h.Host)); err != nil || a.out.json() {
 		return err
+	}
+	if p := h.Power; p != nil {
+		fmt.Fprintf(w, "\npower: %s\n", powerText(*p))
 	}
 	if h.DisabledReason != "" {
 		fmt.Fprintf(w, "\ndisabled: %s\n", h.DisabledReason)

@@ -40,18 +40,19 @@ const openMax = time.Minute
 
 // A server is one running control plane, put together from its parts.
 type server struct {
-	config   config.Config
-	log      *slog.Logger
-	store    *store.Store
-	files    *image.Files
-	sessions *control.Sessions
-	agents   *hostapi.Server
-	identity *identity.Service
-	operator *operator.Service
-	image    *image.Service
-	api      *openstack.API
-	control  *control.Control
-	metrics  *prometheus.Registry
+	config     config.Config
+	log        *slog.Logger
+	store      *store.Store
+	files      *image.Files
+	sessions   *control.Sessions
+	agents     *hostapi.Server
+	identity   *identity.Service
+	operator   *operator.Service
+	image      *image.Service
+	api        *openstack.API
+	control    *control.Control
+	optimising control.Optimising
+	metrics    *prometheus.Registry
 }
 
 // runServer runs the control plane until ctx ends.
@@ -123,6 +124,10 @@ func (s *server) assemble(ctx context.Context) error {
 	}
 	s.image = image.New(s.store, s.files, image.Options{Logger: s.log})
 	s.sessions = control.NewSessions(s.store, name, s.log)
+	if s.optimising, err = optimisingOf(s.config); err != nil {
+		return err
+	}
+	s.sessions.SetBook(s.optimising.Book)
 	if err := s.sessions.Begin(ctx); err != nil {
 		return err
 	}
@@ -137,7 +142,7 @@ func (s *server) assemble(ctx context.Context) error {
 func (s *server) makeAgents(t trust) (err error) {
 	s.agents, err = hostapi.NewServer(hostapi.ServerOptions{
 		Authority: t.authority, Admit: hostapi.AdmitToken(t.token), Images: s.files, Sessions: s.sessions, Volumes: s.sessions, Version: version,
-		Logger: s.log,
+		Logger: s.log, TelemetryEvery: s.config.Optimize.Telemetry,
 	})
 	return err
 }
@@ -147,6 +152,7 @@ func (s *server) makeControl(name string) {
 	s.metrics = prometheus.NewRegistry()
 	o.Images, o.Pulses, o.Metrics = s.image, s.sessions, control.NewMetrics(s.metrics)
 	o.Store, o.Hosts, o.Volumes, o.Name, o.Logger, o.While = s.store, s.agents.Pool(), s.agents.Pool(), name, s.log, s.serveAgents
+	o.Optimising = s.optimising
 	s.control = control.New(o)
 }
 
@@ -187,7 +193,7 @@ func (s *server) makeAPI(name string) {
 	s.api = openstack.New(openstack.Options{PublicURL: c.PublicURL, Auth: s.identity, Logger: s.log, Metrics: s.metrics, Healthy: s.store.Ping})
 	s.operator = operator.New(operator.Options{Store: s.store, Policy: policyOf(s.config.Placement), Version: version, Logger: s.log})
 	s.api.Mount(s.identity, s.image, s.operator,
-		compute.New(compute.Options{Store: s.store, Console: consoles{s.agents.Pool(), name, s.control.Leader}, Policy: policyOf(s.config.Placement), Logger: s.log}),
+		compute.New(compute.Options{Store: s.store, Console: consoles{s.agents.Pool(), name, s.control.Leader}, Policy: policyOf(s.config.Placement), ResizeToSameHost: s.config.Placement.SameHost, Logger: s.log}),
 		network.New(network.Options{Store: s.store}),
 		volume.New(volume.Options{Store: s.store, Logger: s.log}),
 	)

@@ -19,7 +19,7 @@ const (
 // Host is everything known of one compute host, in one row.
 type Host struct {
 	cloud.Host
-	// State is HostUp, HostDown or HostForcedDown.
+	// State is HostUp, HostDown or HostForcedDown, or the power state of a host that rests: falling-asleep, asleep, waking.
 	State string `json:"state"`
 	// AvailabilityZone is the zone after aggregates; the record's own zone is the default.
 	AvailabilityZone string `json:"availability_zone"`
@@ -27,6 +27,8 @@ type Host struct {
 	Report *cloud.HostReport `json:"report,omitempty"`
 	// Session is the connection to its agent; absent when there is none.
 	Session *cloud.HostSession `json:"session,omitempty"`
+	// Power says whether it sleeps on purpose and what is known of waking it; absent while it was never asked to.
+	Power *cloud.HostPower `json:"power,omitempty"`
 	// Verdict is what the leader believes of the host's life; absent when it was never silent.
 	Verdict *cloud.HostVerdict `json:"verdict,omitempty"`
 	// Room is what may be promised to servers, what is, and what is left.
@@ -57,6 +59,12 @@ func (s *Service) hostView(v store.View, h *cloud.Host) Host {
 		out.Session = session
 		if tables.Connected(v, h.Name) {
 			out.State = HostUp
+		}
+	}
+	if p, ok := store.Lookup(v, tables.HostPowers, h.Name); ok {
+		out.Power = p
+		if p.Resting() {
+			out.State = string(p.State)
 		}
 	}
 	if h.ForcedDown {

@@ -98,7 +98,7 @@ func (s *Service) Mount(api *openstack.API) {
 	rt := api.Routes(dialect)
 	rt.HandlePublic("GET /{$}", s.index)
 	rt.HandlePublic("GET /v1", s.index)
-	for _, route := range append(s.recoveryRoutes(), []route{
+	for _, route := range append(append(s.recoveryRoutes(), s.optimizeRoutes()...), []route{
 		{"GET /v1/version", "", s.showVersion},
 		{"GET /v1/migrations", "godwit:migrations:list", s.listMigrations},
 		{"GET /v1/migrations/{id}", "godwit:migrations:show", s.showMigration},
@@ -129,7 +129,7 @@ func admin(rule string, h openstack.Handler) openstack.Handler {
 // index says where things are, to everybody: it is what tells a client that it talks to godwit.
 func (s *Service) index(w http.ResponseWriter, r *openstack.Request) error {
 	links := map[string]string{}
-	for _, name := range []string{"version", "migrations", "hosts", "volume-services", "recoveries", "events"} {
+	for _, name := range []string{"version", "migrations", "hosts", "volume-services", "recoveries", "plans", "accounting", "events"} {
 		links[name] = r.PublicURL(Root, "/", name)
 	}
 	return openstack.WriteJSON(w, http.StatusOK, map[string]any{"name": "godwit", "api": "v1", "links": links})
