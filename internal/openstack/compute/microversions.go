@@ -65,7 +65,7 @@ var Changes = []openstack.Change{
 	openstack.ChangeHonoured(53, "UUIDs of services and hypervisors; new PUT /os-services/{id}; queries replace sub-resources", "os-services, os-hypervisors"),
 	openstack.ChangeRefused(54, "`key_name` in rebuild", "rebuild: "+noAction),
 	openstack.ChangeHonoured(55, "`description` of flavors, PUT /flavors/{id}", "flavors"),
-	openstack.ChangeRefused(56, "`host` in cold migrate", "migrate: "+noAction),
+	openstack.ChangeHonoured(56, "`host` in cold migrate", "action migrate; placement checks the host"),
 	openstack.ChangeShared(57, "no `personality`, no limits of it; `user_data` in rebuild", "an unknown property from here on; before it a non-empty personality is 400. rebuild: "+noAction),
 	openstack.ChangeHonoured(58, "paging and `changes-since` of instance actions; `updated_at`", "os-instance-actions"),
 	openstack.ChangeHonoured(59, "paging, `changes-since` and `uuid` of migrations", "os-migrations, server migrations"),

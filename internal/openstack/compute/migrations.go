@@ -298,12 +298,24 @@ func (c *call) wantsMigration(m *cloud.Migration) bool {
 	return true
 }
 
+// flavorNumber is what Nova shows of a migration's flavor, its row in a table: the flavor's id where that is a number, else null.
+func flavorNumber(f *cloud.Flavor) any {
+	if f == nil {
+		return nil
+	}
+	n, err := strconv.Atoi(string(f.ID))
+	if err != nil {
+		return nil
+	}
+	return n
+}
+
 func (c *call) migrationViews(migrations []*cloud.Migration) []object {
 	out := make([]object, len(migrations))
 	for i, m := range migrations {
 		view := c.migrationBasics(m)
 		view["instance_uuid"] = m.Server
-		view["old_instance_type_id"], view["new_instance_type_id"] = nil, nil
+		view["old_instance_type_id"], view["new_instance_type_id"] = flavorNumber(m.OldFlavor), flavorNumber(m.NewFlavor)
 		if c.since(23) {
 			view["migration_type"] = m.Type
 			if m.Type == cloud.TypeLiveMigration && inProgress(m) {

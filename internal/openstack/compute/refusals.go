@@ -150,7 +150,6 @@ var refusedActions = map[string]actionRefusal{
 	"changePassword": {refuse: passwordRefusal}, "createBackup": {refuse: unsupported}, "createImage": {refuse: unsupported},
 	"restore":           {refuse: unsupported},
 	"injectNetworkInfo": {admin: true, refuse: unsupported}, "resetNetwork": {admin: true, refuse: func() error { return answerGone(nil) }},
-	"migrate": {admin: true, refuse: unsupported}, "resize": {refuse: unsupported}, "confirmResize": {refuse: noResize}, "revertResize": {refuse: noResize},
 	"rebuild": {refuse: unsupported}, "pause": {refuse: unsupported}, "unpause": {refuse: unsupported}, "suspend": {refuse: unsupported},
 	"resume": {refuse: unsupported}, "rescue": {refuse: unsupported}, "unrescue": {refuse: unsupported}, "shelve": {refuse: unsupported},
 	"shelveOffload": {admin: true, refuse: unsupported}, "unshelve": {refuse: unsupported},
@@ -161,8 +160,6 @@ var refusedActions = map[string]actionRefusal{
 func passwordRefusal() error {
 	return openstack.Fail(http.StatusNotImplemented, "Unable to set password on instance")
 }
-
-func noResize() error { return invalid("Instance has not been resized.") }
 
 // knownAction reports whether Nova has the action at this microversion.
 func (a actionRefusal) known(minor int) bool { return minor >= a.from && (a.to == 0 || minor <= a.to) }

@@ -29,6 +29,8 @@ type Options struct {
 	Console ConsoleReader
 	// Policy is placement's; it must be the one the flows use. The zero value means placement.DefaultPolicy.
 	Policy placement.Policy
+	// ResizeToSameHost lets placement leave a server that is resized where it is.
+	ResizeToSameHost bool
 	// Logger receives what is neither an answer nor an access log line. Nil means slog.Default.
 	Logger *slog.Logger
 	// Now is the clock; nil means time.Now.
@@ -40,8 +42,10 @@ type Service struct {
 	store   *store.Store
 	console ConsoleReader
 	policy  placement.Policy
-	logger  *slog.Logger
-	now     func() time.Time
+	// resizeToSameHost is Options.ResizeToSameHost.
+	resizeToSameHost bool
+	logger           *slog.Logger
+	now              func() time.Time
 }
 
 // New returns the service; mount it with openstack.API.Mount.
@@ -55,7 +59,7 @@ func New(o Options) *Service {
 	if o.Policy == (placement.Policy{}) {
 		o.Policy = placement.DefaultPolicy()
 	}
-	return &Service{store: o.Store, console: o.Console, policy: o.Policy, logger: o.Logger, now: o.Now}
+	return &Service{store: o.Store, console: o.Console, policy: o.Policy, resizeToSameHost: o.ResizeToSameHost, logger: o.Logger, now: o.Now}
 }
 
 // A call is one request on its way through a handler: the request, the snapshot it is answered from, and its microversion.
