@@ -18,6 +18,8 @@ import (
 const (
 	// crawl is a pace, in MiB/s, at which copying a guest of this package takes some seconds: long enough for every moment to be met.
 	crawl = 16
+	// creep is half of that, for two guests that are to be under way at the same time on a machine that is slow to send them off.
+	creep = crawl / 2
 	// sprint is faster than any machine.
 	sprint = 1 << 20
 )

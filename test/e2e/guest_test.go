@@ -30,13 +30,14 @@ type guestOptions struct {
 	dirtySize string // of the memory that is changed; 64MiB if empty
 	fill      string // random data on the disk and in memory, such as 64MiB
 	volume    string // boots from it
+	logPeriod string // between two records of the disk log; 20ms if empty
 	noDrive   bool   // no config drive: the guest learns everything from the metadata service
 }
 
 // orders are what the guest is told to do.
 func (o guestOptions) orders() map[string]string {
 	orders := map[string]string{"tick": "100ms", "log": "20ms"}
-	for name, value := range map[string]string{"dirty": o.dirty, "dirty_size": o.dirtySize, "fill": o.fill} {
+	for name, value := range map[string]string{"log": o.logPeriod, "dirty": o.dirty, "dirty_size": o.dirtySize, "fill": o.fill} {
 		if value != "" {
 			orders[name] = value
 		}

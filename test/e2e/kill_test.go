@@ -142,37 +142,41 @@ func TestKillsInTheMiddleOfAMigration(t *testing.T) {
 	}
 }
 
-// TestDestinationQEMUKilled is the same for the process that receives the guest.
-func TestDestinationQEMUKilled(t *testing.T) {
-	g := boot(t, travelling("qemu", here))
+// TestDestinationQEMUKilledAndPowerLost is the same for the process that receives the guest, and for its whole host, all at once and for good.
+func TestDestinationQEMUKilledAndPowerLost(t *testing.T) {
+	g := boot(t, travelling("bound", here))
+	back := func(t *testing.T) {
+		idle(t, []*running{g})
+		if g.host(t) != here {
+			moveTo(t.Context(), t, g, here)
+		}
+	}
 	moments := []moment{receiving, halfway, cuttingOver} // before there is none; after it is the guest's own
 	if !drill {
-		moments = []moment{halfway}
+		moments = []moment{receiving}
 	}
 	for _, m := range moments {
-		t.Run(m.name, func(t *testing.T) {
-			ctx := t.Context()
-			idle(t, []*running{g})
-			if g.host(t) != here {
-				moveTo(ctx, t, g, here)
-			}
+		t.Run("QEMU "+m.name, func(t *testing.T) {
+			back(t)
 			strike(t, []*running{g}, m, func(ctx context.Context, t *testing.T) { killQEMU(ctx, t, there, g.id) })
 		})
 	}
-}
-
-// TestDestinationLosesPower is the same for the whole host, all at once and for good.
-func TestDestinationLosesPower(t *testing.T) {
-	g := boot(t, travelling("power", here))
-	strike(t, []*running{g}, halfway, func(ctx context.Context, t *testing.T) {
-		t.Cleanup(func() { powerOn(t, there) })
-		if err := cloud.Lab.PowerOff(ctx, there); err != nil {
+	t.Run("power "+halfway.name, func(t *testing.T) {
+		back(t)
+		list, err := cloud.Migrations(t.Context(), g.id)
+		if err != nil {
 			t.Fatal(err)
 		}
-		if end := awaitEnd(ctx, t, g.id, 0); end.Status != "failed" {
-			t.Errorf("the migration ended %s while its destination was off", end.Status)
-		}
-		powerOn(t, there)
+		strike(t, []*running{g}, halfway, func(ctx context.Context, t *testing.T) {
+			t.Cleanup(func() { powerOn(t, there) })
+			if err := cloud.Lab.PowerOff(ctx, there); err != nil {
+				t.Fatal(err)
+			}
+			if end := awaitEnd(ctx, t, g.id, len(list)); end.Status != "failed" {
+				t.Errorf("the migration ended %s while its destination was off", end.Status)
+			}
+			powerOn(t, there)
+		})
 	})
 }
 
@@ -275,7 +279,7 @@ func strike(t *testing.T, guests []*running, m moment, kill func(ctx context.Con
 	}()
 	var all []*traveller
 	for _, g := range guests {
-		all = append(all, depart(ctx, t, g, crawl))
+		all = append(all, depart(ctx, t, g, creep))
 	}
 	release := m.arrive(ctx, t, all)
 	blow := time.Now()

@@ -163,6 +163,7 @@ func (s *stream) stop() (sent, back int64, err error) {
 // TestPowerByStockClients: stop, start, soft and hard reboot; the disk's log goes on over all of them. The guest has no config drive and was moved
 // before, so each boot also shows that DHCP and the metadata service serve it on its new host.
 func TestPowerByStockClients(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), lifeMax)
 	defer cancel()
 	g := boot(t, guestOptions{name: "phoenix", host: here, noDrive: true})

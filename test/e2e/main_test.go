@@ -1,6 +1,8 @@
 // Package e2e shows godwit doing its work: real hosts made of namespaces, real guests, and the public API, from the outside. One lab of
-// three hosts serves all tests of the package, which therefore run one after another and clean up after themselves; the lab is tethered
-// to this process and leaves nothing behind.
+// three hosts serves all tests of the package, which therefore clean up after themselves; the lab is tethered to this process and leaves nothing behind.
+//
+// Tests that disturb others, because they kill, fill, freeze or time something, run one after another; those that only use what everybody may use are
+// parallel, which go test runs when all others are done.
 package e2e
 
 import (

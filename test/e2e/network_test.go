@@ -18,6 +18,7 @@ import (
 // TestSecurityGroupsReachARunningGuest: closing and opening a port takes effect at once, on the host the guest has moved to as well; connections
 // that stand are left alone.
 func TestSecurityGroupsReachARunningGuest(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), steerMax)
 	defer cancel()
 	g := boot(t, guestOptions{name: "guarded", host: here})

@@ -92,6 +92,15 @@ func (c *Client) Sync(ctx context.Context) (uint64, error) {
 	return r.Last, c.command(ctx, "sync", &r)
 }
 
+// Stall is the longest time between two records of the disk log since the guest was last asked, or since it began.
+func (c *Client) Stall(ctx context.Context) (time.Duration, error) {
+	var r struct {
+		MS int64 `json:"stall_ms"`
+	}
+	err := c.command(ctx, "stall", &r)
+	return time.Duration(r.MS) * time.Millisecond, err
+}
+
 // Dirty sets how many bytes of memory per second the guest changes; 0 stops it.
 func (c *Client) Dirty(ctx context.Context, bytesPerSecond int64) error {
 	return c.command(ctx, fmt.Sprintf("dirty %d", bytesPerSecond), nil)

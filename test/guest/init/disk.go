@@ -50,7 +50,8 @@ func diskSignature(dev string) uint32 {
 type diskLog struct {
 	log    *disklog.Log
 	errs   atomic.Uint64
-	period sync.Mutex // held while a record is written, and for ever once stopped
+	period sync.Mutex   // held while a record is written, and for ever once stopped
+	stall  atomic.Int64 // longest time between the ends of two records, in nanoseconds, since it was asked for
 }
 
 // partition is a part of a disk as a disk of its own.
@@ -87,6 +88,7 @@ func openDiskLog(dev, bootID string) (*diskLog, error) {
 }
 
 func (d *diskLog) run(every time.Duration) {
+	last := time.Now()
 	for now := range time.Tick(every) {
 		d.period.Lock()
 		if _, err := d.log.Append(now); err != nil {
@@ -94,7 +96,20 @@ func (d *diskLog) run(every time.Duration) {
 				say("%v", err)
 			}
 		}
+		end := time.Now()
+		d.noteStall(end.Sub(last))
+		last = end
 		d.period.Unlock()
+	}
+}
+
+// noteStall keeps the longest time.
+func (d *diskLog) noteStall(took time.Duration) {
+	for {
+		longest := d.stall.Load()
+		if int64(took) <= longest || d.stall.CompareAndSwap(longest, int64(took)) {
+			return
+		}
 	}
 }
 

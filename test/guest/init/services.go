@@ -64,6 +64,7 @@ func listen(port int, serve func(net.Conn)) {
 //	status       what the guest knows of itself
 //	verify       the whole disk log, read again and checked (a disklog.Report)
 //	sync         a log record appended now and on the disk: {"last": N}
+//	stall        the longest time between two records since this was last asked: {"stall_ms": N}
 //	dirty RATE   dirty RATE bytes of memory per second from now on (50MiB; 0 stops)
 //	poweroff     end in order
 //	panic        end as a defect of the kernel does
@@ -101,6 +102,11 @@ func (g *guest) command(line string) (any, error) {
 		}
 		last, err := g.log.log.Append(time.Now())
 		return map[string]uint64{"last": last}, err
+	case "stall":
+		if g.log == nil {
+			return nil, fmt.Errorf("no disk log")
+		}
+		return map[string]int64{"stall_ms": time.Duration(g.log.stall.Swap(0)).Milliseconds()}, nil
 	case "dirty":
 		rate, err := parseSize(arg)
 		if err == nil {
