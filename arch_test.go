@@ -58,6 +58,7 @@ var bans = []ban{
 	{"internal/peerdisk", anyOfOurs, []string{"internal/cloud", "uring", "nbd"}, "files from host to host; it knows nothing of servers"},
 	{"internal/volumehost", "internal/store", nil, "a volume service never reads the truth; it reports to it"},
 	{"internal/volumehost", "internal/control", nil, "nobody calls upward"},
+	{"internal/gluster", anyOfOurs, []string{"internal/cloud"}, "gluster is a leaf"},
 	{"internal/fence", anyOfOurs, []string{"internal/cloud", "internal/fence"}, "fence is a leaf"},
 	{"internal/hostagent", "internal/store", nil, "a host never reads the truth; it reports to it"},
 	{"internal/hostagent", "internal/control", nil, "nobody calls upward"},

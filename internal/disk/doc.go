@@ -6,7 +6,7 @@
 //	DIR/instances/ID/disk.config   its config drive: an ISO 9660 volume labelled config-2
 //	DIR/instances/ID/console.log   what its serial console prints, appended by QEMU
 //	DIR/instances/ID/console.past  the end of what it printed on earlier hosts
-//	DIR/instances/ID/owner         which host may remove the directory (its host-id)
+//	DIR/instances/ID/owner         which host may remove the directory (its host-id), and whether it took it over
 //	DIR/instances/shared-id        identity of instances/, random; two hosts that read the same one share the directory
 //	DIR/host-id                    identity of this host's store, random
 //
@@ -26,7 +26,8 @@
 //
 // When instances/ is a file system that several hosts share, a server's directory is there on each of them. The owner file says which
 // host may remove it or make its disks anew: written first when the directory is made, rewritten by Claim when a server has moved
-// in. A host that finds another's directory uses it and leaves it.
+// in. A host that finds another's directory uses it and leaves it. One that took a directory over, as an evacuation does, says so in it: what fails
+// afterwards must not undo what was there before. Temporary files are swept in a host's own directories only.
 //
 // A base is removed when no overlay names it (the overlays are read to find out; there is no list that could be wrong) and nobody
 // asked for it for some time. Between fetching a base and making the overlay, the age protects it.

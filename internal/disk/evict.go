@@ -63,7 +63,7 @@ func trimPart(name string) string {
 
 // basesInUse reads every overlay for the name of its base.
 func (s *Store) basesInUse() (map[string]bool, error) {
-	disks, err := filepath.Glob(s.path(instancesDir, "*", "disk*"))
+	disks, err := filepath.Glob(s.path(instancesDir, anyServer, "disk*"))
 	if err != nil {
 		return nil, err
 	}

@@ -107,9 +107,6 @@ func (s *Store) acquire() error {
 }
 
 func (s *Store) prepare(ctx context.Context) error {
-	if err := s.sweepTemps(); err != nil {
-		return err
-	}
 	var err error
 	if s.shared, err = identity(s.path(instancesDir, sharedIDFile)); err != nil {
 		return err
@@ -117,9 +114,28 @@ func (s *Store) prepare(ctx context.Context) error {
 	if s.holder, err = identity(s.path(holderFile)); err != nil {
 		return err
 	}
+	if err := s.sweepTemps(); err != nil {
+		return err
+	}
 	s.engine, err = s.probeEngine(ctx)
 	return err
 }
+
+// Recognise reports, as KindUnavailable, that the directory of servers' disks is not the one that was opened: it answers nothing, or is not mounted any
+// more. On a network file system the call may hang for as long as that file system is patient.
+func (s *Store) Recognise() error {
+	raw, err := os.ReadFile(s.path(instancesDir, sharedIDFile))
+	if err != nil {
+		return cloud.E(cloud.KindUnavailable, "disk store", s.path(instancesDir), err)
+	}
+	if id := strings.TrimSpace(string(raw)); id != s.shared {
+		return cloud.Errorf(cloud.KindUnavailable, "disk store %s: this is directory %s, not %s: what was mounted here is gone", s.path(instancesDir), id, s.shared)
+	}
+	return nil
+}
+
+// Instances is the directory of servers' disks.
+func (s *Store) Instances() string { return s.path(instancesDir) }
 
 // Close releases the directory.
 func (s *Store) Close() { s.lock.Close() }
@@ -163,14 +179,26 @@ func identity(file string) (string, error) {
 
 const identityBytes = 16
 
+// anyServer matches the directory of any server, and nothing else that may lie in a directory that is shared.
+const anyServer = "????????-????-????-????-????????????"
+
+// mine reports whether a server's directory is known to be this host's.
+func (s *Store) mine(name string) bool {
+	holder, _, err := s.ownerOf(cloud.ServerID(name))
+	return err == nil && holder == s.holder
+}
+
 // sweepTemps removes files that were being made when the last process ended. Partly fetched images stay: their data is verified later.
 func (s *Store) sweepTemps() error {
-	for _, pattern := range []string{s.path(imagesDir, "*"+tempSuffix), s.path(instancesDir, "*", "*"+tempSuffix)} {
+	for _, pattern := range []string{s.path(imagesDir, "*"+tempSuffix), s.path(instancesDir, anyServer, "*"+tempSuffix)} {
 		names, err := filepath.Glob(pattern)
 		if err != nil {
 			return err
 		}
 		for _, name := range names {
+			if filepath.Dir(name) != s.path(imagesDir) && !s.mine(filepath.Base(filepath.Dir(name))) {
+				continue // another host is just making it
+			}
 			if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}

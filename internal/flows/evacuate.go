@@ -92,11 +92,17 @@ func (f *Flows) takeVolumes(ctx context.Context, r *run) error {
 }
 
 func (f *Flows) prepareEvacuated(ctx context.Context, r *run) error {
+	s, m, err := f.both(r)
+	if err != nil {
+		return err
+	}
 	host, call, spec, err := f.onTarget(r)
 	if err != nil {
 		return err
 	}
-	_, err = host.Prepare(ctx, &hostpb.PrepareRequest{Call: call, Spec: spec})
+	// A disk on shared storage is there or the evacuation fails: an empty one in its place would look like success.
+	keep := m.Kind == cloud.MigrateShared && s.RootDevice() == nil
+	_, err = host.Prepare(ctx, &hostpb.PrepareRequest{Call: call, Spec: spec, KeepDisk: keep})
 	return err
 }
 

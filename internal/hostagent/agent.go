@@ -75,6 +75,8 @@ type Options struct {
 	Peers *Peers
 	// Meter says what servers use; nil: the host sends no telemetry.
 	Meter Meter
+	// Share is the file system of a shared disk directory; nil: the machine's own.
+	Share Share
 	// Power puts the host to sleep; nil: the machine's own.
 	Power Power
 	// Reach reports whether something listens at a volume service's address; nil: try to connect.
@@ -93,6 +95,7 @@ type Agent struct {
 	hv        Hypervisor
 	log       *slog.Logger
 	journal   *journal
+	shared    *sharing // nil when the disk directory is local
 	epoch     int64
 	emulation kvm.Emulation
 	seq       atomic.Int64  // of observations and facts
@@ -132,6 +135,9 @@ func New(ctx context.Context, o Options) (*Agent, error) {
 	}
 	a := &Agent{o: o, hv: o.KVM, log: o.Logger, journal: j, epoch: epoch, ready: make(chan struct{}),
 		factsBell: make(chan struct{}, 1), vms: map[cloud.ServerID]*vm{}}
+	if a.shared, err = newSharing(o); err != nil {
+		return nil, err
+	}
 	a.life, a.end = context.WithCancel(context.Background())
 	if a.emulation, err = a.chooseEmulation(ctx); err != nil {
 		return nil, err
@@ -177,6 +183,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.work.Go(a.keepFacts)
 	a.work.Go(a.keepHouse)
 	a.work.Go(a.keepTelemetry)
+	a.work.Go(a.keepShared)
 	a.work.Go(a.keepPinging)
 	<-a.life.Done()
 	return nil

@@ -113,6 +113,10 @@ func (v *vm) prepareCold(ctx context.Context, req *hostpb.PrepareRequest) error 
 		}
 		return v.a.o.Disk.Claim(v.id)
 	case req.GetKeepDisk():
+		// The directory may be shared; the base of the disk is on each host by itself.
+		if _, _, err := v.a.o.Disk.EnsureBase(ctx, rootOf(req.GetSpec()).Base); err != nil {
+			return err
+		}
 		return v.a.o.Disk.KeepRoot(ctx, v.id, root.GetBytes())
 	case v.a.o.Peers == nil:
 		return errNoPeers(v.a.o.Name)

@@ -125,6 +125,9 @@ func (a *Agent) facts(ctx context.Context) (*hostpb.HostFacts, error) {
 		f.Hypervisor, f.Virtualization = "KVM", "kvm"
 	}
 	a.peerFacts(f)
+	if a.shared != nil {
+		f.Shared = a.shared.facts()
+	}
 	for _, s := range states {
 		if s.Run == kvm.Running || s.Run == kvm.Outgoing {
 			f.Running++

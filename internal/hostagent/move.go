@@ -88,6 +88,9 @@ func (v *vm) startMove(ctx context.Context, req *hostpb.MigrateRequest) (*move, 
 	if s.Run != kvm.Running && s.Run != kvm.Paused || v.rec.Role != RoleResident {
 		return nil, cloud.Errorf(cloud.KindConflict, "cannot leave: it is %s (%s) and %s here", s.Run, s.Reason, or(string(v.rec.Role), "unknown"))
 	}
+	if err := v.checkShared(ctx, true); err != nil {
+		return nil, err
+	}
 	if stalled(s) {
 		return nil, cloud.Errorf(cloud.KindConflict, "cannot leave: it waits for a volume service that is away")
 	}
@@ -103,7 +106,7 @@ func (v *vm) startMove(ctx context.Context, req *hostpb.MigrateRequest) (*move, 
 	order := kvm.Move{
 		ID: v.id, TargetAddress: req.GetTargetAddress(), Shallow: true, DowntimeMax: req.GetDowntimeMax().AsDuration(),
 		BandwidthMax: req.GetBandwidthBytesPerSecond(), AutoConverge: req.GetAutoConverge(), PostCopy: req.GetPostCopy(),
-		Parallel: int(req.GetParallelConnections()), Volumes: waysTo(req.GetTargetVolumes()),
+		Parallel: int(req.GetParallelConnections()), Volumes: waysTo(req.GetTargetVolumes()), AbortOnError: v.a.shared != nil,
 	}
 	if req.GetCopyDisks() {
 		order.CopyDisks = []string{rootTarget}

@@ -34,6 +34,9 @@ func (v *vm) prepare(ctx context.Context, req *hostpb.PrepareRequest) error {
 	if incoming {
 		role = RoleIncoming
 	}
+	if err := v.checkShared(ctx, incoming); err != nil {
+		return err
+	}
 	// Before there is anything that a crash could leave behind.
 	if err := v.keep(spec, func(r *record) { r.Role = role }); err != nil {
 		return err
@@ -135,6 +138,9 @@ func (v *vm) boot(ctx context.Context, spec *hostpb.ServerSpec) error {
 	if err := v.reach(ctx, spec.GetVolumes()...); err != nil {
 		return err
 	}
+	if err := v.checkShared(ctx, false); err != nil {
+		return err
+	}
 	if err := v.keep(spec, func(r *record) { r.Role = RoleResident }); err != nil {
 		return err
 	}
@@ -145,7 +151,11 @@ func (v *vm) boot(ctx context.Context, spec *hostpb.ServerSpec) error {
 	if err := v.a.hv.Define(ctx, domain); err != nil {
 		return err
 	}
-	return v.a.hv.Start(ctx, v.id)
+	if err := v.a.hv.Start(ctx, v.id); err != nil {
+		return err
+	}
+	v.announce() // it may have run elsewhere before, on a host that died: its peers would look for it there until their ARP entries age
+	return nil
 }
 
 // domain is what libvirt is told of the server on this host.
@@ -171,10 +181,10 @@ func (v *vm) domain(ctx context.Context, spec *hostpb.ServerSpec, machine string
 		Watchdog: spec.GetWatchdogAction(), GuestAgent: spec.GetGuestAgent(),
 	}
 	if spec.GetRoot() != nil {
-		d.Disks = slices.Insert(d.Disks, 0, kvm.Disk{Target: rootTarget, Path: files.Root, Format: disk.FormatQCOW2, Cache: engine.Cache, IO: engine.IO})
+		d.Disks = slices.Insert(d.Disks, 0, kvm.Disk{Target: rootTarget, Path: files.Root, Format: disk.FormatQCOW2, Cache: engine.Cache, IO: engine.IO, Waits: v.a.shared != nil})
 	}
 	if spec.GetConfigDrive() {
-		d.Disks = append(d.Disks, kvm.Disk{Target: configTarget, Path: files.Config, Format: disk.FormatRaw, Cache: engine.Cache, IO: engine.IO, ReadOnly: true})
+		d.Disks = append(d.Disks, kvm.Disk{Target: configTarget, Path: files.Config, Format: disk.FormatRaw, Cache: engine.Cache, IO: engine.IO, ReadOnly: true, Waits: v.a.shared != nil})
 	}
 	for i, n := range spec.GetNics() {
 		d.NICs = append(d.NICs, kvm.NIC{MAC: n.GetMac(), Bridge: plugs[i].Bridge, Tap: plugs[i].Tap, MTU: plugs[i].MTU})
@@ -349,7 +359,7 @@ func (v *vm) discard(ctx context.Context, destroyRunning, keepDisks bool) (conso
 		return nil, err
 	}
 	v.unexport()
-	if err := v.removeDisks(keepDisks); err != nil {
+	if err := v.removeDisks(keepDisks, destroyRunning); err != nil {
 		return nil, err
 	}
 	if err := v.save(func(r *record) { r.Role, r.Spec = RoleGone, nil }); err != nil {
@@ -390,14 +400,19 @@ func (v *vm) mayDiscard(s kvm.State) error {
 	return nil
 }
 
-// removeDisks removes the server's directory if it is this host's and no other host uses it.
-func (v *vm) removeDisks(keep bool) error {
+// removeDisks removes the server's directory if it is this host's and no other host uses it. What this host took over from another is only removed
+// together with the server: an evacuation that is undone must leave what it found.
+func (v *vm) removeDisks(keep, deleting bool) error {
 	owned, err := v.a.o.Disk.Owned(v.id)
 	if err != nil {
 		return err
 	}
+	taken, err := v.a.o.Disk.Taken(v.id)
+	if err != nil {
+		return err
+	}
 	usedElsewhere := v.rec.Move != nil && v.rec.Move.SharedDir && !v.rec.Move.stayed() && v.rec.Role != RoleResident
-	if keep || !owned || usedElsewhere {
+	if keep || !owned || usedElsewhere || taken && !deleting {
 		v.log.Info("disks left to the host that uses them")
 		return nil
 	}

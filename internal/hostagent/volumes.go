@@ -314,6 +314,9 @@ func (v *vm) goOn(ctx context.Context) (over, listens bool) {
 		err = v.reach(ctx, spec.GetVolumes()...)
 	}
 	if err == nil {
+		err = v.sharedAnswers(ctx)
+	}
+	if err == nil {
 		err = v.a.hv.Resume(ctx, v.id)
 	}
 	return false, err == nil // the next look tells whether it met the same error again

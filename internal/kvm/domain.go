@@ -65,6 +65,7 @@ type Disk struct {
 	IO        string // of a local file: "io_uring" or "threads"
 	NBD       *NBD   // of a volume; nil: a local file
 	Serial    string // what the guest reads as the disk's serial number, of which virtio shows 20 characters; may be empty
+	Waits     bool   // of a local file: a request that fails stops the guest and is tried again when it goes on, as with volumes
 	ReadOnly  bool
 	Shareable bool // other domains may write to it too
 }

@@ -25,6 +25,8 @@ type Move struct {
 	AutoConverge bool          // slow the guest down when it dirties memory faster than it can be sent
 	PostCopy     bool          // allow StartPostCopy
 	Parallel     int           // connections for memory; 0 or 1: one
+	// AbortOnError ends the migration when the guest stops on an error of its storage; with Volumes it always does.
+	AbortOnError bool
 	// Volumes are how the target reaches the domain's volumes, by disk (vda ...): an export is good for one host alone.
 	Volumes map[string]NBD
 }
@@ -41,8 +43,8 @@ func (m Move) flags() libvirt.DomainMigrateFlags {
 	case len(m.CopyDisks) > 0:
 		f |= libvirt.MigrateNonSharedDisk
 	}
-	if len(m.Volumes) > 0 {
-		// A guest that stands still because its volume service is away cannot be resumed while it migrates: better to stay and go on.
+	if len(m.Volumes) > 0 || m.AbortOnError {
+		// A guest that stands still because its storage is away cannot be resumed while it migrates: better to stay and go on.
 		f |= libvirt.MigrateAbortOnError
 	}
 	if m.AutoConverge {

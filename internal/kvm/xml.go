@@ -355,6 +355,9 @@ func (d Disk) document(target string) xDisk {
 		Source: xSource{File: d.Path},
 		Target: xTarget{Dev: target, Bus: "virtio"},
 	}
+	if d.Waits {
+		x.Driver.WriteFailed, x.Driver.ReadFailed = volumeFailed, volumeFailed
+	}
 	if d.NBD != nil {
 		// The volume service decides what is cached: QEMU must not answer a flush before it.
 		x.Type, x.Source = "network", d.NBD.document()

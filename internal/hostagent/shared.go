@@ -1,0 +1,391 @@
+package hostagent
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/godwit-cloud/godwit/internal/cloud"
+	"github.com/godwit-cloud/godwit/internal/disk"
+	"github.com/godwit-cloud/godwit/internal/gluster"
+	"github.com/godwit-cloud/godwit/internal/hostapi/hostpb"
+)
+
+// A disk directory on a file system of the network. The agent looks at it every now and then for the facts, and anew before a server starts or moves: then
+// nothing that can be known may be known too late.
+//
+// A call to such a file system cannot be given up: it ends when the file system's own patience does. So every look runs in a goroutine of its own, one at a
+// time, and whoever waits for it has a patience of his own.
+
+const (
+	// sharedPeriod is how often a shared directory is looked at: as often as facts are sent.
+	sharedPeriod = factsPeriod
+	// sharedPatience is how long a check before a start or a move waits: longer than a client needs to give a dead brick up with the 5 to 20 s that
+	// virtual machines want (network.ping-timeout).
+	sharedPatience = 25 * time.Second
+	// probeDir is below the shared directory: a file for each host, to see whether writes get through.
+	probeDir = ".godwit/probes"
+)
+
+// Share is the file system that a shared disk directory lies on. Calls may hang.
+type Share interface {
+	// Mount returns what the directory lies on.
+	Mount() (disk.Mount, error)
+	// Write writes a few bytes and returns when they are durable.
+	Write(host cloud.HostName) error
+	// Health looks at a GlusterFS volume; heal also asks what waits to be healed.
+	Health(ctx context.Context, heal bool) (gluster.Health, error)
+	// SetsOf and IDOf are as in package gluster.
+	SetsOf(file string) ([]string, error)
+	IDOf(file string) (string, error)
+}
+
+// directory is the Share of the machine.
+type directory struct{ path string }
+
+func (d directory) Mount() (disk.Mount, error) { return disk.MountOf(d.path) }
+
+func (d directory) Write(host cloud.HostName) error {
+	dir := filepath.Join(d.path, probeDir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(filepath.Join(dir, string(host)), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	if _, err = f.WriteString(time.Now().UTC().Format(time.RFC3339Nano) + "\n"); err == nil {
+		err = f.Sync()
+	}
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	return err
+}
+
+func (d directory) Health(ctx context.Context, heal bool) (gluster.Health, error) {
+	return gluster.Look(ctx, d.path, heal)
+}
+
+func (d directory) SetsOf(file string) ([]string, error) { return gluster.SetsOf(file) }
+func (d directory) IDOf(file string) (string, error)     { return gluster.IDOf(file) }
+
+// sharing is what the agent knows of its shared directory.
+type sharing struct {
+	share Share
+	host  cloud.HostName
+	store *disk.Store
+	mount disk.Mount // as it was when the agent began
+
+	mu      sync.Mutex
+	looking chan struct{} // closed when the look in progress ends; nil when there is none; guarded by mu
+	last    sight         // guarded by mu
+}
+
+// sight is what a look saw.
+type sight struct {
+	at     time.Time
+	took   time.Duration
+	err    error // why nothing can be written, or read
+	health gluster.Health
+}
+
+// newSharing returns nil when the directory is not on a file system of the network.
+func newSharing(o Options) (*sharing, error) {
+	share := o.Share
+	if share == nil {
+		share = directory{o.Disk.Instances()}
+	}
+	m, err := share.Mount()
+	if err != nil || !m.Remote() {
+		return nil, err
+	}
+	return &sharing{share: share, host: o.Name, store: o.Disk, mount: m}, nil
+}
+
+func (s *sharing) isGluster() bool { return s.mount.Type == gluster.MountType }
+
+// look sees how the directory is, and waits for that until ctx ends. Of two who ask at once the second waits for the first's look to end and then has its own:
+// what began before it asked could be from before what it asks about.
+func (s *sharing) look(ctx context.Context) (sight, error) {
+	for {
+		s.mu.Lock()
+		before := s.looking
+		if before == nil {
+			break // with the lock held
+		}
+		s.mu.Unlock()
+		select {
+		case <-before:
+		case <-ctx.Done():
+			return sight{}, s.silent(ctx)
+		}
+	}
+	done := make(chan struct{})
+	s.looking = done
+	s.mu.Unlock()
+	result := make(chan sight, 1)
+	go func() { // not waited for by Run: what hangs in the kernel cannot be ended, and it touches nothing but its own result
+		seen := s.see()
+		s.mu.Lock()
+		s.last, s.looking = seen, nil
+		s.mu.Unlock()
+		close(done)
+		result <- seen
+	}()
+	select {
+	case seen := <-result:
+		return seen, nil
+	case <-ctx.Done():
+		return sight{}, s.silent(ctx)
+	}
+}
+
+func (s *sharing) silent(ctx context.Context) error {
+	return cloud.Errorf(cloud.KindUnavailable, "the shared directory %s (%s) does not answer: %w", s.mount.Point, s.mount.Source, context.Cause(ctx))
+}
+
+// see is a look, made by whoever may hang.
+func (s *sharing) see() sight {
+	seen := sight{at: time.Now()}
+	seen.err = s.present()
+	if s.isGluster() {
+		ctx, cancel := context.WithTimeout(context.Background(), sharedPatience)
+		health, err := s.share.Health(ctx, true)
+		cancel()
+		seen.health = health
+		if seen.err == nil {
+			seen.err = err
+		}
+	}
+	if seen.err == nil {
+		seen.err = s.share.Write(s.host)
+	}
+	seen.took = time.Since(seen.at)
+	return seen
+}
+
+// present reports whether the directory is the one that the agent opened.
+func (s *sharing) present() error {
+	m, err := s.share.Mount()
+	if err != nil {
+		return err
+	}
+	if m.Type != s.mount.Type {
+		return cloud.Errorf(cloud.KindUnavailable, "%s is not mounted: the directory lies on %s (%s)", s.mount.Source, m.Point, m.Type)
+	}
+	return s.store.Recognise()
+}
+
+// facts are what was last seen, on the wire. Nil when there has been no look.
+func (s *sharing) facts() *hostpb.SharedStorage {
+	s.mu.Lock()
+	seen, looking := s.last, s.looking != nil
+	s.mu.Unlock()
+	out := &hostpb.SharedStorage{Kind: kindOfMount(s.mount.Type), Source: s.mount.Source, Directory: s.mount.Point}
+	if seen.at.IsZero() {
+		out.Error = "not looked at yet"
+		return out
+	}
+	out.Volume, out.Writable, out.Quorum = seen.health.Volume, seen.err == nil, seen.err == nil
+	if seen.err != nil {
+		out.Error = seen.err.Error()
+	}
+	if age := time.Since(seen.at.Add(seen.took)); looking && age > sharedPeriod+sharedPatience {
+		out.Writable, out.Error = false, fmt.Sprintf("no answer for %s", age.Round(time.Second))
+	}
+	if !s.isGluster() {
+		return out
+	}
+	out.Quorum = seen.health.Volume != "" && seen.health.Quorum()
+	pending, split := seen.health.Pending()
+	out.HealPending, out.SplitBrain = int64(pending), int64(split)
+	for _, b := range seen.health.Bricks {
+		out.Bricks = append(out.Bricks, &hostpb.Brick{Name: b.Name, Online: b.Online, HealPending: int64(b.Heal), ReplicaSet: int64(b.Set)})
+	}
+	if seen.health.HealError != "" && out.Error == "" {
+		out.Error = seen.health.HealError
+	}
+	return out
+}
+
+func kindOfMount(kind string) string {
+	if kind == gluster.MountType {
+		return "glusterfs"
+	}
+	return strings.TrimPrefix(strings.TrimSuffix(kind, "4"), "fuse.") // nfs4 is nfs
+}
+
+// keepShared looks at the directory every now and then, and says so when something changed.
+func (a *Agent) keepShared() {
+	if a.shared == nil {
+		return
+	}
+	var told *hostpb.SharedStorage
+	for {
+		ctx, cancel := context.WithTimeout(a.life, sharedPatience)
+		_, err := a.shared.look(ctx)
+		cancel()
+		if err != nil && a.life.Err() == nil {
+			a.log.Warn("shared directory", "error", err)
+		}
+		if now := a.shared.facts(); !proto.Equal(now, told) {
+			told = now
+			a.ringFacts()
+		}
+		if !a.pause(sharedPeriod, nil) {
+			return
+		}
+	}
+}
+
+// CheckDisks says what speaks against starting or moving a server, as far as its files are concerned.
+func (a *Agent) CheckDisks(ctx context.Context, req *hostpb.CheckDisksRequest) (*hostpb.CheckDisksReply, error) {
+	if a.shared == nil {
+		return &hostpb.CheckDisksReply{}, nil
+	}
+	files, err := a.o.Disk.Files(cloud.ServerID(req.GetSpec().GetServerId()))
+	if err != nil {
+		return nil, err
+	}
+	return &hostpb.CheckDisksReply{Problems: a.shared.problems(ctx, files, true)}, nil
+}
+
+// checkShared refuses, with the reasons, what must not begin on the shared directory as it is now.
+func (v *vm) checkShared(ctx context.Context, moving bool) error {
+	if v.a.shared == nil {
+		return nil
+	}
+	files, err := v.a.o.Disk.Files(v.id)
+	if err != nil {
+		return err
+	}
+	problems := v.a.shared.problems(ctx, files, moving)
+	if len(problems) == 0 {
+		return nil
+	}
+	return cloud.Errorf(cloud.KindUnavailable, "shared storage: %s", strings.Join(problems, "; "))
+}
+
+// problems returns what speaks against using a server's files now, as sentences.
+//
+// What waits to be healed is refused while its pair is whole, because that ends by itself, and always before a move, which can wait. With a brick away a start goes ahead:
+// every disk that was written since waits to be healed then, and refusing them all would make one lost brick an outage of every server that is down. The
+// file system reads such a disk from the brick that has it whole.
+func (s *sharing) problems(ctx context.Context, files disk.Files, moving bool) []string {
+	ctx, cancel := context.WithTimeout(ctx, sharedPatience)
+	defer cancel()
+	seen, err := s.look(ctx)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	if !s.isGluster() {
+		if seen.err != nil {
+			return []string{seen.err.Error()}
+		}
+		return nil
+	}
+	var out []string
+	sets, ids := s.places(ctx, files)
+	for i, set := range seen.health.Sets {
+		if !set.Quorum && (len(sets) == 0 || slices.Contains(sets, set.Name)) {
+			out = append(out, fmt.Sprintf("replica set %s of volume %s has no quorum (%s): nothing can be written there", set.Name, seen.health.Volume, away(&seen.health, i)))
+		}
+	}
+	if len(out) == 0 && seen.err != nil {
+		out = append(out, seen.err.Error())
+	}
+	return append(out, unhealed(&seen.health, files, ids, moving)...)
+}
+
+// places returns the replica sets that hold a server's files, and the names that bricks have for those. Of a server that has no files here yet it
+// returns none: it may come to lie anywhere.
+func (s *sharing) places(ctx context.Context, files disk.Files) (sets, ids []string) {
+	type place struct{ sets, ids []string }
+	found := make(chan place, 1)
+	go func() { // as in look
+		var p place
+		for _, file := range []string{files.Root, files.Config, files.Dir} {
+			if on, err := s.share.SetsOf(file); err == nil {
+				p.sets = append(p.sets, on...)
+			}
+			if id, err := s.share.IDOf(file); err == nil {
+				p.ids = append(p.ids, id)
+			}
+		}
+		found <- p
+	}()
+	select {
+	case p := <-found:
+		return p.sets, p.ids
+	case <-ctx.Done():
+		return nil, nil
+	}
+}
+
+// away names the bricks of a set that are not reached.
+func away(h *gluster.Health, set int) string {
+	var names []string
+	for _, b := range h.Bricks {
+		if b.Set == set && !b.Online {
+			names = append(names, b.Name)
+		}
+	}
+	if len(names) == 0 {
+		return "its bricks are there again just now"
+	}
+	return "away: " + strings.Join(names, ", ")
+}
+
+// unhealed returns what speaks against a server whose files are not the same on all bricks.
+func unhealed(h *gluster.Health, files disk.Files, ids []string, moving bool) []string {
+	dir := "/" + filepath.Base(files.Dir)
+	var out []string
+	for _, e := range h.Heal {
+		if !(e.Path == dir || strings.HasSuffix(e.Path, dir) || strings.Contains(e.Path, dir+"/") || slices.Contains(ids, e.Path)) {
+			continue
+		}
+		set := slices.IndexFunc(h.Bricks, func(b gluster.Brick) bool { return b.Name == e.Brick })
+		switch {
+		case e.Split:
+			out = append(out, fmt.Sprintf("%s is in split-brain on %s: decide with `gluster volume heal %s split-brain`", e.Path, e.Brick, h.Volume))
+		case moving || set < 0 || h.Whole(h.Bricks[set].Set):
+			out = append(out, fmt.Sprintf("%s waits to be healed on %s", e.Path, e.Brick))
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// sharedAnswers reports why a guest that stopped on an error of its disk need not be told to go on yet. What waits to be healed does not concern a guest
+// that runs.
+func (v *vm) sharedAnswers(ctx context.Context) error {
+	if v.a.shared == nil {
+		return nil
+	}
+	seen, err := v.a.shared.look(ctx)
+	if err != nil {
+		return err
+	}
+	if !v.a.shared.isGluster() {
+		return seen.err
+	}
+	files, err := v.a.o.Disk.Files(v.id)
+	if err != nil {
+		return err
+	}
+	sets, _ := v.a.shared.places(ctx, files)
+	for i, set := range seen.health.Sets {
+		if !set.Quorum && slices.Contains(sets, set.Name) {
+			return cloud.Errorf(cloud.KindUnavailable, "replica set %s has no quorum (%s)", set.Name, away(&seen.health, i))
+		}
+	}
+	return nil
+}
