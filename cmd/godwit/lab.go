@@ -31,7 +31,7 @@ func newLabCommand(o *output, file *string) *cobra.Command {
 		Use: "lab", Short: "Real hosts on this machine: namespaces with libvirtd and agent (root)", GroupID: groupRun,
 	}
 	config.AddFlags(cmd.PersistentFlags(), "lab")
-	cmd.AddCommand(l.up(), l.down(), l.status(), l.exec(), l.power("poweroff", "Cut a node's power"), l.power("poweron", "Power a node on"), labInit(), labBMCs(), labChassis())
+	cmd.AddCommand(l.up(), l.down(), l.status(), l.exec(), l.power("poweroff", "Cut a node's power"), l.power("poweron", "Power a node on"), labInit(), labBMCs(), labChassis(), labCards())
 	return cmd
 }
 
@@ -98,7 +98,7 @@ func (l *labs) up() *cobra.Command {
 				fmt.Fprintf(cmd.ErrOrStderr(), "%5.1fs  %s\n", time.Since(began).Seconds(), line)
 			}
 			up, err := lab.Up(cmd.Context(), lab.Options{
-				Name: c.Name, Hosts: c.Hosts, Storage: c.Storage, Gluster: c.Gluster, BMC: c.BMC, APIPort: c.APIPort, BareHosts: bare, Progress: progress,
+				Name: c.Name, Hosts: c.Hosts, Storage: c.Storage, Gluster: c.Gluster, BMC: c.BMC, WakeOnLAN: true, APIPort: c.APIPort, BareHosts: bare, Progress: progress,
 			})
 			if errors.Is(err, lab.ErrExists) {
 				return cloud.Errorf(cloud.KindConflict, "%w: take it down with `godwit lab down` first", err)
@@ -230,4 +230,12 @@ func (l *labs) completeNodes(cmd *cobra.Command, args []string, _ string) ([]str
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	return found.Nodes(), cobra.ShellCompDirectiveNoFileComp
+}
+
+// labCards is what the network cards of a lab's nodes run in; people have no use for it.
+func labCards() *cobra.Command {
+	return &cobra.Command{
+		Use: "cards LAB", Hidden: true, Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return lab.RunCards(cmd.Context(), args[0]) },
+	}
 }

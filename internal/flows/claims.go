@@ -20,24 +20,18 @@ type landing struct {
 
 // land claims the best host that still fits when the claim commits, and records the decision. The snapshot may be milliseconds old; what it
 // could be wrong about is checked again inside the transaction, and a host that was taken meanwhile is passed over.
+//
+// When no host fits and one that sleeps would, that one is woken, and the search is made once more.
 func (f *Flows) land(ctx context.Context, r *run, l landing) (cloud.HostName, error) {
-	snap := tables.Snapshot(f.Records.View(), now())
-	verdicts := placement.Rank(f.Policy, &snap, l.request)
-	chosen := cloud.HostName("")
-	for i := range verdicts {
-		v := &verdicts[i]
-		if !v.Fits {
-			break // those that fit come first
+	chosen, verdicts, err := f.claimBest(ctx, l)
+	if err == nil && chosen == "" {
+		var woken bool
+		if woken, err = f.wakeFor(ctx, r, l.request); woken {
+			chosen, verdicts, err = f.claimBest(ctx, l)
 		}
-		reasons, err := f.tryClaim(ctx, l, v.Host)
-		if err != nil {
-			return "", err
-		}
-		if len(reasons) == 0 {
-			chosen = v.Host
-			break
-		}
-		v.Fits, v.Reasons = false, reasons
+	}
+	if err != nil {
+		return "", err
 	}
 	decision := cloud.Decision{Server: l.request.Server, Intent: r.Args.ID, Purpose: string(l.request.Purpose), Chosen: chosen, Verdicts: verdicts, At: now()}
 	if err := f.decide(ctx, decision); err != nil {
@@ -47,6 +41,27 @@ func (f *Flows) land(ctx context.Context, r *run, l landing) (cloud.HostName, er
 		return "", placement.NoValidHost(verdicts)
 	}
 	return chosen, nil
+}
+
+// claimBest claims the best host that fits; the name is empty when none does.
+func (f *Flows) claimBest(ctx context.Context, l landing) (cloud.HostName, []cloud.Verdict, error) {
+	snap := tables.Snapshot(f.Records.View(), now())
+	verdicts := placement.Rank(f.Policy, &snap, l.request)
+	for i := range verdicts {
+		v := &verdicts[i]
+		if !v.Fits {
+			break // those that fit come first
+		}
+		reasons, err := f.tryClaim(ctx, l, v.Host)
+		if err != nil {
+			return "", verdicts, err
+		}
+		if len(reasons) == 0 {
+			return v.Host, verdicts, nil
+		}
+		v.Fits, v.Reasons = false, reasons
+	}
+	return "", verdicts, nil
 }
 
 // landForced claims the host that an administrator insists on: it must be up, and nothing else is asked.

@@ -57,6 +57,8 @@ type godwitConfig struct {
 	Server  *serverConfig  `yaml:"server,omitempty"`
 	Agent   *agentConfig   `yaml:"agent,omitempty"`
 	Volumes *volumesConfig `yaml:"volumes,omitempty"`
+	// Optimize is what the lab's maker says of the optimiser.
+	Optimize map[string]any `yaml:"optimize,omitempty"`
 }
 
 // APIURL is where clients on this machine reach the server, "" for a bare lab.
@@ -79,7 +81,7 @@ func (l *Lab) NBDAddr(node string) netip.AddrPort {
 // configFor is the configuration of the node's godwit daemon.
 func (l *Lab) configFor(node string) godwitConfig {
 	if node == Controller {
-		return godwitConfig{Server: &serverConfig{
+		return godwitConfig{Optimize: l.optimize, Server: &serverConfig{
 			APIListen:     fmt.Sprintf("127.0.0.1:%d", l.APIPort),
 			AgentListen:   l.agentEndpoint(),
 			DataDir:       dataDirInside,

@@ -34,6 +34,10 @@ type Options struct {
 	Gluster bool
 	// BMC gives each compute node a BMC that speaks IPMI, see BMCAddr. A bare lab has none.
 	BMC bool
+	// WakeOnLAN gives each compute node a network card that powers it on when a magic packet names it. A bare lab has none.
+	WakeOnLAN bool
+	// Optimize are keys of the server's configuration section of that name.
+	Optimize map[string]any
 	// BareHosts makes only compute nodes, with libvirtd and certificates of a throw-away authority, without server and agents.
 	BareHosts bool
 	// APIPort is the loopback port of the API; a free one is chosen if zero.
@@ -61,6 +65,7 @@ type Lab struct {
 
 	children sync.WaitGroup // goroutines that reap nodes started by this process
 	tether   *tether        // nil unless this process made a tethered lab
+	optimize map[string]any // of the server's configuration, while the lab is built
 }
 
 // tether is a pipe nobody writes to: the nodes hold the reading end and see its end when this process, the only writer, is gone.
@@ -231,6 +236,12 @@ func (l *Lab) build(ctx context.Context, o Options) error {
 			return err
 		}
 	}
+	if o.WakeOnLAN && !o.BareHosts {
+		if err := l.startCards(); err != nil {
+			return err
+		}
+	}
+	l.optimize = o.Optimize
 	prepare, err := l.preparer()
 	if err != nil {
 		return err

@@ -24,13 +24,15 @@ import (
 
 // Options says what Up makes.
 type Options struct {
-	Name     string       // of the lab
-	Hosts    int          // compute hosts; 3 if zero
-	Storage  int          // storage nodes; none if zero
-	BMC      bool         // compute hosts have BMCs, which the server knows
-	Binary   string       // the godwit program
-	Tethered bool         // the lab ends with this process
-	Progress func(string) // one line a step; nil for none
+	Name      string         // of the lab
+	Hosts     int            // compute hosts; 3 if zero
+	Storage   int            // storage nodes; none if zero
+	BMC       bool           // compute hosts have BMCs, which the server knows
+	WakeOnLAN bool           // compute hosts wake by magic packet
+	Optimize  map[string]any // the server's configuration section of that name
+	Binary    string         // the godwit program
+	Tethered  bool           // the lab ends with this process
+	Progress  func(string)   // one line a step; nil for none
 }
 
 // Cloud is a running lab with clients.
@@ -53,7 +55,7 @@ const OpenrcInside = "/var/lib/godwit/openrc"
 
 // Up brings a lab up and logs in.
 func Up(ctx context.Context, o Options) (*Cloud, error) {
-	l, err := lab.Up(ctx, lab.Options{Name: o.Name, Hosts: o.Hosts, Storage: o.Storage, BMC: o.BMC, Binary: o.Binary, Tethered: o.Tethered, Progress: o.Progress})
+	l, err := lab.Up(ctx, lab.Options{Name: o.Name, Hosts: o.Hosts, Storage: o.Storage, BMC: o.BMC, WakeOnLAN: o.WakeOnLAN, Optimize: o.Optimize, Binary: o.Binary, Tethered: o.Tethered, Progress: o.Progress})
 	if err != nil {
 		return nil, err
 	}
