@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/godwit-cloud/godwit/test/bench/proc"
 )
 
 // The image that is copied: every other stretch is a hole.
@@ -145,15 +147,50 @@ func copyOnce(ctx context.Context, c copier, program, image, dir string) (_ []fl
 	}
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	var said tail
+	cmd.Stdout, cmd.Stderr = &said, &said
 	begun := time.Now()
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("%w: %s", err, out)
+	if err := cmd.Start(); err != nil {
+		return nil, err
 	}
+	peak := watchPeak(cmd.Process.Pid)
+	err = cmd.Wait()
 	took := time.Since(begun)
-	usage := cmd.ProcessState.SysUsage().(*syscall.Rusage)
+	most := peak()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s", err, said.String())
+	}
 	allocated, err := allocatedIn(dir)
 	cpu := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
-	return []float64{took.Seconds(), cpu.Seconds(), float64(usage.Maxrss) * 1024 / 1e6, allocated / (1 << 30)}, err
+	return []float64{took.Seconds(), cpu.Seconds(), most, allocated / (1 << 30)}, err
+}
+
+// peakPoll is how often a copy's memory is looked at; it is gone when the copy ends.
+const peakPoll = 20 * time.Millisecond
+
+// watchPeak follows the most memory that a process has had until the returned function is called, at once when it has ended, and returns it in MB.
+func watchPeak(pid int) func() float64 {
+	most, stop, done := 0.0, make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(peakPoll)
+		defer tick.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+				if v, err := proc.PeakRSS(pid); err == nil {
+					most = max(most, v)
+				}
+			}
+		}
+	}()
+	return func() float64 {
+		close(stop)
+		<-done
+		return most
+	}
 }
 
 // allocatedIn is the space in bytes that the files below dir take up.

@@ -24,21 +24,29 @@ func CPUTime(pid int) (time.Duration, error) {
 }
 
 // RSS is the resident memory of a process in MB of 10^6 bytes.
-func RSS(pid int) (float64, error) {
+func RSS(pid int) (float64, error) { return status(pid, "VmRSS") }
+
+// PeakRSS is the most resident memory a process has had since it began to run its program, in MB of 10^6 bytes. What the kernel tells of a process that
+// has ended (ru_maxrss) is of no use: it counts what the process was that started it.
+func PeakRSS(pid int) (float64, error) { return status(pid, "VmHWM") }
+
+func status(pid int, key string) (float64, error) {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}
-	return ParseRSS(string(raw))
+	return parse(string(raw), key)
 }
 
 // ParseRSS reads VmRSS of a /proc/PID/status, in MB of 10^6 bytes.
-func ParseRSS(status string) (float64, error) {
+func ParseRSS(status string) (float64, error) { return parse(status, "VmRSS") }
+
+func parse(status, key string) (float64, error) {
 	for line := range strings.Lines(status) {
-		if v, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+		if v, ok := strings.CutPrefix(line, key+":"); ok {
 			kib, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(v), " kB"), 64)
 			return kib * 1024 / 1e6, err
 		}
 	}
-	return 0, fmt.Errorf("no VmRSS in %q", status)
+	return 0, fmt.Errorf("no %s in %q", key, status)
 }

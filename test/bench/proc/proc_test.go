@@ -62,6 +62,9 @@ func TestResidentMemoryIsThatOfTheProcess(t *testing.T) {
 		t.Errorf("%d bytes more, and the figure grew by %.0f", more, grown)
 	}
 	runtime.KeepAlive(memory)
+	if peak, err := PeakRSS(os.Getpid()); err != nil || peak < after {
+		t.Errorf("the most was %v MB (%v), and it is %v now", peak, err, after)
+	}
 }
 
 func TestAStatusWithoutResidentMemoryIsAnError(t *testing.T) {
