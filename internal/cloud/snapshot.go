@@ -9,6 +9,10 @@ type HostView struct {
 	Up     bool       // a session exists and nobody forced the host down
 	Usage  Usage
 	Zone   string // after aggregates
+	// Segment, when not empty, is the failover segment the host is in, with its recovery method; Reserved keeps the host for that segment's recovery.
+	Segment        SegmentID
+	RecoveryMethod RecoveryMethod
+	Reserved       bool
 }
 
 // Snapshot is a consistent, read-only picture of the fleet. Deciders must not modify anything reachable from it.

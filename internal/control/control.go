@@ -11,6 +11,7 @@ import (
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/flows"
+	"github.com/godwit-cloud/godwit/internal/healing"
 	"github.com/godwit-cloud/godwit/internal/liveness"
 	"github.com/godwit-cloud/godwit/internal/placement"
 	"github.com/godwit-cloud/godwit/internal/recovery"
@@ -47,6 +48,7 @@ type Options struct {
 	Pulses   Pulses
 	Liveness liveness.Policy // zero: liveness.Default
 	Recovery recovery.Policy // zero: recovery.Default
+	Healing  healing.Policy  // zero: healing.Default
 	Metrics  *Metrics        // nil: none
 	// Optimising says how the fleet is arranged; zero: hosts sleep and wake when asked, and nothing is planned.
 	Optimising Optimising
@@ -73,6 +75,9 @@ func New(o Options) *Control {
 	}
 	if o.Recovery == (recovery.Policy{}) {
 		o.Recovery = recovery.Default()
+	}
+	if o.Healing.Window == 0 {
+		o.Healing = healing.Default()
 	}
 	return &Control{options: o, log: o.Logger}
 }
@@ -147,7 +152,7 @@ func (c *Control) lead(ctx context.Context, leadership *store.Leadership) error 
 		}
 		for name, loop := range map[string]func(context.Context) error{
 			"intents": l.intents, "steering": l.steering, "pruning": l.pruning, "networks": l.networks, "reconcile": l.reconcile, "recorder": l.recorder.Run,
-			"judge": l.judge, "recover": l.recover, "optimise": l.optimise, "rest": l.rest,
+			"judge": l.judge, "recover": l.recover, "heal": l.heal, "optimise": l.optimise, "rest": l.rest,
 		} {
 			start(name, loop)
 		}

@@ -56,6 +56,9 @@ func (r *recovering) round(ctx context.Context) error {
 			if verdict.Verdict != string(liveness.Dead) || verdict.Silent.IsZero() {
 				continue // a host that is heard is not recovered, whatever an operator says of it
 			}
+			if Excused(v, verdict.Host) != "" {
+				continue
+			}
 			_, permitted := store.Lookup(v, tables.RecoveryPermits, verdict.Host)
 			rec = &cloud.Recovery{ID: cloud.RecoveryID(uuid.NewString()), Host: verdict.Host, Status: cloud.RecoveryFencing, Evidence: verdict.Evidence, Silent: verdict.Silent,
 				Allowed: permitted, Began: now.UTC(), Updated: now.UTC()}
@@ -283,11 +286,18 @@ func evacuateIn(tx *store.Tx, o recovery.Order, host cloud.HostName, id cloud.Mi
 	if err != nil {
 		return err
 	}
-	i := cloud.Intent{ID: cloud.IntentID(uuid.NewString()), Kind: cloud.IntentEvacuate, Server: s.ID, Migration: id, Rebuild: o.Rebuild, Proof: o.Proof,
+	if o.Intent == "" {
+		o.Intent = cloud.IntentID(uuid.NewString())
+	}
+	events := []cloud.ActionEvent{}
+	if o.Event != nil {
+		events = append(events, *o.Event)
+	}
+	i := cloud.Intent{ID: o.Intent, Kind: cloud.IntentEvacuate, Server: s.ID, Migration: id, Rebuild: o.Rebuild, Proof: o.Proof,
 		RequestID: "req-" + uuid.NewString(), Project: s.Project, User: s.User, Created: now}
 	m := cloud.Migration{ID: id, Number: number, Server: s.ID, Project: s.Project, User: s.User, Type: cloud.TypeEvacuation, Asked: cloud.MigrateAuto, Source: host,
 		Status: cloud.MigrationQueued, Intent: i.ID, Created: now, Updated: now}
-	a := cloud.Action{Server: s.ID, RequestID: i.RequestID, Name: "evacuate", Project: s.Project, User: s.User, Events: []cloud.ActionEvent{}, Started: now, Updated: now}
+	a := cloud.Action{Server: s.ID, RequestID: i.RequestID, Name: "evacuate", Project: s.Project, User: s.User, Events: events, Started: now, Updated: now}
 	s.Task, s.Updated = cloud.TaskRebuilding, now
 	return errors.Join(
 		store.Put(tx, tables.Servers, s.ID, s),

@@ -17,7 +17,7 @@ func Check(p Policy, snap *cloud.Snapshot, host cloud.HostView, req Request) []s
 // group. group must be non-nil exactly when req.Group is set. The host's report may be older than the other records.
 func Recheck(p Policy, host cloud.HostView, group *cloud.ServerGroup, req Request) []string {
 	c := &checker{policy: p, req: &req, group: newGroupRule(group, req)}
-	reasons := c.state(&host, nil)
+	reasons := c.reserve(&host, c.state(&host, nil))
 	reasons = c.room(&host, reasons)
 	return c.group.refuse(host.Host.Name, reasons)
 }
@@ -51,6 +51,7 @@ func newChecker(p Policy, snap *cloud.Snapshot, req Request) *checker {
 func (c *checker) check(h *cloud.HostView) []string {
 	reasons := c.asked(h, nil)
 	reasons = c.state(h, reasons)
+	reasons = c.reserve(h, reasons)
 	reasons = c.abilities(h, reasons)
 	if c.req.Purpose == PurposeMigrate {
 		reasons = c.compatible(h, reasons)

@@ -44,7 +44,8 @@ func (c *checker) score(h *cloud.HostView) float64 {
 		w.CPU*share(left.VCPUs, capacity.VCPUs) +
 		w.Disk*share(left.DiskGiB, capacity.DiskGiB) +
 		w.Moves/float64(1+movesTowards(h.Usage, c.req.Server)) +
-		w.Group*c.group.score(h.Host.Name)
+		w.Group*c.group.score(h.Host.Name) +
+		c.reserveScore(h)
 }
 
 // share returns part/whole within 0 and 1; 0 of nothing is 0.

@@ -39,6 +39,8 @@ type Request struct {
 	Kind cloud.MigrationKind
 	// OnVolumes: nothing that the server writes to is in a host's disk directory, so whether two hosts share theirs says nothing.
 	OnVolumes bool
+	// Recovery: the server's host is dead, or its guest fails there: hosts that are reserved for this may take it.
+	Recovery bool
 }
 
 // ForServer returns the request that boots s.
@@ -55,7 +57,7 @@ func ForMigration(s *cloud.Server, m *cloud.Migration) Request {
 	r := ForServer(s)
 	r.CPUModel = s.CPUModel // what it was booted with, asked for or not
 	r.Purpose, r.SourceHost, r.ForcedHost, r.Kind = PurposeMigrate, s.Host, m.AskedTarget, m.Asked
-	r.OnVolumes = s.RootDevice() != nil
+	r.OnVolumes, r.Recovery = s.RootDevice() != nil, m.Type == cloud.TypeEvacuation
 	return r
 }
 

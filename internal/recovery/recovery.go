@@ -71,6 +71,9 @@ type Order struct {
 	Server  cloud.ServerID
 	Proof   string // what keeps the old copy from harm
 	Rebuild bool   // its root disk is made anew
+	// Intent is the intent's id and Event the first of the server's action; empty: control makes one, and there is none.
+	Intent cloud.IntentID
+	Event  *cloud.ActionEvent
 }
 
 // Step is what to do now.

@@ -23,6 +23,10 @@ const (
 	CountKeypairs   = "keypairs"
 	CountAggregates = "aggregates"
 	CountVNIs       = "vnis"
+	// Of Masakari's nouns.
+	CountSegments      = "segments"
+	CountSegmentHosts  = "segment-hosts"
+	CountNotifications = "notifications"
 )
 
 // Next draws the counter's next number, 1 first. Two transactions that draw at once collide and one of them runs again, so no number is

@@ -31,6 +31,7 @@ func All() []store.AnyTable {
 		Networks, Subnets, Ports, AddressClaims, SecurityGroups,
 		Domains, Projects, Users, Roles, Assignments, AppCredentials, Revocations, SigningKeys,
 		HostVerdicts, BMCs, Recoveries, RecoveryPermits,
+		Healings, Segments, SegmentHosts, Notifications,
 		Counters, Secrets,
 		store.Runs,
 	}

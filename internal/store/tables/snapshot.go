@@ -26,6 +26,7 @@ func Snapshot(v store.View, now time.Time) cloud.Snapshot {
 			view.Usage = *u
 		}
 		view.Up = Connected(v, h.Name) && !h.ForcedDown && takes(store.Lookup(v, HostPowers, h.Name))
+		inSegment(v, &view)
 		snap.Hosts = append(snap.Hosts, view)
 	}
 	return snap
@@ -84,7 +85,23 @@ func HostViewIn(tx *store.Tx, s store.Reader, name cloud.HostName) (cloud.HostVi
 		view.Report = *r
 	}
 	view.Zone = zoneOf(&host, zonesOf(aggregatesOf(s, name)))
-	return view, nil
+	member, err := store.Peek(tx, SegmentHosts, name)
+	if member != nil {
+		view.Segment, view.Reserved = member.Segment, member.Reserved
+	}
+	return view, err
+}
+
+// inSegment notes what segment the host is in.
+func inSegment(v store.Reader, view *cloud.HostView) {
+	member, ok := store.Lookup(v, SegmentHosts, view.Host.Name)
+	if !ok {
+		return
+	}
+	view.Segment, view.Reserved = member.Segment, member.Reserved
+	if segment, ok := store.Lookup(v, Segments, member.Segment); ok {
+		view.RecoveryMethod = segment.RecoveryMethod
+	}
 }
 
 // Zone returns the availability zone of a host, cloud.DefaultZone for one that is unknown.
