@@ -159,7 +159,7 @@ func assembleHost(ctx context.Context, c config.Agent, wire *hostapi.Agent, log 
 	host, err = hostagent.New(ctx, hostagent.Options{
 		Name: cloud.HostName(c.Name), DataDir: c.DataDir, KVM: libvirt, Disk: disks, Networks: networks, Outbox: wire.Outbox(), Meter: libvirt,
 		Emulator: c.Emulator, CPUModel: c.CPUModel, MigrationAddress: c.MigrationAddress, TunnelAddress: c.TunnelAddress, Version: version,
-		Peers: peers, Logger: log,
+		Peers: peers, Contact: wire.Contact(), Logger: log,
 	})
 	return host, closeAll, err
 }

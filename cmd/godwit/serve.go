@@ -141,7 +141,7 @@ func (s *server) assemble(ctx context.Context) error {
 
 func (s *server) makeAgents(t trust) (err error) {
 	s.agents, err = hostapi.NewServer(hostapi.ServerOptions{
-		Authority: t.authority, Admit: hostapi.AdmitToken(t.token), Images: s.files, Sessions: s.sessions, Volumes: s.sessions, Version: version,
+		Authority: t.authority, Admit: hostapi.AdmitToken(t.token), Images: s.files, Sessions: s.sessions, Volumes: s.sessions, Version: version, SelfFenceAfter: s.config.Recovery.SelfFenceAfter,
 		Logger: s.log, TelemetryEvery: s.config.Optimize.Telemetry,
 	})
 	return err

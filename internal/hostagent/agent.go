@@ -83,7 +83,7 @@ type Options struct {
 	Reach func(ctx context.Context, address string) error
 	// Failures says when guests count as failed; zero fields get their defaults.
 	Failures Failures
-	Leases   Leases // of hosts on shared storage; nil: the host's disks are its own
+	Contact  Fencing // says when a server was last heard; nil: the host never fences itself
 	Logger   *slog.Logger
 }
 
@@ -95,7 +95,8 @@ type Agent struct {
 	hv        Hypervisor
 	log       *slog.Logger
 	journal   *journal
-	shared    *sharing // nil when the disk directory is local
+	shared    *sharing  // nil when the disk directory is local
+	guardian  *guardian // nil when the host does not fence itself
 	epoch     int64
 	emulation kvm.Emulation
 	seq       atomic.Int64  // of observations and facts
@@ -138,6 +139,7 @@ func New(ctx context.Context, o Options) (*Agent, error) {
 	if a.shared, err = newSharing(o); err != nil {
 		return nil, err
 	}
+	a.guardian = newGuardian(a)
 	a.life, a.end = context.WithCancel(context.Background())
 	if a.emulation, err = a.chooseEmulation(ctx); err != nil {
 		return nil, err
@@ -185,6 +187,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.work.Go(a.keepTelemetry)
 	a.work.Go(a.keepShared)
 	a.work.Go(a.keepPinging)
+	a.guard()
 	<-a.life.Done()
 	return nil
 }

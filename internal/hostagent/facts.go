@@ -125,6 +125,7 @@ func (a *Agent) facts(ctx context.Context) (*hostpb.HostFacts, error) {
 		f.Hypervisor, f.Virtualization = "KVM", "kvm"
 	}
 	a.peerFacts(f)
+	f.SelfFencing = a.selfFencing()
 	if a.shared != nil {
 		f.Shared = a.shared.facts()
 	}

@@ -26,12 +26,6 @@ const (
 	probeTargetsMax = 16
 )
 
-// Leases are the signs of life that hosts leave on a directory they share; *sharedlease.Directory is it.
-type Leases interface {
-	// Look returns how long ago the host's lease was seen to change, by this host's monotonic clock, and whether it has one at all.
-	Look(host cloud.HostName) (since time.Duration, ok bool)
-}
-
 // Probe implements hostpb.HostServer: it tries to reach another host over each of its addresses, all at once, and looks at its lease on shared storage.
 func (a *Agent) Probe(ctx context.Context, req *hostpb.ProbeRequest) (*hostpb.ProbeReply, error) {
 	targets := req.GetTargets()
@@ -52,10 +46,10 @@ func (a *Agent) Probe(ctx context.Context, req *hostpb.ProbeRequest) (*hostpb.Pr
 
 // lookAtLease says how long ago a host's lease on the shared directory was seen to change.
 func (a *Agent) lookAtLease(host cloud.HostName) (seen bool, age *durationpb.Duration) {
-	if a.o.Leases == nil {
+	if a.guardian == nil {
 		return false, nil
 	}
-	since, ok := a.o.Leases.Look(host)
+	since, ok := a.guardian.leases.Look(host)
 	if !ok {
 		return false, nil
 	}
@@ -108,11 +102,15 @@ func echo(ctx context.Context, ip netip.Addr) error {
 	if ip.Is6() && !ip.Is4In6() {
 		network, request, answer = "ip6:ipv6-icmp", echoRequest6, echoReply6
 	}
-	conn, err := new(net.Dialer).DialContext(ctx, network, ip.String())
+	dialled, err := new(net.Dialer).DialContext(ctx, network, ip.String())
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer dialled.Close()
+	conn, ok := dialled.(*net.IPConn)
+	if !ok {
+		return fmt.Errorf("echo: %T is no IP connection", dialled)
+	}
 	if deadline, ok := ctx.Deadline(); ok {
 		if err := conn.SetDeadline(deadline); err != nil {
 			return err
@@ -124,7 +122,7 @@ func echo(ctx context.Context, ip netip.Addr) error {
 	}
 	buf := make([]byte, 256)
 	for {
-		n, err := conn.Read(buf) // without the IP header: net strips it
+		n, _, err := conn.ReadFrom(buf) // without the IP header, which Read would leave there
 		if err != nil {
 			return err
 		}

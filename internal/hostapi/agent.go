@@ -59,6 +59,7 @@ type Agent struct {
 	identity atomic.Pointer[identity]
 	outbox   *Outbox
 	home     *home
+	contact  Contact
 }
 
 // Dial makes sure that the host has a certificate, enrolling with the join token if need be, and returns an agent whose
@@ -85,6 +86,9 @@ func Dial(ctx context.Context, opts AgentOptions) (*Agent, error) {
 
 // Outbox returns where the host puts what it has to say.
 func (a *Agent) Outbox() *Outbox { return a.outbox }
+
+// Contact returns when the host last heard from a server.
+func (a *Agent) Contact() *Contact { return &a.contact }
 
 // Files returns where the host's certificate, key and CA are.
 func (a *Agent) Files() CertFiles { return a.files }
@@ -234,6 +238,7 @@ func (a *Agent) session(ctx context.Context, server string) (welcomed bool, err 
 	err = a.hear(ctx, cancel, stream, func(w *hostpb.Welcome) {
 		welcomed = true
 		a.outbox.wantTelemetry(w.GetTelemetryEvery().AsDuration())
+		a.contact.fence(w.GetSelfFenceAfter().AsDuration())
 		a.home.enter(server, cc)
 		a.log.Info("session up", "server", server, "version", w.GetServerVersion())
 	})
@@ -298,6 +303,7 @@ func (a *Agent) hear(ctx context.Context, cancel context.CancelFunc, stream sess
 			}
 			welcomed(w)
 		}
+		a.contact.heard(time.Now())
 		silence.Reset(ttl)
 	}
 }

@@ -84,6 +84,8 @@ type ServerOptions struct {
 	SessionTTL time.Duration        // 0: SessionTTLDefault
 	// TelemetryEvery is how often hosts say what they and their servers use; 0: never.
 	TelemetryEvery time.Duration
+	// SelfFenceAfter is told to hosts: see hostpb.Welcome. 0: never.
+	SelfFenceAfter time.Duration
 	Logger         *slog.Logger // nil: slog.Default
 }
 

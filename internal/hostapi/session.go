@@ -187,6 +187,9 @@ func checkFacts(name cloud.HostName, event *hostpb.HostEvent) error {
 // while relay waits, so a slow handler does not make its peer look dead.
 func (s *Server) relay(ctx context.Context, p sessionPeer, turn *sessionTurn, stream grpc.BidiStreamingServer[hostpb.HostEvent, hostpb.HostNotice], events <-chan received) error {
 	welcome := &hostpb.Welcome{ServerVersion: s.opts.Version, SessionTtl: durationpb.New(s.opts.SessionTTL)}
+	if s.opts.SelfFenceAfter > 0 {
+		welcome.SelfFenceAfter = durationpb.New(s.opts.SelfFenceAfter)
+	}
 	if s.opts.TelemetryEvery > 0 {
 		welcome.TelemetryEvery = durationpb.New(s.opts.TelemetryEvery)
 	}

@@ -373,18 +373,16 @@ func (d *decision) unfit(s *cloud.RecoveryServer, record *cloud.Server) string {
 // proofFor returns what keeps the server's old copy from harm, or why nothing does yet.
 func (d *decision) proofFor(s Server) (proof, why string) {
 	r := &d.step.Recovery
-	since := d.Life.Silence
-	if d.Life.HasLease {
-		since = min(since, d.Life.LeaseAge)
-	}
+	since := min(d.Life.Silence, d.Life.LeaseAge)
+	stopsItself := d.Life.Fencing && d.Life.HasLease && d.SelfFenceAfter > 0 && s.Shared
 	switch {
 	case r.Fenced:
 		return r.Fence, ""
 	case s.Guarded:
 		return "its volumes refuse all writers but the newest", ""
-	case d.Life.Fencing && d.SelfFenceAfter > 0 && s.Shared && since >= d.SelfFenceAfter+d.Margin:
-		return fmt.Sprintf("host %s was not heard for %.0f s, and stops such servers itself after %.0f s", d.Host.Name, since.Seconds(), d.SelfFenceAfter.Seconds()), ""
-	case d.Life.Fencing && d.SelfFenceAfter > 0 && s.Shared:
+	case stopsItself && since >= d.SelfFenceAfter+d.Margin:
+		return fmt.Sprintf("host %s was not heard, and did not renew its lease, for %.0f s, and stops such servers itself after %.0f s", d.Host.Name, since.Seconds(), d.SelfFenceAfter.Seconds()), ""
+	case stopsItself:
 		return "", waitLease
 	case d.Fence.Known && d.Fence.Error == "":
 		return "", waitFence
