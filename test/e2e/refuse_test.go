@@ -111,39 +111,38 @@ func TestRefusals(t *testing.T) {
 			g.untouched(t, before)
 		})
 	}
+	refusedByState(t, g)
 }
 
-// TestRefusalsByState: a server that is not ACTIVE, or already moving, is not moved.
-func TestRefusalsByState(t *testing.T) {
+// refusedByState: a server that already moves, or is not ACTIVE, is not moved.
+func refusedByState(t *testing.T, g *running) {
 	ctx := t.Context()
+	ask := func(t *testing.T, target, reason string) {
+		t.Helper()
+		a := do(ctx, t, call{method: "POST", path: "servers/" + g.id + "/action", version: "2.30", body: migrateBody(target, nil)})
+		name, message := a.fault()
+		if a.code != http.StatusConflict || name != "conflictingRequest" || !strings.Contains(message, reason) {
+			t.Errorf("%d %s", a.code, a.body)
+		}
+	}
+	t.Run("moving", func(t *testing.T) {
+		tr := depart(ctx, t, g, crawl)
+		ask(t, "compute-3", "while it is in task_state migrating")
+		if err := setPace(ctx, tr.from, g.id, sprint); err != nil {
+			t.Fatal(err)
+		}
+		if m, err := cloud.WaitMigration(ctx, g.id, tr.known); err != nil || m.Status != "completed" {
+			t.Fatalf("the first migration ended %q: %v", m.Status, err)
+		}
+		g.whole(t)
+	})
 	t.Run("stopped", func(t *testing.T) {
-		g := boot(t, guestOptions{name: "stopped", host: "compute-1"})
 		if a := do(ctx, t, call{method: "POST", path: "servers/" + g.id + "/action", body: `{"os-stop": null}`}); a.code != http.StatusAccepted {
 			t.Fatalf("stop: %d %s", a.code, a.body)
 		}
 		if _, err := cloud.WaitStatus(ctx, g.id, "SHUTOFF"); err != nil {
 			t.Fatal(err)
 		}
-		a := do(ctx, t, call{method: "POST", path: "servers/" + g.id + "/action", version: "2.30", body: migrateBody("compute-2", nil)})
-		name, message := a.fault()
-		if a.code != http.StatusConflict || name != "conflictingRequest" || !strings.Contains(message, "while it is in vm_state stopped") {
-			t.Errorf("%d %s", a.code, a.body)
-		}
-	})
-	t.Run("moving", func(t *testing.T) {
-		g := boot(t, guestOptions{name: "moving", host: "compute-1", dirty: "32MiB"})
-		if err := cloud.LiveMigrate(ctx, g.id, "compute-2"); err != nil {
-			t.Fatal(err)
-		}
-		a := do(ctx, t, call{method: "POST", path: "servers/" + g.id + "/action", version: "2.30", body: migrateBody("compute-3", nil)})
-		name, message := a.fault()
-		if a.code != http.StatusConflict || name != "conflictingRequest" || !strings.Contains(message, "while it is in task_state migrating") {
-			t.Errorf("%d %s", a.code, a.body)
-		}
-		m, err := cloud.WaitMigration(ctx, g.id, 0)
-		if err != nil || m.Status != "completed" {
-			t.Fatalf("the first migration ended %q: %v", m.Status, err)
-		}
-		g.whole(t)
+		ask(t, "compute-3", "while it is in vm_state stopped")
 	})
 }

@@ -128,40 +128,29 @@ func TestAMigrationThatCannotConvergeIsForced(t *testing.T) {
 	tr.unharmed(ctx, t, end, asked)
 }
 
-// TestProgressIsTrue: what the API shows of a running migration moves, for the disk and for the memory, and adds up.
-func TestProgressIsTrue(t *testing.T) {
+// TestProgressIsTrueAndWhatIsCopiedIsEncrypted: what the API shows of a running migration moves, for the disk and for the memory, and adds up. The running
+// QEMU is looked at, because settings can be right and the wire bare.
+func TestProgressIsTrueAndWhatIsCopiedIsEncrypted(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), steerMax)
 	defer cancel()
 	const filled = 64 << 20
 	g := boot(t, guestOptions{name: "progress", host: here, fill: fmt.Sprint(filled)})
+	rings, err := on(ctx, here, "sh", "-c", `ls -l /proc/$(cat /run/libvirt/qemu/*"$1"*.pid)/fd | grep -c io_uring`, "sh", "instance-"+g.id[:11])
+	if err != nil || rings == "0" {
+		t.Errorf("QEMU has %s rings open: %v", rings, err)
+	}
 	tr := depart(ctx, t, g, crawl)
 	m := awaitRunning(ctx, t, g.id)
-	var seen []labcloud.Progress
-	err := labcloud.Until(ctx, "the end of the copy", func() (bool, error) {
-		p, runs, err := cloud.Progress(ctx, g.id)
-		if runs && (len(seen) == 0 || seen[len(seen)-1] != p) {
-			seen = append(seen, p)
-		}
+	seen := &figures{}
+	encrypted(ctx, t, g, seen)
+	err = labcloud.Until(ctx, "the end of the copy", func() (bool, error) {
+		runs, err := seen.look(ctx, g.id)
 		return !runs, err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	disk, memory := map[int64]bool{}, map[int64]bool{}
-	for i, p := range seen {
-		t.Logf("%+v", p)
-		if p.DiskProcessed+p.DiskRemaining != p.DiskTotal || p.MemoryRemaining > p.MemoryTotal {
-			t.Errorf("figures do not add up: %+v", p)
-		}
-		if i > 0 && (p.DiskProcessed < seen[i-1].DiskProcessed || p.MemoryProcessed < seen[i-1].MemoryProcessed) {
-			t.Errorf("what was copied was taken back: %+v after %+v", p, seen[i-1])
-		}
-		disk[p.DiskProcessed], memory[p.MemoryProcessed] = true, true
-	}
-	const moves = 3 // figures come twice a second
-	if len(disk) < moves || len(memory) < moves {
-		t.Errorf("%d figures of the disk and %d of the memory in a migration of several seconds", len(disk), len(memory))
-	}
+	seen.addUp(t)
 	record, err := cloud.Record(ctx, m.UUID)
 	if err != nil {
 		t.Fatal(err)
@@ -173,30 +162,52 @@ func TestProgressIsTrue(t *testing.T) {
 	tr.unharmed(ctx, t, awaitEnd(ctx, t, g.id, tr.known), record.Created)
 }
 
-// TestWhatIsCopiedIsEncryptedAndDisksUseIOUring looks at the running QEMU, because settings can be right and the wire bare.
-func TestWhatIsCopiedIsEncryptedAndDisksUseIOUring(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), steerMax)
-	defer cancel()
-	g := boot(t, guestOptions{name: "sealed", host: here, fill: fmt.Sprint(64 << 20)})
-	rings, err := on(ctx, here, "sh", "-c", `ls -l /proc/$(cat /run/libvirt/qemu/*"$1"*.pid)/fd | grep -c io_uring`, "sh", "instance-"+g.id[:11])
-	if err != nil || rings == "0" {
-		t.Errorf("QEMU has %s rings open: %v", rings, err)
+// figures are what the API showed of a migration, each once.
+type figures struct{ all []labcloud.Progress }
+
+// look reports whether the migration still runs.
+func (f *figures) look(ctx context.Context, id string) (runs bool, err error) {
+	p, runs, err := cloud.Progress(ctx, id)
+	if runs && (len(f.all) == 0 || f.all[len(f.all)-1] != p) {
+		f.all = append(f.all, p)
 	}
-	tr := depart(ctx, t, g, crawl)
-	m := awaitRunning(ctx, t, g.id)
-	monitor := func(command string) string {
-		t.Helper()
-		out, err := on(ctx, here, "virsh", "-q", "qemu-monitor-command", g.id, `{"execute":"`+command+`"}`)
-		if err != nil {
-			t.Fatal(err)
+	return runs, err
+}
+
+func (f *figures) addUp(t *testing.T) {
+	t.Helper()
+	disk, memory := map[int64]bool{}, map[int64]bool{}
+	for i, p := range f.all {
+		t.Logf("%+v", p)
+		if p.DiskProcessed+p.DiskRemaining != p.DiskTotal || p.MemoryRemaining > p.MemoryTotal {
+			t.Errorf("figures do not add up: %+v", p)
 		}
-		return out
+		if i > 0 && (p.DiskProcessed < f.all[i-1].DiskProcessed || p.MemoryProcessed < f.all[i-1].MemoryProcessed) {
+			t.Errorf("what was copied was taken back: %+v after %+v", p, f.all[i-1])
+		}
+		disk[p.DiskProcessed], memory[p.MemoryProcessed] = true, true
+	}
+	const moves = 3 // figures come twice a second
+	if len(disk) < moves || len(memory) < moves {
+		t.Errorf("%d figures of the disk and %d of the memory in a migration of several seconds", len(disk), len(memory))
+	}
+}
+
+// encrypted checks a migration in progress from here: its disk's mirror and its memory go over TLS.
+func encrypted(ctx context.Context, t *testing.T, g *running, seen *figures) {
+	t.Helper()
+	monitor := func(command string) (string, error) {
+		return on(ctx, here, "virsh", "-q", "qemu-monitor-command", g.id, `{"execute":"`+command+`"}`)
 	}
 	var mirror string
-	err = labcloud.Until(ctx, "the disk's mirror", func() (bool, error) {
-		_, rest, _ := strings.Cut(monitor("query-named-block-nodes"), `"nbd://`)
+	err := labcloud.Until(ctx, "the disk's mirror", func() (bool, error) {
+		if _, err := seen.look(ctx, g.id); err != nil {
+			return false, err
+		}
+		out, err := monitor("query-named-block-nodes")
+		_, rest, _ := strings.Cut(out, `"nbd://`)
 		mirror, _, _ = strings.Cut(rest, `"`)
-		return mirror != "", nil
+		return mirror != "", err
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -205,12 +216,7 @@ func TestWhatIsCopiedIsEncryptedAndDisksUseIOUring(t *testing.T) {
 	if out, err := on(ctx, here, "sh", "-c", `qemu-img info "$1" 2>&1`, "sh", "nbd://"+mirror); err == nil || !strings.Contains(out, "TLS") {
 		t.Errorf("the disk's mirror %s was opened without TLS: %s, %v", mirror, out, err)
 	}
-	if out := monitor("query-migrate-parameters"); !strings.Contains(out, `"tls-creds":"objlibvirt_migrate_tls0"`) {
-		t.Errorf("memory goes without TLS: %s", out)
+	if out, err := monitor("query-migrate-parameters"); err != nil || !strings.Contains(out, `"tls-creds":"objlibvirt_migrate_tls0"`) {
+		t.Errorf("memory goes without TLS: %s, %v", out, err)
 	}
-	record, err := cloud.Record(ctx, m.UUID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tr.unharmed(ctx, t, awaitEnd(ctx, t, g.id, tr.known), record.Created)
 }

@@ -90,7 +90,7 @@ func TestVolumeWalkThroughWithStockClients(t *testing.T) {
 			t.Fatalf("volume %+v, %v", made, err)
 		}
 	}
-	id := fieldOf(t, stock(t, "nova", "boot", "--image", cloud.ImageID, "--flavor", "m1.medium", "--nic", "net-id="+cloud.NetworkID, "--config-drive", "true",
+	id := fieldOf(t, stock(t, "nova", "boot", "--image", cloud.ImageID, "--flavor", cloud.FlavorID, "--nic", "net-id="+cloud.NetworkID, "--config-drive", "true",
 		"--meta", "godwit.tick=100ms", "--meta", "godwit.log=20ms", "--block-device-mapping", "vda="+volume+":::0", "vm-boot-from-vol"), "id")
 	gone := false
 	t.Cleanup(func() {
@@ -137,6 +137,23 @@ func TestVolumeWalkThroughWithStockClients(t *testing.T) {
 	gone = true
 	if v, err := cloud.WaitVolume(ctx, volume, "available"); err != nil || len(v.Attachments) != 0 {
 		t.Errorf("after its server was deleted: %+v, %v", v, err)
+	}
+	bootsAsWritten(t, other)
+}
+
+// bootsAsWritten boots the seed's flavor, of which every host has room for a few, from a volume, as the seed does.
+func bootsAsWritten(t *testing.T, volume string) {
+	t.Helper()
+	id := fieldOf(t, stock(t, "nova", "boot", "--image", cloud.ImageID, "--flavor", "m1.medium", "--nic", "net-id="+cloud.NetworkID,
+		"--block-device-mapping", "vda="+volume+":::0", "vm-of-the-seed"), "id")
+	defer remove(t, id)
+	s, err := cloud.WaitStatus(t.Context(), id, "ACTIVE")
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	if now := connect(t, s).status(t); now.BootID == "" {
+		t.Errorf("the guest says %+v", now)
 	}
 }
 
