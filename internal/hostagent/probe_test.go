@@ -22,7 +22,7 @@ func TestAnAnswerOfAnyKindIsASignOfLife(t *testing.T) {
 		"a refusal":     {loopback, 1, true},
 		"an echo":       {loopback, 0, true},
 		"an echo, IPv6": {netip.IPv6Loopback(), 0, true},
-		"nobody":        {netip.MustParseAddr("192.0.2.1"), 0, false}, // documentation's: no host has it
+		"nobody":        {netip.MustParseAddr("255.255.255.255"), 0, false}, // no host has it, and the kernel refuses to ask
 	} {
 		if got, err := Reaches(t.Context(), c.ip, c.port); got != c.want {
 			t.Errorf("%s: reached %v (%v), want %v", name, got, err, c.want)
