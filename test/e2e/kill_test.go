@@ -187,6 +187,9 @@ func powerOn(t *testing.T, host string) {
 		t.Fatal(err)
 	}
 	waitService(t, host, "up")
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	awaitTaking(ctx, t, host)
 }
 
 // travelling is a guest with enough on its disk and in its memory for a copy to take its time, some of it changing.

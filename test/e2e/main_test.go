@@ -62,7 +62,8 @@ func run(m *testing.M) (code int, err error) {
 		return 0, err
 	}
 	progress := func(line string) { fmt.Fprintln(os.Stderr, "e2e:", line) }
-	c, err := labcloud.Up(ctx, labcloud.Options{Name: fmt.Sprintf("e2e-%d", os.Getpid()), Binary: godwit, Storage: 1, Tethered: true, Progress: progress})
+	c, err := labcloud.Up(ctx, labcloud.Options{Name: fmt.Sprintf("e2e-%d", os.Getpid()), Binary: godwit, Storage: 1, BMC: true, Tethered: true, Progress: progress,
+		WakeOnLAN: true, Optimize: quickOptimizer})
 	if err != nil {
 		return 0, err
 	}
