@@ -18,7 +18,9 @@ import (
 //   - entries: each is taken once, the call's count is true, no entry is written after it was taken
 //   - threads: a single-issuer ring is entered by one
 //   - tokens: no two requests in flight share one; none completes twice
-//   - buffers: none is given to the kernel twice, none is used that is not the kernel's
+//   - buffers: none is given to the kernel twice, none is used that is not the kernel's, and none changes before a zero-copy send's notification
+//   - links: they reach no further than one call; a request that fails or falls short cancels what is linked to it (fakelinks_test.go)
+//   - a submission thread that sleeps is woken (fakepoll_test.go)
 type fake struct {
 	mu      sync.Mutex
 	changed sync.Cond
@@ -39,6 +41,10 @@ type fake struct {
 	groups   map[uint16]*fakeGroup
 	rung     int
 	closed   bool
+
+	chains  fakeChains
+	notices []fakeNotice
+	poller  *fakePoller // with SetupSQPoll
 
 	violations []string
 	seen       int // requests taken
@@ -86,6 +92,9 @@ func (f *fake) verdict(t testing.TB) {
 	if !f.closed {
 		t.Error("the ring was never closed")
 	}
+	if len(f.notices) > 0 || len(f.chains.after) > 0 {
+		t.Errorf("%d notifications and %d links were left when the ring was closed", len(f.notices), len(f.chains.after))
+	}
 	for _, e := range f.pending {
 		if e.UserData != bellToken {
 			t.Errorf("request %+v was in flight when the ring was closed", e)
@@ -102,6 +111,9 @@ func (f *fake) setup(entries uint32, p *params) (int, error) {
 	f.sqes = make([]SQE, entries)
 	f.params = *p
 	*f.word(2), *f.word(11) = entries-1, p.CQEntries-1
+	if p.Flags&SetupSQPoll != 0 {
+		f.startPoller()
+	}
 	return fakeFD, nil
 }
 
@@ -137,6 +149,7 @@ func (f *fake) close(fd int) error {
 	defer f.mu.Unlock()
 	if fd == fakeFD {
 		f.closed = true
+		f.changed.Broadcast()
 	}
 	return nil
 }
@@ -161,8 +174,9 @@ func (f *fake) register(_ int, op uint32, arg unsafe.Pointer, _ uint32) (int, er
 	case registerProbe:
 		if !f.old {
 			p := (*probe)(arg)
-			p.OpsLen = uint8(OpSendZC) + 1
+			p.OpsLen = uint8(OpSendmsgZC) + 1
 			p.Ops[OpSendZC] = probeOp{Op: OpSendZC, Flags: opSupported}
+			p.Ops[OpSendmsgZC] = probeOp{Op: OpSendmsgZC, Flags: opSupported}
 		}
 	case registerPbufRing:
 		r := (*bufReg)(arg)
@@ -186,6 +200,9 @@ func (f *fake) enter(fd int, submit, wait, flags uint32, _ unsafe.Pointer, _ uin
 	} else if f.owner != thread && f.params.Flags&SetupSingleIssuer != 0 {
 		f.breach("thread %d entered the ring of thread %d", thread, f.owner)
 	}
+	if f.poller != nil {
+		return f.enterPolled(submit, wait, flags)
+	}
 	head, tail := *f.word(0), atomic.LoadUint32(f.word(1))
 	if tail-head != submit || submit > f.params.SQEntries {
 		f.breach("%d entries submitted of %d that are there", submit, tail-head)
@@ -200,6 +217,7 @@ func (f *fake) enter(fd int, submit, wait, flags uint32, _ unsafe.Pointer, _ uin
 	for i := range taken {
 		f.take((head + i) & (f.params.SQEntries - 1))
 	}
+	f.endChain()
 	atomic.StoreUint32(f.word(0), head+taken)
 	if flags&enterGetEvents != 0 {
 		f.post()
@@ -222,7 +240,7 @@ func (f *fake) take(slot uint32) {
 		f.breach("slot %d of the queue holds entry %d", slot, index)
 	}
 	e := f.sqes[slot]
-	f.sqes[slot] = SQE{Opcode: 255, UserData: 0xdead} // whoever writes it later than now starts from this
+	f.sqes[slot] = SQE{Opcode: 255, Flags: e.Flags, UserData: 0xdead} // whoever writes it later than now starts from this
 	f.seen++
 	if e.Opcode == 255 {
 		f.breach("an entry was submitted that nobody filled")
@@ -230,6 +248,11 @@ func (f *fake) take(slot uint32) {
 	if e.UserData != ignoredToken && slices.ContainsFunc(f.pending, func(o SQE) bool { return o.UserData == e.UserData }) {
 		f.breach("token %#x is used by two requests in flight", e.UserData)
 	}
+	f.link(e)
+}
+
+// start begins a request whose turn has come.
+func (f *fake) start(e SQE) {
 	switch {
 	case e.Opcode == OpRead && e.FD == fakeBellFD:
 		f.pending = append(f.pending, e)
@@ -249,7 +272,8 @@ func (f *fake) cancel(e SQE) {
 	for _, o := range slices.Clone(f.pending) {
 		byToken := e.OpFlags == 0 && o.UserData == e.Addr
 		byFD := e.OpFlags&cancelFD != 0 && o.FD == e.FD && o.UserData != bellToken
-		if byToken || byFD {
+		owes := slices.ContainsFunc(f.notices, func(n fakeNotice) bool { return n.sqe.UserData == o.UserData })
+		if (byToken || byFD) && !owes {
 			found = true
 			f.end(o, -int32(unix.ECANCELED), 0)
 		}
@@ -271,13 +295,17 @@ func (f *fake) end(e SQE, res int32, flags CQEFlags) {
 // complete makes a completion ready, at a random place among those that are.
 func (f *fake) complete(e SQE, res int32, flags CQEFlags) {
 	i := len(f.ready)
-	for i > 0 && f.ready[i-1].UserData != e.UserData && f.random.IntN(2) == 0 {
+	before := f.chains.before[e.UserData]
+	for i > 0 && f.ready[i-1].UserData != e.UserData && (before == 0 || f.ready[i-1].UserData != before) && f.random.IntN(2) == 0 {
 		i--
 	}
 	if slices.ContainsFunc(f.ready[i:], func(c CQE) bool { return c.UserData == e.UserData }) || flags&CQEBuffer != 0 {
 		i = len(f.ready) // completions of one request keep their order, and so do the bytes of a stream
 	}
 	f.ready = slices.Insert(f.ready, i, CQE{UserData: e.UserData, Res: res, Flags: flags})
+	if flags&CQEMore == 0 {
+		f.goOn(e, res)
+	}
 }
 
 // post moves ready completions to the queue as far as there is room.
@@ -292,6 +320,9 @@ func (f *fake) post() {
 	if len(f.ready) > 0 {
 		f.overflow++
 		flags = sqCQOverflow
+	}
+	if f.poller != nil && f.poller.asleep {
+		flags |= sqNeedWakeup
 	}
 	atomic.StoreUint32(f.word(fakeSQFlags), flags)
 }

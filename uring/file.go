@@ -126,7 +126,7 @@ func uninterrupted(call func() (int, error)) (int, error) {
 }
 
 // WriteSync writes p at off and makes it durable: two requests, linked, in one submission. When the write is short, the kernel breaks the
-// link and the rest is written and synced by itself.
+// link and the rest is written and synced by itself; so is all of it when the sync was cancelled although the write was whole.
 func (f *File) WriteSync(p []byte, off int64) error {
 	if err := f.begin(); err != nil {
 		return f.wrap("write", err)
@@ -136,15 +136,27 @@ func (f *File) WriteSync(p []byte, off int64) error {
 	var wrote int32
 	err := f.loop.Post(func() {
 		f.loop.Reserve(2)
-		w := f.loop.Begin(Handler(func(res int32, _ CQEFlags) { wrote = res }))
+		cuts := f.loop.LinksCut()
+		var res int32
+		steps := 2
+		step := func() {
+			if steps--; steps > 0 {
+				return
+			}
+			if f.loop.LinksCut() != cuts && res >= 0 { // the sync may have begun before the write
+				res = -int32(unix.ECANCELED)
+			}
+			synced <- res
+		}
+		w := f.loop.Begin(Handler(func(n int32, _ CQEFlags) { wrote = n; step() }))
 		w.PrepWrite(f.fd, p, off)
 		w.Flags |= IOLink
-		f.loop.Begin(Handler(func(res int32, _ CQEFlags) { synced <- res })).PrepFsync(f.fd, true)
+		f.loop.Begin(Handler(func(n int32, _ CQEFlags) { res = n; step() })).PrepFsync(f.fd, true)
 	})
 	if err != nil {
 		return f.wrap("write", err)
 	}
-	res := <-synced // after the write's: a cancelled sync completes after what broke its link
+	res := <-synced
 	runtime.KeepAlive(p)
 	switch {
 	case wrote < 0:

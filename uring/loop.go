@@ -293,6 +293,11 @@ func (l *Loop) Reserve(n int) {
 	}
 }
 
+// LinksCut counts the links that the kernel has cut: short of memory, it took the first part of a chain in one call and the rest in another, so that
+// they ran beside each other. If it has changed between a Begin and the completion, the order that the link was for is not certain. On the loop's own
+// thread only.
+func (l *Loop) LinksCut() uint64 { return l.ring.linksCut }
+
 // Cancel asks the kernel to end a request begun with Begin. Its completion still comes. A token of a request that has completed does
 // nothing. On the loop's own thread only.
 func (l *Loop) Cancel(token uint64) {

@@ -158,11 +158,15 @@ type stream struct {
 	ended bool
 }
 
-// step lets something happen on the stream: bytes arrive for a pending receive. It reports whether anything did.
+// step lets something happen on the stream: bytes arrive for a pending receive, or the kernel lets go of what it has sent. It reports
+// whether anything did.
 func (s *stream) step() bool {
 	f := s.f
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.random.IntN(4) == 0 && f.notify() { // late: most of the time something else happens first
+		return true
+	}
 	for _, e := range f.pending {
 		if e.Opcode != OpRecv || e.FD != s.fd {
 			continue
@@ -171,7 +175,7 @@ func (s *stream) step() bool {
 		f.changed.Broadcast()
 		return true
 	}
-	return false
+	return f.notify()
 }
 
 // arrive completes a receive with some bytes, the end, or want of buffers.
@@ -209,13 +213,17 @@ func (s *stream) begin(e SQE) (int32, bool) {
 	switch e.Opcode {
 	case OpSend:
 		return s.hear(memoryAt(e.Addr, int(e.Len))), false
-	case OpSendmsg:
-		var all []byte
-		m := (*unix.Msghdr)(pointerTo(e.Addr))
-		for _, v := range iovecs(m) {
-			all = append(all, v...)
+	case OpSendZC:
+		p := memoryAt(e.Addr, int(e.Len))
+		s.f.sendZC(e, [][]byte{p}, s.hear(p))
+		return 0, true
+	case OpSendmsg, OpSendmsgZC:
+		pieces := iovecs((*unix.Msghdr)(pointerTo(e.Addr)))
+		if e.Opcode == OpSendmsgZC {
+			s.f.sendZC(e, pieces, s.hear(bytes.Join(pieces, nil)))
+			return 0, true
 		}
-		return s.hear(all), false
+		return s.hear(bytes.Join(pieces, nil)), false
 	case OpRecv, OpTimeout:
 		return 0, true
 	default:
@@ -251,7 +259,7 @@ func TestLinkKeepsTheProtocolInEveryMode(t *testing.T) {
 		}
 		closed := make(chan error, 1)
 		server := &Server{stack: stack, emptied: make(chan struct{}), links: map[*Link]struct{}{},
-			options: ServerOptions{ConnsMax: 1, QueuedBytesMax: 1 + random.IntN(2000), CloseTimeout: closeTimeoutDefault, SingleReceives: seed%4 == 2}}
+			options: ServerOptions{ConnsMax: 1, QueuedBytesMax: 1 + random.IntN(2000), CloseTimeout: closeTimeoutDefault, SingleReceives: seed%4 == 2, ZeroCopyMin: int(seed % 3)}}
 		server.acceptor = acceptor{loop: stack.loop, closed: true}
 		server.service = service(func(l *Link) Session { return fickle(l, seed, closed) })
 		if err := stack.loop.Post(func() { server.open(fds[0], server.service) }); err != nil {
@@ -305,15 +313,29 @@ func (f *fake) finishTimers() {
 	}
 }
 
+// poisoned is a buffer that is worth nothing once it was given back.
+type poisoned []byte
+
+// Release implements Releaser.
+func (p poisoned) Release() {
+	for i := range p {
+		p[i] = 0xdb
+	}
+}
+
 // fickle echoes, now by copying, now in place, now after a pause.
 func fickle(l *Link, seed uint64, closed chan error) Session {
 	random := rand.New(rand.NewPCG(seed, 4))
 	s := &session{link: l, closed: func(err error) { closed <- err }}
 	s.received = func(p []byte) int {
 		n := 1 + random.IntN(len(p))
-		if random.IntN(3) == 0 {
+		switch random.IntN(4) {
+		case 0:
 			l.Send(p[:n], l.Hold())
-		} else {
+		case 1:
+			own := poisoned(bytes.Clone(p[:n]))
+			l.Send(own, own)
+		default:
 			l.Write(p[:n])
 		}
 		if random.IntN(10) == 0 {

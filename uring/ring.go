@@ -67,6 +67,8 @@ type Ring struct {
 
 	quiet bool // waits are not told to Go's scheduler, until one proves to be long
 
+	linksCut uint64 // see Loop.LinksCut
+
 	enters, submitted atomic.Uint64 // written by the owner, read by anyone
 	overflow          atomic.Uint32
 	closed            bool
@@ -280,6 +282,9 @@ func (r *Ring) enterUntilTaken(submit, wait, flags uint32, timeout time.Duration
 		}
 		switch {
 		case err == nil:
+			if taken > 0 && uint32(taken) < submit && r.flags&SetupSQPoll == 0 {
+				r.noteCut()
+			}
 			submit -= min(submit, uint32(taken))
 			if r.flags&SetupSQPoll != 0 {
 				submit = 0
@@ -295,6 +300,15 @@ func (r *Ring) enterUntilTaken(submit, wait, flags uint32, timeout time.Duration
 		if submit == 0 && (wait == 0 || r.Ready() >= int(wait) || timeout >= 0) {
 			return nil
 		}
+	}
+}
+
+// noteCut takes note of a link that was cut because the kernel had no memory for more than a part of a submission: links do not reach from one
+// call to the next.
+func (r *Ring) noteCut() {
+	last := &r.sqes[(atomic.LoadUint32(r.sqHead)-1)&r.sqMask]
+	if last.Flags&(IOLink|IOHardlink) != 0 {
+		r.linksCut++
 	}
 }
 

@@ -372,8 +372,9 @@ func TestAFullDiskIsToldToTheClient(t *testing.T) {
 		c := w.client()
 		p := bytes.Repeat([]byte{7}, 1<<20)
 		var err error
-		for off := int64(0); off < 16<<20 && err == nil; off += 1 << 20 {
-			_, err = c.WriteAt(p, off)
+		// In pieces of which the last fits in part: a short write, which breaks the link to its sync.
+		for off, n := int64(0), 1<<20-12288; off < 16<<20 && err == nil; off += int64(n) {
+			_, err = c.Write(p[:n], off, nbd.CmdFlagFUA)
 		}
 		if !errors.Is(err, nbd.NoSpace) {
 			t.Fatalf("writing more than there is: %v", err)

@@ -22,12 +22,13 @@ type task struct {
 
 	// On the ring.
 	lane  *lane
-	moved int   // bytes read or written so far
-	tries int   // times the kernel was asked again without having moved anything
-	steps int   // completions still to come
-	runs  bool  // counted by the lane
-	err   error // the first error of the steps
-	loose bool  // the linked sync was cancelled, and told nothing
+	moved int    // bytes read or written so far
+	tries int    // times the kernel was asked again without having moved anything
+	steps int    // completions still to come
+	runs  bool   // counted by the lane
+	err   error  // the first error of the steps
+	loose bool   // the linked sync was cancelled, and told nothing
+	cuts  uint64 // of links, when the sync was linked
 }
 
 func newTask(g *gate, r *nbd.Request) *task {
@@ -191,7 +192,7 @@ func (t *task) allocate() {
 // sync links a sync to an entry.
 func (t *task) sync(e *uring.SQE) {
 	e.Flags |= uring.IOLink
-	t.steps = 2
+	t.steps, t.cuts = 2, t.lane.loop.LinksCut()
 	t.prepSync(t.lane.loop.Begin((*syncStep)(t)))
 }
 
@@ -220,6 +221,7 @@ func (s *syncStep) Complete(res int32, _ uring.CQEFlags) {
 		t.loose = true
 	} else {
 		t.err = cmp.Or(t.err, t.synced(errno))
+		t.loose = t.lane.loop.LinksCut() != t.cuts // it may have begun before what it was to sync had ended
 	}
 	t.step()
 }
@@ -274,6 +276,7 @@ func (t *task) step() {
 	case again && t.tries < triesMax:
 		t.tries++
 		if loose && err == nil && !short { // what it was to sync is done
+			t.cuts = t.lane.loop.LinksCut()
 			t.prepSync(t.lane.loop.Begin((*syncStep)(t)))
 			return
 		}
