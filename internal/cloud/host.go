@@ -19,26 +19,28 @@ type Host struct {
 // HostReport is what a host says of itself. Owned by the host: Generation grows with each agent start, Seq with each report,
 // and readers keep the greatest (Generation, Seq).
 type HostReport struct {
-	Host             HostName `json:"host"`
-	Generation       int64    `json:"generation"`
-	Seq              int64    `json:"seq"`
-	AgentVersion     string   `json:"agent_version"`
-	LibvirtVersion   string   `json:"libvirt_version"`     // "9.0.0"
-	QEMUVersion      string   `json:"qemu_version"`        // "7.2.0"
-	Hypervisor       string   `json:"hypervisor"`          // "QEMU" (emulated) or "KVM", by proof: see Virtualization
-	Virtualization   string   `json:"virtualization"`      // "kvm" when a probe guest ran under KVM, else "tcg"
-	Arch             string   `json:"arch"`                // "x86_64"
-	CPUModels        []string `json:"cpu_models"`          // models this host can give a guest, by libvirt's names
-	CPUModel         string   `json:"cpu_model,omitempty"` // what a guest gets here that asks for none
-	CPUInfo          string   `json:"cpu_info"`            // JSON text as Nova's hypervisors show
-	VCPUs            int      `json:"vcpus"`               // physical threads
-	RAMMiB           int      `json:"ram_mib"`
-	RAMFreeMiB       int      `json:"ram_free_mib"`
-	DiskGiB          int      `json:"disk_gib"` // size of the file system that holds server disks
-	DiskFreeGiB      int      `json:"disk_free_gib"`
-	SharedDiskID     string   `json:"shared_disk_id,omitempty"` // identity of the disk directory when several hosts share it; empty when local
-	MigrationAddress string   `json:"migration_address"`        // IP for libvirt and QEMU traffic
-	TunnelAddress    string   `json:"tunnel_address"`           // IP of the VXLAN end point
+	Host           HostName `json:"host"`
+	Generation     int64    `json:"generation"`
+	Seq            int64    `json:"seq"`
+	AgentVersion   string   `json:"agent_version"`
+	LibvirtVersion string   `json:"libvirt_version"`     // "9.0.0"
+	QEMUVersion    string   `json:"qemu_version"`        // "7.2.0"
+	Hypervisor     string   `json:"hypervisor"`          // "QEMU" (emulated) or "KVM", by proof: see Virtualization
+	Virtualization string   `json:"virtualization"`      // "kvm" when a probe guest ran under KVM, else "tcg"
+	Arch           string   `json:"arch"`                // "x86_64"
+	CPUModels      []string `json:"cpu_models"`          // models this host can give a guest, by libvirt's names
+	CPUModel       string   `json:"cpu_model,omitempty"` // what a guest gets here that asks for none
+	CPUInfo        string   `json:"cpu_info"`            // JSON text as Nova's hypervisors show
+	VCPUs          int      `json:"vcpus"`               // physical threads
+	RAMMiB         int      `json:"ram_mib"`
+	RAMFreeMiB     int      `json:"ram_free_mib"`
+	DiskGiB        int      `json:"disk_gib"` // size of the file system that holds server disks
+	DiskFreeGiB    int      `json:"disk_free_gib"`
+	SharedDiskID   string   `json:"shared_disk_id,omitempty"` // identity of the disk directory when several hosts share it; empty when local
+	// Shared says how the file system of the network is that the disk directory lies on; nil: the directory is local.
+	Shared           *SharedStorage `json:"shared,omitempty"`
+	MigrationAddress string         `json:"migration_address"` // IP for libvirt and QEMU traffic
+	TunnelAddress    string         `json:"tunnel_address"`    // IP of the VXLAN end point
 	// ManagementAddress is the IP address the agent dials from; where witnesses look for it.
 	ManagementAddress string     `json:"management_address,omitempty"`
 	SelfFencing       bool       `json:"self_fencing,omitempty"` // its agent stops servers whose disks nothing else guards when it is cut off

@@ -204,6 +204,7 @@ func reportOf(name cloud.HostName, f *hostpb.HostFacts, now time.Time) cloud.Hos
 		DiskGiB: int(f.GetDiskGib()), DiskFreeGiB: int(f.GetDiskFreeGib()), SharedDiskID: f.GetSharedDiskId(), MigrationAddress: f.GetMigrationAddress(), Images: f.GetImages(), PeerPort: int(f.GetPeerPort()),
 		TunnelAddress: f.GetTunnelAddress(), SelfFencing: f.GetSelfFencing(), WakeMACs: f.GetWakeMacs(), Running: int(f.GetRunning()), UptimeSeconds: f.GetUptimeSeconds(), At: now,
 	}
+	r.Shared = sharedOf(f.GetShared())
 	copy(r.Load[:], f.GetLoad())
 	return r
 }

@@ -2,7 +2,9 @@ package hostagent
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,14 +34,18 @@ const (
 	sharedPatience = 25 * time.Second
 	// probeDir is below the shared directory: a file for each host, to see whether writes get through.
 	probeDir = ".godwit/probes"
+	// probesMax and probeBytesMax bound what is read of other hosts' files: a directory that is shared is one that others write to.
+	probesMax     = 1000
+	probeBytesMax = 128
 )
 
 // Share is the file system that a shared disk directory lies on. Calls may hang.
 type Share interface {
 	// Mount returns what the directory lies on.
 	Mount() (disk.Mount, error)
-	// Write writes a few bytes and returns when they are durable.
-	Write(host cloud.HostName) error
+	// Write puts a text into the host's own probe file and returns when it is durable. Seen reads the probe files of all hosts.
+	Write(host cloud.HostName, text string) error
+	Seen() (map[string]string, error)
 	// Health looks at a GlusterFS volume; heal also asks what waits to be healed.
 	Health(ctx context.Context, heal bool) (gluster.Health, error)
 	// SetsOf and IDOf are as in package gluster.
@@ -52,7 +58,7 @@ type directory struct{ path string }
 
 func (d directory) Mount() (disk.Mount, error) { return disk.MountOf(d.path) }
 
-func (d directory) Write(host cloud.HostName) error {
+func (d directory) Write(host cloud.HostName, text string) error {
 	dir := filepath.Join(d.path, probeDir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -61,13 +67,33 @@ func (d directory) Write(host cloud.HostName) error {
 	if err != nil {
 		return err
 	}
-	if _, err = f.WriteString(time.Now().UTC().Format(time.RFC3339Nano) + "\n"); err == nil {
+	if _, err = f.WriteString(text + "\n"); err == nil {
 		err = f.Sync()
 	}
 	if closeErr := f.Close(); err == nil {
 		err = closeErr
 	}
 	return err
+}
+
+func (d directory) Seen() (map[string]string, error) {
+	dir := filepath.Join(d.path, probeDir)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	seen := map[string]string{}
+	for _, e := range entries[:min(len(entries), probesMax)] {
+		f, err := os.Open(filepath.Join(dir, e.Name()))
+		if err != nil {
+			continue // of a host that is just going
+		}
+		text := make([]byte, probeBytesMax)
+		n, _ := f.Read(text) // a file that is being rewritten is empty for a moment, and is read again soon
+		f.Close()
+		seen[e.Name()] = strings.TrimSpace(string(text[:n]))
+	}
+	return seen, nil
 }
 
 func (d directory) Health(ctx context.Context, heal bool) (gluster.Health, error) {
@@ -83,6 +109,8 @@ type sharing struct {
 	host  cloud.HostName
 	store *disk.Store
 	mount disk.Mount // as it was when the agent began
+	word  string     // of this start of the agent, random
+	round int64      // of the last probe; the look's in progress
 
 	mu      sync.Mutex
 	looking chan struct{} // closed when the look in progress ends; nil when there is none; guarded by mu
@@ -95,6 +123,8 @@ type sight struct {
 	took   time.Duration
 	err    error // why nothing can be written, or read
 	health gluster.Health
+	nonce  string            // written; empty when that failed
+	probes map[string]string // what hosts wrote
 }
 
 // newSharing returns nil when the directory is not on a file system of the network.
@@ -107,7 +137,7 @@ func newSharing(o Options) (*sharing, error) {
 	if err != nil || !m.Remote() {
 		return nil, err
 	}
-	return &sharing{share: share, host: o.Name, store: o.Disk, mount: m}, nil
+	return &sharing{share: share, host: o.Name, store: o.Disk, mount: m, word: rand.Text()}, nil
 }
 
 func (s *sharing) isGluster() bool { return s.mount.Type == gluster.MountType }
@@ -166,7 +196,12 @@ func (s *sharing) see() sight {
 		}
 	}
 	if seen.err == nil {
-		seen.err = s.share.Write(s.host)
+		s.round++
+		nonce := fmt.Sprintf("%s %d", s.word, s.round)
+		if seen.err = s.share.Write(s.host, nonce); seen.err == nil {
+			seen.nonce = nonce
+			seen.probes, seen.err = s.share.Seen()
+		}
 	}
 	seen.took = time.Since(seen.at)
 	return seen
@@ -194,6 +229,8 @@ func (s *sharing) facts() *hostpb.SharedStorage {
 		out.Error = "not looked at yet"
 		return out
 	}
+	out.Nonce, out.Seen = seen.nonce, maps.Clone(seen.probes)
+	delete(out.Seen, string(s.host))
 	out.Volume, out.Writable, out.Quorum = seen.health.Volume, seen.err == nil, seen.err == nil
 	if seen.err != nil {
 		out.Error = seen.err.Error()
@@ -236,8 +273,11 @@ func (a *Agent) keepShared() {
 		if err != nil && a.life.Err() == nil {
 			a.log.Warn("shared directory", "error", err)
 		}
-		if now := a.shared.facts(); !proto.Equal(now, told) {
-			told = now
+		now := a.shared.facts()
+		state := proto.CloneOf(now)
+		state.Nonce, state.Seen = "", nil // these always change, and go with the next facts
+		if !proto.Equal(state, told) {
+			told = state
 			a.ringFacts()
 		}
 		if !a.pause(sharedPeriod, nil) {

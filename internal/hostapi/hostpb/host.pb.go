@@ -642,8 +642,10 @@ type SharedStorage struct {
 	Bricks        []*Brick               `protobuf:"bytes,7,rep,name=bricks,proto3" json:"bricks,omitempty"`
 	HealPending   int64                  `protobuf:"varint,8,opt,name=heal_pending,json=healPending,proto3" json:"heal_pending,omitempty"`
 	SplitBrain    int64                  `protobuf:"varint,9,opt,name=split_brain,json=splitBrain,proto3" json:"split_brain,omitempty"`
-	Quorum        bool                   `protobuf:"varint,10,opt,name=quorum,proto3" json:"quorum,omitempty"`                    // client quorum of every replica set
-	LeaseAge      *durationpb.Duration   `protobuf:"bytes,11,opt,name=lease_age,json=leaseAge,proto3" json:"lease_age,omitempty"` // how long ago this host last renewed its own lease file
+	Quorum        bool                   `protobuf:"varint,10,opt,name=quorum,proto3" json:"quorum,omitempty"`                                                                      // client quorum of every replica set
+	LeaseAge      *durationpb.Duration   `protobuf:"bytes,11,opt,name=lease_age,json=leaseAge,proto3" json:"lease_age,omitempty"`                                                   // how long ago this host last renewed its own lease file
+	Nonce         string                 `protobuf:"bytes,12,opt,name=nonce,proto3" json:"nonce,omitempty"`                                                                         // what this host last wrote into its own probe file: a word of this agent's start, and a number that grows
+	Seen          map[string]string      `protobuf:"bytes,13,rep,name=seen,proto3" json:"seen,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // what this host read in the probe files of others, by host: the proof that they share the directory
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -751,6 +753,20 @@ func (x *SharedStorage) GetQuorum() bool {
 func (x *SharedStorage) GetLeaseAge() *durationpb.Duration {
 	if x != nil {
 		return x.LeaseAge
+	}
+	return nil
+}
+
+func (x *SharedStorage) GetNonce() string {
+	if x != nil {
+		return x.Nonce
+	}
+	return ""
+}
+
+func (x *SharedStorage) GetSeen() map[string]string {
+	if x != nil {
+		return x.Seen
 	}
 	return nil
 }
@@ -5054,7 +5070,7 @@ const file_host_proto_rawDesc = "" +
 	"\tpeer_port\x18\x1a \x01(\x03R\bpeerPort\x12*\n" +
 	"\x11peer_tls_hostname\x18\x1b \x01(\tR\x0fpeerTlsHostname\x12\x1b\n" +
 	"\twake_macs\x18\x1c \x03(\tR\bwakeMacs\x12!\n" +
-	"\fself_fencing\x18\x1d \x01(\bR\vselfFencing\"\xe6\x02\n" +
+	"\fself_fencing\x18\x1d \x01(\bR\vselfFencing\"\xf2\x03\n" +
 	"\rSharedStorage\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x1c\n" +
@@ -5068,7 +5084,12 @@ const file_host_proto_rawDesc = "" +
 	"splitBrain\x12\x16\n" +
 	"\x06quorum\x18\n" +
 	" \x01(\bR\x06quorum\x126\n" +
-	"\tlease_age\x18\v \x01(\v2\x19.google.protobuf.DurationR\bleaseAge\"w\n" +
+	"\tlease_age\x18\v \x01(\v2\x19.google.protobuf.DurationR\bleaseAge\x12\x14\n" +
+	"\x05nonce\x18\f \x01(\tR\x05nonce\x12;\n" +
+	"\x04seen\x18\r \x03(\v2'.godwit.host.v1.SharedStorage.SeenEntryR\x04seen\x1a7\n" +
+	"\tSeenEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"w\n" +
 	"\x05Brick\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06online\x18\x02 \x01(\bR\x06online\x12!\n" +
@@ -5499,7 +5520,7 @@ func file_host_proto_rawDescGZIP() []byte {
 }
 
 var file_host_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_host_proto_msgTypes = make([]protoimpl.MessageInfo, 65)
+var file_host_proto_msgTypes = make([]protoimpl.MessageInfo, 66)
 var file_host_proto_goTypes = []any{
 	(DomainState)(0),              // 0: godwit.host.v1.DomainState
 	(GuestFailure)(0),             // 1: godwit.host.v1.GuestFailure
@@ -5569,146 +5590,148 @@ var file_host_proto_goTypes = []any{
 	(*Welcome)(nil),               // 65: godwit.host.v1.Welcome
 	(*FetchImageRequest)(nil),     // 66: godwit.host.v1.FetchImageRequest
 	(*ImageChunk)(nil),            // 67: godwit.host.v1.ImageChunk
-	nil,                           // 68: godwit.host.v1.ServerSpec.MetadataEntry
-	(*durationpb.Duration)(nil),   // 69: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 70: google.protobuf.Timestamp
-	(*VolumeFacts)(nil),           // 71: godwit.host.v1.VolumeFacts
-	(*VolumeChunk)(nil),           // 72: godwit.host.v1.VolumeChunk
+	nil,                           // 68: godwit.host.v1.SharedStorage.SeenEntry
+	nil,                           // 69: godwit.host.v1.ServerSpec.MetadataEntry
+	(*durationpb.Duration)(nil),   // 70: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 71: google.protobuf.Timestamp
+	(*VolumeFacts)(nil),           // 72: godwit.host.v1.VolumeFacts
+	(*VolumeChunk)(nil),           // 73: godwit.host.v1.VolumeChunk
 }
 var file_host_proto_depIdxs = []int32{
 	7,   // 0: godwit.host.v1.HostFacts.shared:type_name -> godwit.host.v1.SharedStorage
 	8,   // 1: godwit.host.v1.SharedStorage.bricks:type_name -> godwit.host.v1.Brick
-	69,  // 2: godwit.host.v1.SharedStorage.lease_age:type_name -> google.protobuf.Duration
-	26,  // 3: godwit.host.v1.CheckDisksRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	4,   // 4: godwit.host.v1.ExportDiskRequest.call:type_name -> godwit.host.v1.Call
-	4,   // 5: godwit.host.v1.UnexportDiskRequest.call:type_name -> godwit.host.v1.Call
-	4,   // 6: godwit.host.v1.CaptureDiskRequest.call:type_name -> godwit.host.v1.Call
-	17,  // 7: godwit.host.v1.ProbeRequest.targets:type_name -> godwit.host.v1.ProbeTarget
-	19,  // 8: godwit.host.v1.ProbeReply.results:type_name -> godwit.host.v1.ProbeResult
-	69,  // 9: godwit.host.v1.ProbeReply.storage_age:type_name -> google.protobuf.Duration
-	69,  // 10: godwit.host.v1.ProbeResult.took:type_name -> google.protobuf.Duration
-	0,   // 11: godwit.host.v1.ServerState.domain:type_name -> godwit.host.v1.DomainState
-	3,   // 12: godwit.host.v1.ServerState.migration_outcome:type_name -> godwit.host.v1.MigrateOutcome
-	2,   // 13: godwit.host.v1.ServerState.post_copy:type_name -> godwit.host.v1.PostCopy
-	43,  // 14: godwit.host.v1.ServerState.arrival:type_name -> godwit.host.v1.MigrationStats
-	1,   // 15: godwit.host.v1.ServerState.failure:type_name -> godwit.host.v1.GuestFailure
-	70,  // 16: godwit.host.v1.ServerState.failure_at:type_name -> google.protobuf.Timestamp
-	31,  // 17: godwit.host.v1.ServerSpec.root:type_name -> godwit.host.v1.RootDisk
-	32,  // 18: godwit.host.v1.ServerSpec.nics:type_name -> godwit.host.v1.NIC
-	68,  // 19: godwit.host.v1.ServerSpec.metadata:type_name -> godwit.host.v1.ServerSpec.MetadataEntry
-	70,  // 20: godwit.host.v1.ServerSpec.created:type_name -> google.protobuf.Timestamp
-	27,  // 21: godwit.host.v1.ServerSpec.volumes:type_name -> godwit.host.v1.VolumeDisk
-	4,   // 22: godwit.host.v1.AttachVolumeRequest.call:type_name -> godwit.host.v1.Call
-	26,  // 23: godwit.host.v1.AttachVolumeRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	27,  // 24: godwit.host.v1.AttachVolumeRequest.volume:type_name -> godwit.host.v1.VolumeDisk
-	4,   // 25: godwit.host.v1.DetachVolumeRequest.call:type_name -> godwit.host.v1.Call
-	26,  // 26: godwit.host.v1.DetachVolumeRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	69,  // 27: godwit.host.v1.DetachVolumeRequest.grace:type_name -> google.protobuf.Duration
-	4,   // 28: godwit.host.v1.ResizeVolumeRequest.call:type_name -> godwit.host.v1.Call
-	11,  // 29: godwit.host.v1.RootDisk.image_peers:type_name -> godwit.host.v1.DiskSource
-	33,  // 30: godwit.host.v1.NIC.addresses:type_name -> godwit.host.v1.NICAddress
-	35,  // 31: godwit.host.v1.NIC.rules:type_name -> godwit.host.v1.SecurityRule
-	34,  // 32: godwit.host.v1.NICAddress.routes:type_name -> godwit.host.v1.StaticRoute
-	4,   // 33: godwit.host.v1.PrepareRequest.call:type_name -> godwit.host.v1.Call
-	26,  // 34: godwit.host.v1.PrepareRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	11,  // 35: godwit.host.v1.PrepareRequest.disk_source:type_name -> godwit.host.v1.DiskSource
-	4,   // 36: godwit.host.v1.StartRequest.call:type_name -> godwit.host.v1.Call
-	26,  // 37: godwit.host.v1.StartRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	4,   // 38: godwit.host.v1.StopRequest.call:type_name -> godwit.host.v1.Call
-	69,  // 39: godwit.host.v1.StopRequest.grace:type_name -> google.protobuf.Duration
-	4,   // 40: godwit.host.v1.RebootRequest.call:type_name -> godwit.host.v1.Call
-	26,  // 41: godwit.host.v1.RebootRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	69,  // 42: godwit.host.v1.RebootRequest.grace:type_name -> google.protobuf.Duration
-	4,   // 43: godwit.host.v1.MigrateRequest.call:type_name -> godwit.host.v1.Call
-	69,  // 44: godwit.host.v1.MigrateRequest.downtime_max:type_name -> google.protobuf.Duration
-	27,  // 45: godwit.host.v1.MigrateRequest.target_volumes:type_name -> godwit.host.v1.VolumeDisk
-	3,   // 46: godwit.host.v1.MigrateReply.outcome:type_name -> godwit.host.v1.MigrateOutcome
-	43,  // 47: godwit.host.v1.MigrateReply.stats:type_name -> godwit.host.v1.MigrationStats
-	69,  // 48: godwit.host.v1.MigrationStats.downtime:type_name -> google.protobuf.Duration
-	69,  // 49: godwit.host.v1.MigrationStats.setup:type_name -> google.protobuf.Duration
-	69,  // 50: godwit.host.v1.MigrationStats.elapsed:type_name -> google.protobuf.Duration
-	4,   // 51: godwit.host.v1.SteerRequest.call:type_name -> godwit.host.v1.Call
-	4,   // 52: godwit.host.v1.AdoptRequest.call:type_name -> godwit.host.v1.Call
-	26,  // 53: godwit.host.v1.AdoptRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	4,   // 54: godwit.host.v1.DiscardRequest.call:type_name -> godwit.host.v1.Call
-	4,   // 55: godwit.host.v1.UpdateRequest.call:type_name -> godwit.host.v1.Call
-	26,  // 56: godwit.host.v1.UpdateRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	54,  // 57: godwit.host.v1.SyncNetworksRequest.peers:type_name -> godwit.host.v1.TunnelPeer
-	32,  // 58: godwit.host.v1.SyncNetworksRequest.foreign_ports:type_name -> godwit.host.v1.NIC
-	56,  // 59: godwit.host.v1.SyncNetworksReply.bridges:type_name -> godwit.host.v1.Bridge
-	6,   // 60: godwit.host.v1.HostEvent.facts:type_name -> godwit.host.v1.HostFacts
-	25,  // 61: godwit.host.v1.HostEvent.observation:type_name -> godwit.host.v1.ServerState
-	63,  // 62: godwit.host.v1.HostEvent.progress:type_name -> godwit.host.v1.MigrationUpdate
-	62,  // 63: godwit.host.v1.HostEvent.heartbeat:type_name -> godwit.host.v1.Heartbeat
-	71,  // 64: godwit.host.v1.HostEvent.volume_facts:type_name -> godwit.host.v1.VolumeFacts
-	60,  // 65: godwit.host.v1.HostEvent.telemetry:type_name -> godwit.host.v1.Telemetry
-	70,  // 66: godwit.host.v1.Telemetry.at:type_name -> google.protobuf.Timestamp
-	69,  // 67: godwit.host.v1.Telemetry.span:type_name -> google.protobuf.Duration
-	61,  // 68: godwit.host.v1.Telemetry.servers:type_name -> godwit.host.v1.ServerTelemetry
-	70,  // 69: godwit.host.v1.Heartbeat.sent:type_name -> google.protobuf.Timestamp
-	43,  // 70: godwit.host.v1.MigrationUpdate.stats:type_name -> godwit.host.v1.MigrationStats
-	65,  // 71: godwit.host.v1.HostNotice.welcome:type_name -> godwit.host.v1.Welcome
-	62,  // 72: godwit.host.v1.HostNotice.heartbeat:type_name -> godwit.host.v1.Heartbeat
-	69,  // 73: godwit.host.v1.Welcome.session_ttl:type_name -> google.protobuf.Duration
-	69,  // 74: godwit.host.v1.Welcome.self_fence_after:type_name -> google.protobuf.Duration
-	69,  // 75: godwit.host.v1.Welcome.telemetry_every:type_name -> google.protobuf.Duration
-	5,   // 76: godwit.host.v1.Host.Facts:input_type -> godwit.host.v1.FactsRequest
-	24,  // 77: godwit.host.v1.Host.Inspect:input_type -> godwit.host.v1.InspectRequest
-	36,  // 78: godwit.host.v1.Host.Prepare:input_type -> godwit.host.v1.PrepareRequest
-	38,  // 79: godwit.host.v1.Host.Start:input_type -> godwit.host.v1.StartRequest
-	39,  // 80: godwit.host.v1.Host.Stop:input_type -> godwit.host.v1.StopRequest
-	40,  // 81: godwit.host.v1.Host.Reboot:input_type -> godwit.host.v1.RebootRequest
-	41,  // 82: godwit.host.v1.Host.Migrate:input_type -> godwit.host.v1.MigrateRequest
-	44,  // 83: godwit.host.v1.Host.Steer:input_type -> godwit.host.v1.SteerRequest
-	46,  // 84: godwit.host.v1.Host.Adopt:input_type -> godwit.host.v1.AdoptRequest
-	47,  // 85: godwit.host.v1.Host.Discard:input_type -> godwit.host.v1.DiscardRequest
-	49,  // 86: godwit.host.v1.Host.Console:input_type -> godwit.host.v1.ConsoleRequest
-	51,  // 87: godwit.host.v1.Host.Update:input_type -> godwit.host.v1.UpdateRequest
-	53,  // 88: godwit.host.v1.Host.SyncNetworks:input_type -> godwit.host.v1.SyncNetworksRequest
-	28,  // 89: godwit.host.v1.Host.AttachVolume:input_type -> godwit.host.v1.AttachVolumeRequest
-	29,  // 90: godwit.host.v1.Host.DetachVolume:input_type -> godwit.host.v1.DetachVolumeRequest
-	30,  // 91: godwit.host.v1.Host.ResizeVolume:input_type -> godwit.host.v1.ResizeVolumeRequest
-	9,   // 92: godwit.host.v1.Host.CheckDisks:input_type -> godwit.host.v1.CheckDisksRequest
-	12,  // 93: godwit.host.v1.Host.ExportDisk:input_type -> godwit.host.v1.ExportDiskRequest
-	13,  // 94: godwit.host.v1.Host.UnexportDisk:input_type -> godwit.host.v1.UnexportDiskRequest
-	15,  // 95: godwit.host.v1.Host.CaptureDisk:input_type -> godwit.host.v1.CaptureDiskRequest
-	16,  // 96: godwit.host.v1.Host.Probe:input_type -> godwit.host.v1.ProbeRequest
-	20,  // 97: godwit.host.v1.Host.Sleep:input_type -> godwit.host.v1.SleepRequest
-	22,  // 98: godwit.host.v1.Host.Wake:input_type -> godwit.host.v1.WakeRequest
-	57,  // 99: godwit.host.v1.Control.Enroll:input_type -> godwit.host.v1.EnrollRequest
-	59,  // 100: godwit.host.v1.Control.Session:input_type -> godwit.host.v1.HostEvent
-	66,  // 101: godwit.host.v1.Control.FetchImage:input_type -> godwit.host.v1.FetchImageRequest
-	6,   // 102: godwit.host.v1.Host.Facts:output_type -> godwit.host.v1.HostFacts
-	25,  // 103: godwit.host.v1.Host.Inspect:output_type -> godwit.host.v1.ServerState
-	37,  // 104: godwit.host.v1.Host.Prepare:output_type -> godwit.host.v1.PrepareReply
-	25,  // 105: godwit.host.v1.Host.Start:output_type -> godwit.host.v1.ServerState
-	25,  // 106: godwit.host.v1.Host.Stop:output_type -> godwit.host.v1.ServerState
-	25,  // 107: godwit.host.v1.Host.Reboot:output_type -> godwit.host.v1.ServerState
-	42,  // 108: godwit.host.v1.Host.Migrate:output_type -> godwit.host.v1.MigrateReply
-	45,  // 109: godwit.host.v1.Host.Steer:output_type -> godwit.host.v1.SteerReply
-	25,  // 110: godwit.host.v1.Host.Adopt:output_type -> godwit.host.v1.ServerState
-	48,  // 111: godwit.host.v1.Host.Discard:output_type -> godwit.host.v1.DiscardReply
-	50,  // 112: godwit.host.v1.Host.Console:output_type -> godwit.host.v1.ConsoleReply
-	52,  // 113: godwit.host.v1.Host.Update:output_type -> godwit.host.v1.UpdateReply
-	55,  // 114: godwit.host.v1.Host.SyncNetworks:output_type -> godwit.host.v1.SyncNetworksReply
-	25,  // 115: godwit.host.v1.Host.AttachVolume:output_type -> godwit.host.v1.ServerState
-	25,  // 116: godwit.host.v1.Host.DetachVolume:output_type -> godwit.host.v1.ServerState
-	25,  // 117: godwit.host.v1.Host.ResizeVolume:output_type -> godwit.host.v1.ServerState
-	10,  // 118: godwit.host.v1.Host.CheckDisks:output_type -> godwit.host.v1.CheckDisksReply
-	11,  // 119: godwit.host.v1.Host.ExportDisk:output_type -> godwit.host.v1.DiskSource
-	14,  // 120: godwit.host.v1.Host.UnexportDisk:output_type -> godwit.host.v1.UnexportDiskReply
-	72,  // 121: godwit.host.v1.Host.CaptureDisk:output_type -> godwit.host.v1.VolumeChunk
-	18,  // 122: godwit.host.v1.Host.Probe:output_type -> godwit.host.v1.ProbeReply
-	21,  // 123: godwit.host.v1.Host.Sleep:output_type -> godwit.host.v1.SleepReply
-	23,  // 124: godwit.host.v1.Host.Wake:output_type -> godwit.host.v1.WakeReply
-	58,  // 125: godwit.host.v1.Control.Enroll:output_type -> godwit.host.v1.EnrollReply
-	64,  // 126: godwit.host.v1.Control.Session:output_type -> godwit.host.v1.HostNotice
-	67,  // 127: godwit.host.v1.Control.FetchImage:output_type -> godwit.host.v1.ImageChunk
-	102, // [102:128] is the sub-list for method output_type
-	76,  // [76:102] is the sub-list for method input_type
-	76,  // [76:76] is the sub-list for extension type_name
-	76,  // [76:76] is the sub-list for extension extendee
-	0,   // [0:76] is the sub-list for field type_name
+	70,  // 2: godwit.host.v1.SharedStorage.lease_age:type_name -> google.protobuf.Duration
+	68,  // 3: godwit.host.v1.SharedStorage.seen:type_name -> godwit.host.v1.SharedStorage.SeenEntry
+	26,  // 4: godwit.host.v1.CheckDisksRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	4,   // 5: godwit.host.v1.ExportDiskRequest.call:type_name -> godwit.host.v1.Call
+	4,   // 6: godwit.host.v1.UnexportDiskRequest.call:type_name -> godwit.host.v1.Call
+	4,   // 7: godwit.host.v1.CaptureDiskRequest.call:type_name -> godwit.host.v1.Call
+	17,  // 8: godwit.host.v1.ProbeRequest.targets:type_name -> godwit.host.v1.ProbeTarget
+	19,  // 9: godwit.host.v1.ProbeReply.results:type_name -> godwit.host.v1.ProbeResult
+	70,  // 10: godwit.host.v1.ProbeReply.storage_age:type_name -> google.protobuf.Duration
+	70,  // 11: godwit.host.v1.ProbeResult.took:type_name -> google.protobuf.Duration
+	0,   // 12: godwit.host.v1.ServerState.domain:type_name -> godwit.host.v1.DomainState
+	3,   // 13: godwit.host.v1.ServerState.migration_outcome:type_name -> godwit.host.v1.MigrateOutcome
+	2,   // 14: godwit.host.v1.ServerState.post_copy:type_name -> godwit.host.v1.PostCopy
+	43,  // 15: godwit.host.v1.ServerState.arrival:type_name -> godwit.host.v1.MigrationStats
+	1,   // 16: godwit.host.v1.ServerState.failure:type_name -> godwit.host.v1.GuestFailure
+	71,  // 17: godwit.host.v1.ServerState.failure_at:type_name -> google.protobuf.Timestamp
+	31,  // 18: godwit.host.v1.ServerSpec.root:type_name -> godwit.host.v1.RootDisk
+	32,  // 19: godwit.host.v1.ServerSpec.nics:type_name -> godwit.host.v1.NIC
+	69,  // 20: godwit.host.v1.ServerSpec.metadata:type_name -> godwit.host.v1.ServerSpec.MetadataEntry
+	71,  // 21: godwit.host.v1.ServerSpec.created:type_name -> google.protobuf.Timestamp
+	27,  // 22: godwit.host.v1.ServerSpec.volumes:type_name -> godwit.host.v1.VolumeDisk
+	4,   // 23: godwit.host.v1.AttachVolumeRequest.call:type_name -> godwit.host.v1.Call
+	26,  // 24: godwit.host.v1.AttachVolumeRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	27,  // 25: godwit.host.v1.AttachVolumeRequest.volume:type_name -> godwit.host.v1.VolumeDisk
+	4,   // 26: godwit.host.v1.DetachVolumeRequest.call:type_name -> godwit.host.v1.Call
+	26,  // 27: godwit.host.v1.DetachVolumeRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	70,  // 28: godwit.host.v1.DetachVolumeRequest.grace:type_name -> google.protobuf.Duration
+	4,   // 29: godwit.host.v1.ResizeVolumeRequest.call:type_name -> godwit.host.v1.Call
+	11,  // 30: godwit.host.v1.RootDisk.image_peers:type_name -> godwit.host.v1.DiskSource
+	33,  // 31: godwit.host.v1.NIC.addresses:type_name -> godwit.host.v1.NICAddress
+	35,  // 32: godwit.host.v1.NIC.rules:type_name -> godwit.host.v1.SecurityRule
+	34,  // 33: godwit.host.v1.NICAddress.routes:type_name -> godwit.host.v1.StaticRoute
+	4,   // 34: godwit.host.v1.PrepareRequest.call:type_name -> godwit.host.v1.Call
+	26,  // 35: godwit.host.v1.PrepareRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	11,  // 36: godwit.host.v1.PrepareRequest.disk_source:type_name -> godwit.host.v1.DiskSource
+	4,   // 37: godwit.host.v1.StartRequest.call:type_name -> godwit.host.v1.Call
+	26,  // 38: godwit.host.v1.StartRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	4,   // 39: godwit.host.v1.StopRequest.call:type_name -> godwit.host.v1.Call
+	70,  // 40: godwit.host.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	4,   // 41: godwit.host.v1.RebootRequest.call:type_name -> godwit.host.v1.Call
+	26,  // 42: godwit.host.v1.RebootRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	70,  // 43: godwit.host.v1.RebootRequest.grace:type_name -> google.protobuf.Duration
+	4,   // 44: godwit.host.v1.MigrateRequest.call:type_name -> godwit.host.v1.Call
+	70,  // 45: godwit.host.v1.MigrateRequest.downtime_max:type_name -> google.protobuf.Duration
+	27,  // 46: godwit.host.v1.MigrateRequest.target_volumes:type_name -> godwit.host.v1.VolumeDisk
+	3,   // 47: godwit.host.v1.MigrateReply.outcome:type_name -> godwit.host.v1.MigrateOutcome
+	43,  // 48: godwit.host.v1.MigrateReply.stats:type_name -> godwit.host.v1.MigrationStats
+	70,  // 49: godwit.host.v1.MigrationStats.downtime:type_name -> google.protobuf.Duration
+	70,  // 50: godwit.host.v1.MigrationStats.setup:type_name -> google.protobuf.Duration
+	70,  // 51: godwit.host.v1.MigrationStats.elapsed:type_name -> google.protobuf.Duration
+	4,   // 52: godwit.host.v1.SteerRequest.call:type_name -> godwit.host.v1.Call
+	4,   // 53: godwit.host.v1.AdoptRequest.call:type_name -> godwit.host.v1.Call
+	26,  // 54: godwit.host.v1.AdoptRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	4,   // 55: godwit.host.v1.DiscardRequest.call:type_name -> godwit.host.v1.Call
+	4,   // 56: godwit.host.v1.UpdateRequest.call:type_name -> godwit.host.v1.Call
+	26,  // 57: godwit.host.v1.UpdateRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	54,  // 58: godwit.host.v1.SyncNetworksRequest.peers:type_name -> godwit.host.v1.TunnelPeer
+	32,  // 59: godwit.host.v1.SyncNetworksRequest.foreign_ports:type_name -> godwit.host.v1.NIC
+	56,  // 60: godwit.host.v1.SyncNetworksReply.bridges:type_name -> godwit.host.v1.Bridge
+	6,   // 61: godwit.host.v1.HostEvent.facts:type_name -> godwit.host.v1.HostFacts
+	25,  // 62: godwit.host.v1.HostEvent.observation:type_name -> godwit.host.v1.ServerState
+	63,  // 63: godwit.host.v1.HostEvent.progress:type_name -> godwit.host.v1.MigrationUpdate
+	62,  // 64: godwit.host.v1.HostEvent.heartbeat:type_name -> godwit.host.v1.Heartbeat
+	72,  // 65: godwit.host.v1.HostEvent.volume_facts:type_name -> godwit.host.v1.VolumeFacts
+	60,  // 66: godwit.host.v1.HostEvent.telemetry:type_name -> godwit.host.v1.Telemetry
+	71,  // 67: godwit.host.v1.Telemetry.at:type_name -> google.protobuf.Timestamp
+	70,  // 68: godwit.host.v1.Telemetry.span:type_name -> google.protobuf.Duration
+	61,  // 69: godwit.host.v1.Telemetry.servers:type_name -> godwit.host.v1.ServerTelemetry
+	71,  // 70: godwit.host.v1.Heartbeat.sent:type_name -> google.protobuf.Timestamp
+	43,  // 71: godwit.host.v1.MigrationUpdate.stats:type_name -> godwit.host.v1.MigrationStats
+	65,  // 72: godwit.host.v1.HostNotice.welcome:type_name -> godwit.host.v1.Welcome
+	62,  // 73: godwit.host.v1.HostNotice.heartbeat:type_name -> godwit.host.v1.Heartbeat
+	70,  // 74: godwit.host.v1.Welcome.session_ttl:type_name -> google.protobuf.Duration
+	70,  // 75: godwit.host.v1.Welcome.self_fence_after:type_name -> google.protobuf.Duration
+	70,  // 76: godwit.host.v1.Welcome.telemetry_every:type_name -> google.protobuf.Duration
+	5,   // 77: godwit.host.v1.Host.Facts:input_type -> godwit.host.v1.FactsRequest
+	24,  // 78: godwit.host.v1.Host.Inspect:input_type -> godwit.host.v1.InspectRequest
+	36,  // 79: godwit.host.v1.Host.Prepare:input_type -> godwit.host.v1.PrepareRequest
+	38,  // 80: godwit.host.v1.Host.Start:input_type -> godwit.host.v1.StartRequest
+	39,  // 81: godwit.host.v1.Host.Stop:input_type -> godwit.host.v1.StopRequest
+	40,  // 82: godwit.host.v1.Host.Reboot:input_type -> godwit.host.v1.RebootRequest
+	41,  // 83: godwit.host.v1.Host.Migrate:input_type -> godwit.host.v1.MigrateRequest
+	44,  // 84: godwit.host.v1.Host.Steer:input_type -> godwit.host.v1.SteerRequest
+	46,  // 85: godwit.host.v1.Host.Adopt:input_type -> godwit.host.v1.AdoptRequest
+	47,  // 86: godwit.host.v1.Host.Discard:input_type -> godwit.host.v1.DiscardRequest
+	49,  // 87: godwit.host.v1.Host.Console:input_type -> godwit.host.v1.ConsoleRequest
+	51,  // 88: godwit.host.v1.Host.Update:input_type -> godwit.host.v1.UpdateRequest
+	53,  // 89: godwit.host.v1.Host.SyncNetworks:input_type -> godwit.host.v1.SyncNetworksRequest
+	28,  // 90: godwit.host.v1.Host.AttachVolume:input_type -> godwit.host.v1.AttachVolumeRequest
+	29,  // 91: godwit.host.v1.Host.DetachVolume:input_type -> godwit.host.v1.DetachVolumeRequest
+	30,  // 92: godwit.host.v1.Host.ResizeVolume:input_type -> godwit.host.v1.ResizeVolumeRequest
+	9,   // 93: godwit.host.v1.Host.CheckDisks:input_type -> godwit.host.v1.CheckDisksRequest
+	12,  // 94: godwit.host.v1.Host.ExportDisk:input_type -> godwit.host.v1.ExportDiskRequest
+	13,  // 95: godwit.host.v1.Host.UnexportDisk:input_type -> godwit.host.v1.UnexportDiskRequest
+	15,  // 96: godwit.host.v1.Host.CaptureDisk:input_type -> godwit.host.v1.CaptureDiskRequest
+	16,  // 97: godwit.host.v1.Host.Probe:input_type -> godwit.host.v1.ProbeRequest
+	20,  // 98: godwit.host.v1.Host.Sleep:input_type -> godwit.host.v1.SleepRequest
+	22,  // 99: godwit.host.v1.Host.Wake:input_type -> godwit.host.v1.WakeRequest
+	57,  // 100: godwit.host.v1.Control.Enroll:input_type -> godwit.host.v1.EnrollRequest
+	59,  // 101: godwit.host.v1.Control.Session:input_type -> godwit.host.v1.HostEvent
+	66,  // 102: godwit.host.v1.Control.FetchImage:input_type -> godwit.host.v1.FetchImageRequest
+	6,   // 103: godwit.host.v1.Host.Facts:output_type -> godwit.host.v1.HostFacts
+	25,  // 104: godwit.host.v1.Host.Inspect:output_type -> godwit.host.v1.ServerState
+	37,  // 105: godwit.host.v1.Host.Prepare:output_type -> godwit.host.v1.PrepareReply
+	25,  // 106: godwit.host.v1.Host.Start:output_type -> godwit.host.v1.ServerState
+	25,  // 107: godwit.host.v1.Host.Stop:output_type -> godwit.host.v1.ServerState
+	25,  // 108: godwit.host.v1.Host.Reboot:output_type -> godwit.host.v1.ServerState
+	42,  // 109: godwit.host.v1.Host.Migrate:output_type -> godwit.host.v1.MigrateReply
+	45,  // 110: godwit.host.v1.Host.Steer:output_type -> godwit.host.v1.SteerReply
+	25,  // 111: godwit.host.v1.Host.Adopt:output_type -> godwit.host.v1.ServerState
+	48,  // 112: godwit.host.v1.Host.Discard:output_type -> godwit.host.v1.DiscardReply
+	50,  // 113: godwit.host.v1.Host.Console:output_type -> godwit.host.v1.ConsoleReply
+	52,  // 114: godwit.host.v1.Host.Update:output_type -> godwit.host.v1.UpdateReply
+	55,  // 115: godwit.host.v1.Host.SyncNetworks:output_type -> godwit.host.v1.SyncNetworksReply
+	25,  // 116: godwit.host.v1.Host.AttachVolume:output_type -> godwit.host.v1.ServerState
+	25,  // 117: godwit.host.v1.Host.DetachVolume:output_type -> godwit.host.v1.ServerState
+	25,  // 118: godwit.host.v1.Host.ResizeVolume:output_type -> godwit.host.v1.ServerState
+	10,  // 119: godwit.host.v1.Host.CheckDisks:output_type -> godwit.host.v1.CheckDisksReply
+	11,  // 120: godwit.host.v1.Host.ExportDisk:output_type -> godwit.host.v1.DiskSource
+	14,  // 121: godwit.host.v1.Host.UnexportDisk:output_type -> godwit.host.v1.UnexportDiskReply
+	73,  // 122: godwit.host.v1.Host.CaptureDisk:output_type -> godwit.host.v1.VolumeChunk
+	18,  // 123: godwit.host.v1.Host.Probe:output_type -> godwit.host.v1.ProbeReply
+	21,  // 124: godwit.host.v1.Host.Sleep:output_type -> godwit.host.v1.SleepReply
+	23,  // 125: godwit.host.v1.Host.Wake:output_type -> godwit.host.v1.WakeReply
+	58,  // 126: godwit.host.v1.Control.Enroll:output_type -> godwit.host.v1.EnrollReply
+	64,  // 127: godwit.host.v1.Control.Session:output_type -> godwit.host.v1.HostNotice
+	67,  // 128: godwit.host.v1.Control.FetchImage:output_type -> godwit.host.v1.ImageChunk
+	103, // [103:129] is the sub-list for method output_type
+	77,  // [77:103] is the sub-list for method input_type
+	77,  // [77:77] is the sub-list for extension type_name
+	77,  // [77:77] is the sub-list for extension extendee
+	0,   // [0:77] is the sub-list for field type_name
 }
 
 func init() { file_host_proto_init() }
@@ -5735,7 +5758,7 @@ func file_host_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_host_proto_rawDesc), len(file_host_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   65,
+			NumMessages:   66,
 			NumExtensions: 0,
 			NumServices:   2,
 		},
