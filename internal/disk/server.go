@@ -149,10 +149,15 @@ func (s *Store) WriteConfig(id cloud.ServerID, files map[string][]byte) error {
 	return nil
 }
 
-// run calls qemu-img and quotes its last words when it fails.
+// run calls qemu-img for something that takes no time and quotes its last words when it fails.
 func (s *Store) run(ctx context.Context, args ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, qemuImgMax)
 	defer cancel()
+	return s.runLong(ctx, args...)
+}
+
+// runLong is run for work whose end the caller bounds.
+func (s *Store) runLong(ctx context.Context, args ...string) error {
 	out, err := exec.CommandContext(ctx, s.qemuImg, args...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("qemu-img %s: %w: %s", args[0], err, bytes.TrimSpace(out))

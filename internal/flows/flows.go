@@ -86,7 +86,7 @@ type run = workflow.Run[cloud.Intent]
 // Definitions returns the tables, for workflow.NewEngine. Their names are the kinds of intent.
 func (f *Flows) Definitions() []workflow.AnyDefinition {
 	return []workflow.AnyDefinition{
-		f.Boot(), f.Delete(), f.Stop(), f.Start(), f.Reboot(), f.Migrate(), f.Evacuate(), f.ColdMove(), f.Confirm(), f.Revert(), f.Attach(), f.Detach(),
+		f.Boot(), f.Delete(), f.Stop(), f.Start(), f.Reboot(), f.Migrate(), f.Evacuate(), f.ColdMove(), f.Confirm(), f.Revert(), f.Capture(), f.Rebuild(), f.Shelve(), f.Unshelve(), f.Attach(), f.Detach(),
 		f.VolumeCreate(), f.VolumeDelete(), f.VolumeExtend(), f.VolumeUpload(), f.VolumeRetype(), f.VolumeRevert(), f.SnapshotCreate(), f.SnapshotDelete(),
 	}
 }

@@ -37,8 +37,9 @@ type record struct {
 	Server     cloud.ServerID  `json:"server"`
 	Generation int64           `json:"generation"` // greatest accepted
 	Role       Role            `json:"role"`
-	Spec       json.RawMessage `json:"spec,omitempty"` // hostpb.ServerSpec as protobuf JSON, without the password
-	Move       *moveRecord     `json:"move,omitempty"` // the last migration that left or tried to
+	Spec       json.RawMessage `json:"spec,omitempty"`   // hostpb.ServerSpec as protobuf JSON, without the password
+	Move       *moveRecord     `json:"move,omitempty"`   // the last migration that left or tried to
+	Frozen     bool            `json:"frozen,omitempty"` // its CPUs were stopped for a copy of its disk
 	Updated    time.Time       `json:"updated"`
 	Failure    failureRecord   `json:"failure,omitzero"`
 	GuestAgent bool            `json:"guest_agent,omitempty"` // Spec's, read with every ping

@@ -70,6 +70,9 @@ func (v *vm) run() {
 	if v.rec.Role == RoleNone {
 		v.recall()
 	}
+	if err := v.thaw(v.a.life); err != nil {
+		v.log.Error("stands still since its disk was copied", "error", err)
+	}
 	for {
 		v.digest()
 		v.a.retire(v)
