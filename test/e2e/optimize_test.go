@@ -1,0 +1,167 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/godwit-cloud/godwit/test/labcloud"
+)
+
+// quickOptimizer lets five minutes pass in two seconds: steps of a day are what the fleet is arranged by.
+var quickOptimizer = map[string]any{"step": "2s", "telemetry": "500ms", "awake_min": "0s", "window": "2m", "gain_factor": 1}
+
+// fleetMax bounds the test of the fleet: two power cycles of a host and a move, on a machine that does much else.
+const fleetMax = 8 * time.Minute
+
+// plan is what the test reads of `godwit optimize -o json`.
+type plan struct {
+	Status  string `json:"status"`
+	Actions []struct {
+		Kind, Server, Host, Target, Reason, Status, Error string
+		ServerName                                        string `json:"server_name"`
+		Cost                                              *struct {
+			Bytes int64 `json:"bytes"`
+		} `json:"cost"`
+	} `json:"actions"`
+	Refused []struct {
+		ServerName string `json:"server_name"`
+		Host       string `json:"host"`
+		Reason     string `json:"reason"`
+	} `json:"refused"`
+	Effect struct {
+		AwakeBefore int     `json:"awake_before"`
+		AwakeAfter  int     `json:"awake_after"`
+		WattsBefore float64 `json:"watts_before"`
+		WattsAfter  float64 `json:"watts_after"`
+	} `json:"effect"`
+}
+
+func (p plan) moves() (out []string) {
+	for _, a := range p.Actions {
+		if a.Kind == "migrate" {
+			out = append(out, a.ServerName)
+		}
+	}
+	return out
+}
+
+// TestFleetEmptiesAHostPutsItToSleepAndWakesItOnNeed: the seed's last paragraph, on one host. It proves that it wakes (a magic packet does it), is
+// emptied by a plan and sleeps, which in a lab means that nothing of it is left; a server that may live nowhere else wakes it. Guests lose nothing.
+func TestFleetEmptiesAHostPutsItToSleepAndWakesItOnNeed(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), fleetMax)
+	defer cancel()
+	t.Cleanup(func() { powerOn(t, there) })
+	verb(ctx, t, "hosts", "wake-test", there)
+	guests := bootAll(t, guestOptions{name: "busy", host: "compute-1"}, guestOptions{name: "lone", host: there}, guestOptions{name: "pinned", host: "compute-3"})
+	if out, err := cloud.Client(ctx, "openstack", "server", "set", "--property", "godwit:automation=off", "pinned"); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	var p plan
+	err := labcloud.Until(ctx, "a plan empties "+there, func() (bool, error) {
+		p = planned(ctx, t)
+		return slices.Equal(p.moves(), []string{"lone"}), nil
+	})
+	if err != nil {
+		t.Fatalf("%v; the last plan is %+v", err, p)
+	}
+	if p.Effect.AwakeBefore != 3 || p.Effect.AwakeAfter != 2 || p.Effect.WattsAfter >= p.Effect.WattsBefore || p.Actions[0].Cost == nil || p.Actions[0].Cost.Bytes <= 0 {
+		t.Errorf("plan %+v: want a cost, an effect, two of three hosts awake", p)
+	}
+	if on := guests[1].host(t); on != there {
+		t.Fatalf("a dry run moved a server to %s", on)
+	}
+	done := planned(ctx, t, "--apply")
+	if done.Status != "SUCCEEDED" {
+		t.Fatalf("plan carried out: %+v", done)
+	}
+	if on := guests[1].host(t); on == there {
+		t.Errorf("the server is still on %s", on)
+	}
+	if state, _ := hostState(ctx, t, there); state != "asleep" {
+		t.Errorf("host %s is %s", there, state)
+	}
+	if _, err := cloud.Lab.NodePID(there); err == nil {
+		t.Errorf("node %s sleeps and still has processes", there)
+	}
+	if again := planned(ctx, t); len(again.moves()) != 0 {
+		t.Errorf("a second plan moves %v", again.moves())
+	}
+	late := boot(t, guestOptions{name: "late", host: there}) // nothing else would do: it wakes the host and waits for it
+	if on := late.host(t); on != there {
+		t.Errorf("the server that needed %s is on %s", there, on)
+	}
+	for _, g := range append(guests, late) {
+		g.whole(t)
+	}
+	if state, power := hostState(ctx, t, there); state != "up" || !strings.Contains(power, "woken by lan") {
+		t.Errorf("host %s is %s: %s", there, state, power)
+	}
+	accounted(ctx, t, guests[1].id)
+}
+
+// accounted waits until a server has an account of its energy and its move, which are written once a minute.
+func accounted(ctx context.Context, t *testing.T, id string) {
+	t.Helper()
+	type account struct {
+		Subject     string  `json:"subject"`
+		WattSeconds float64 `json:"watt_seconds"`
+		Migrations  int     `json:"migrations"`
+		Downtime    int64   `json:"downtime"`
+	}
+	var all []account
+	err := labcloud.Until(ctx, "account of "+id, func() (bool, error) {
+		verbJSON(ctx, t, &all, "accounting", "--by", "server")
+		return slices.ContainsFunc(all, func(a account) bool {
+			return a.Subject == id && a.WattSeconds > 0 && a.Migrations == 1 && a.Downtime > 0
+		}), nil
+	})
+	if err != nil {
+		t.Errorf("%v: %+v", err, all)
+	}
+}
+
+func planned(ctx context.Context, t *testing.T, flags ...string) (p plan) {
+	t.Helper()
+	verbJSON(ctx, t, &p, append([]string{"optimize"}, flags...)...)
+	return p
+}
+
+// hostState returns a host's state and what is said of its power.
+func hostState(ctx context.Context, t *testing.T, host string) (state, power string) {
+	t.Helper()
+	var h struct {
+		State string `json:"state"`
+		Power struct {
+			Reason string `json:"reason"`
+		} `json:"power"`
+	}
+	verbJSON(ctx, t, &h, "hosts", host)
+	return h.State, h.Power.Reason
+}
+
+// verb runs one of godwit's own commands as the administrator.
+func verb(ctx context.Context, t *testing.T, args ...string) string {
+	t.Helper()
+	cmd := exec.CommandContext(ctx, godwit, args...)
+	cmd.Env = cloud.Env
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("godwit %s: %v: %s%s", strings.Join(args, " "), err, out, stderr.String())
+	}
+	return string(out)
+}
+
+func verbJSON(ctx context.Context, t *testing.T, into any, args ...string) {
+	t.Helper()
+	out := verb(ctx, t, append(args, "-o", "json")...)
+	if err := json.Unmarshal([]byte(out), into); err != nil {
+		t.Fatalf("godwit %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+}
