@@ -27,6 +27,7 @@ import (
 	"github.com/godwit-cloud/godwit/internal/openstack/identity"
 	"github.com/godwit-cloud/godwit/internal/openstack/image"
 	"github.com/godwit-cloud/godwit/internal/openstack/network"
+	watcher "github.com/godwit-cloud/godwit/internal/openstack/optimize"
 	"github.com/godwit-cloud/godwit/internal/openstack/volume"
 	"github.com/godwit-cloud/godwit/internal/operator"
 	"github.com/godwit-cloud/godwit/internal/placement"
@@ -196,6 +197,7 @@ func (s *server) makeAPI(name string) {
 		compute.New(compute.Options{Store: s.store, Console: consoles{s.agents.Pool(), name, s.control.Leader}, Policy: policyOf(s.config.Placement), ResizeToSameHost: s.config.Placement.SameHost, Logger: s.log}),
 		network.New(network.Options{Store: s.store}),
 		volume.New(volume.Options{Store: s.store, Logger: s.log}),
+		watcher.New(s.store),
 	)
 }
 

@@ -256,7 +256,7 @@ func TestCompletionOffersServersAndHosts(t *testing.T) {
 	c, _ := furnished(t)
 	for args, want := range map[string]string{
 		"servers|": "theirs\tACTIVE on compute-2\ndb\tACTIVE on compute-1\nweb\tACTIVE on compute-1\n:4\n",
-		"hosts|":   "compute-1\tup\ncompute-2\tup\ncompute-3\tup\n:4\n",
+		"hosts|c":  "compute-1\tup\ncompute-2\tup\ncompute-3\tup\n:4\n", // without a letter the verbs below hosts come first
 		"why|web|": ":4\n", "migrate|web|": "compute-1\tup\ncompute-2\tup\ncompute-3\tup\n:4\n",
 		"migrate|--block|": "auto\ntrue\nfalse\n:4\n",
 	} {

@@ -75,10 +75,7 @@ func TestFleetEmptiesAHostPutsItToSleepAndWakesItOnNeed(t *testing.T) {
 	if on := guests[1].host(t); on != there {
 		t.Fatalf("a dry run moved a server to %s", on)
 	}
-	done := planned(ctx, t, "--apply")
-	if done.Status != "SUCCEEDED" {
-		t.Fatalf("plan carried out: %+v", done)
-	}
+	throughWatcher(ctx, t)
 	if on := guests[1].host(t); on == there {
 		t.Errorf("the server is still on %s", on)
 	}
@@ -88,8 +85,8 @@ func TestFleetEmptiesAHostPutsItToSleepAndWakesItOnNeed(t *testing.T) {
 	if _, err := cloud.Lab.NodePID(there); err == nil {
 		t.Errorf("node %s sleeps and still has processes", there)
 	}
-	if again := planned(ctx, t); len(again.moves()) != 0 {
-		t.Errorf("a second plan moves %v", again.moves())
+	if again := planned(ctx, t, "--apply"); len(again.moves()) != 0 || again.Status != "SUCCEEDED" {
+		t.Errorf("a second plan moves %v and is %s", again.moves(), again.Status)
 	}
 	late := boot(t, guestOptions{name: "late", host: there}) // nothing else would do: it wakes the host and waits for it
 	if on := late.host(t); on != there {
@@ -102,6 +99,54 @@ func TestFleetEmptiesAHostPutsItToSleepAndWakesItOnNeed(t *testing.T) {
 		t.Errorf("host %s is %s: %s", there, state, power)
 	}
 	accounted(ctx, t, guests[1].id)
+}
+
+// throughWatcher goes from an audit over its plan to the plan's end with Watcher's stock client.
+func throughWatcher(ctx context.Context, t *testing.T) {
+	t.Helper()
+	ask := func(into any, args ...string) {
+		t.Helper()
+		out := stock(t, append(append([]string{"openstack", "optimize"}, args...), "-f", "json")...)
+		if err := json.Unmarshal([]byte(out), into); err != nil {
+			t.Fatalf("openstack optimize %s: %v: %s", strings.Join(args, " "), err, out)
+		}
+	}
+	type row struct {
+		UUID, State, Action string
+	}
+	var goals, plans, actions []map[string]any
+	ask(&goals, "goal", "list")
+	if len(goals) != 2 {
+		t.Errorf("goals %v", goals)
+	}
+	var template, audit, plan row
+	ask(&template, "audittemplate", "create", "tidy", "server_consolidation", "-s", "godwit")
+	ask(&audit, "audit", "create", "-a", "tidy")
+	err := labcloud.Until(ctx, "audit", func() (bool, error) {
+		ask(&audit, "audit", "show", audit.UUID)
+		return audit.State == "SUCCEEDED", nil
+	})
+	if err != nil {
+		t.Fatalf("%v: %+v", err, audit)
+	}
+	ask(&plans, "actionplan", "list", "--audit", audit.UUID)
+	if len(plans) != 1 {
+		t.Fatalf("plans %v", plans)
+	}
+	plan.UUID, _ = plans[0]["UUID"].(string)
+	ask(&actions, "action", "list", "--action-plan", plan.UUID)
+	if len(actions) != 2 { // a move and a sleep
+		t.Errorf("actions %v", actions)
+	}
+	ask(&plan, "actionplan", "start", plan.UUID)
+	err = labcloud.Until(ctx, "plan", func() (bool, error) {
+		ask(&plan, "actionplan", "show", plan.UUID)
+		return plan.State == "SUCCEEDED" || plan.State == "FAILED", nil
+	})
+	if err != nil || plan.State != "SUCCEEDED" {
+		t.Fatalf("%v: plan is %s: %s", err, plan.State, verb(ctx, t, "optimize", "plans", plan.UUID))
+	}
+	stock(t, "openstack", "optimize", "audittemplate", "delete", template.UUID)
 }
 
 // accounted waits until a server has an account of its energy and its move, which are written once a minute.

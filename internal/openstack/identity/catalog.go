@@ -27,6 +27,7 @@ func Catalog() []CatalogService {
 		// Clients of different ages look for the volume service under these names, and older ones want the project in its URL.
 		{"volumev3", "cinderv3", "/volume/v3/" + projectTemplate},
 		{"block-storage", "cinder", "/volume/v3/" + projectTemplate},
+		{"infra-optim", "watcher", "/infra-optim"},
 	}
 }
 
