@@ -154,6 +154,7 @@ func (s *server) makeControl(name string) {
 	o.Images, o.Pulses, o.Metrics = s.image, s.sessions, control.NewMetrics(s.metrics)
 	o.Store, o.Hosts, o.Volumes, o.Name, o.Logger, o.While = s.store, s.agents.Pool(), s.agents.Pool(), name, s.log, s.serveAgents
 	o.Optimising = s.optimising
+	o.Optimising.Metrics = control.NewOptimiserMetrics(s.metrics)
 	s.control = control.New(o)
 }
 

@@ -87,6 +87,7 @@ func (o *optimiser) accountUse(v store.View, snap *cloud.Snapshot, readings tele
 		name := view.Host.Name
 		if powers[name].State == cloud.HostAsleep {
 			b.at(now, cloud.AccountHost, string(name)).Asleep += span
+			o.Optimising.Metrics.sleeps(name)
 			continue
 		}
 		reading, known := readings.Hosts[name]
@@ -105,9 +106,11 @@ func (o *optimiser) accountUse(v store.View, snap *cloud.Snapshot, readings tele
 		}
 		a.WattSeconds += watts * span.Seconds()
 		b.awake += span
+		o.Optimising.Metrics.used(name, watts, span.Seconds())
 		if o.accountServers(v, view, readings, share{watts, min(watts, model[0])}, now, span) || reading.CPUUsed >= hostShort*cpus {
 			a.Overload += span
 			b.short += span
+			o.Optimising.Metrics.short(name, span.Seconds())
 		}
 	}
 }

@@ -21,9 +21,10 @@ import (
 type Optimising struct {
 	Book       *telemetry.Book // what hosts and servers use; nil: nothing is planned
 	Settings   optimize.Settings
-	Automation cloud.Automation // empty: manual
-	Local      *time.Location   // of the schedule; nil: the machine's
-	SleepMode  cloud.SleepMode  // empty: power off
+	Automation cloud.Automation  // empty: manual
+	Local      *time.Location    // of the schedule; nil: the machine's
+	SleepMode  cloud.SleepMode   // empty: power off
+	Metrics    *OptimiserMetrics // nil: none
 }
 
 const (

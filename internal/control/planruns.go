@@ -235,6 +235,7 @@ func (r *planRun) conclude() {
 			r.plan.Message = fmt.Sprintf("%d of %d actions had become pointless", cancelled, len(r.plan.Actions))
 		}
 	}
+	r.Optimising.Metrics.ended(r.plan.Status)
 	r.log.Info("plan is through", "plan", r.plan.ID, "status", r.plan.Status, "message", r.plan.Message)
 }
 
