@@ -147,12 +147,11 @@ type actionRefusal struct {
 var refusedActions = map[string]actionRefusal{
 	"addFixedIp": {to: 43, refuse: unsupported}, "removeFixedIp": {to: 43, refuse: unsupported},
 	"addFloatingIp": {to: 43, refuse: unsupported}, "removeFloatingIp": {to: 43, refuse: unsupported},
-	"changePassword": {refuse: passwordRefusal}, "createBackup": {refuse: unsupported}, "createImage": {refuse: unsupported},
+	"changePassword": {refuse: passwordRefusal}, "createBackup": {refuse: unsupported},
 	"restore":           {refuse: unsupported},
 	"injectNetworkInfo": {admin: true, refuse: unsupported}, "resetNetwork": {admin: true, refuse: func() error { return answerGone(nil) }},
-	"rebuild": {refuse: unsupported}, "pause": {refuse: unsupported}, "unpause": {refuse: unsupported}, "suspend": {refuse: unsupported},
-	"resume": {refuse: unsupported}, "rescue": {refuse: unsupported}, "unrescue": {refuse: unsupported}, "shelve": {refuse: unsupported},
-	"shelveOffload": {admin: true, refuse: unsupported}, "unshelve": {refuse: unsupported},
+	"pause": {refuse: unsupported}, "unpause": {refuse: unsupported}, "suspend": {refuse: unsupported},
+	"resume": {refuse: unsupported}, "rescue": {refuse: unsupported}, "unrescue": {refuse: unsupported},
 	"trigger_crash_dump": {from: 17, refuse: unsupported}, "os-getVNCConsole": {to: 5, refuse: unsupported},
 	"os-getSPICEConsole": {to: 5, refuse: unsupported}, "os-getRDPConsole": {to: 5, refuse: unsupported}, "os-getSerialConsole": {to: 5, refuse: unsupported},
 }
