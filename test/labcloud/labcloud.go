@@ -27,6 +27,7 @@ type Options struct {
 	Name      string         // of the lab
 	Hosts     int            // compute hosts; 3 if zero
 	Storage   int            // storage nodes; none if zero
+	Gluster   bool           // GlusterFS nodes, whose volume all hosts keep server disks on
 	BMC       bool           // compute hosts have BMCs, which the server knows
 	WakeOnLAN bool           // compute hosts wake by magic packet
 	Optimize  map[string]any // the server's configuration section of that name
@@ -55,7 +56,7 @@ const OpenrcInside = "/var/lib/godwit/openrc"
 
 // Up brings a lab up and logs in.
 func Up(ctx context.Context, o Options) (*Cloud, error) {
-	l, err := lab.Up(ctx, lab.Options{Name: o.Name, Hosts: o.Hosts, Storage: o.Storage, BMC: o.BMC, WakeOnLAN: o.WakeOnLAN, Optimize: o.Optimize, Binary: o.Binary, Tethered: o.Tethered, Progress: o.Progress})
+	l, err := lab.Up(ctx, lab.Options{Name: o.Name, Hosts: o.Hosts, Storage: o.Storage, Gluster: o.Gluster, BMC: o.BMC, WakeOnLAN: o.WakeOnLAN, Optimize: o.Optimize, Binary: o.Binary, Tethered: o.Tethered, Progress: o.Progress})
 	if err != nil {
 		return nil, err
 	}
