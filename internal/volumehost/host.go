@@ -70,7 +70,7 @@ func New(ctx context.Context, o Options) (*Host, error) {
 	}
 	caches, err := openCaches(o)
 	if err == nil {
-		err = dropLocal(o.Dir, caches)
+		err = dropUnused(o, caches)
 	}
 	if err != nil {
 		return nil, err

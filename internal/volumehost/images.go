@@ -113,15 +113,32 @@ func openCaches(o Options) (map[*volume.Store]*images, error) {
 	return caches, nil
 }
 
-// dropLocal removes the cache in dir when no store uses it, as when back ends have been moved to other file systems.
-func dropLocal(dir string, caches map[*volume.Store]*images) error {
-	path := filepath.Join(dir, imagesDir)
+// dropUnused removes the caches that an earlier configuration has left: where a store, or all of them, now keep images elsewhere. Directories may have
+// several names, so they are compared by what they are.
+func dropUnused(o Options, caches map[*volume.Store]*images) error {
+	var used []fs.FileInfo
 	for _, c := range caches {
-		if c.dir == path {
-			return nil
+		info, err := os.Stat(c.dir)
+		if err != nil {
+			return fmt.Errorf("image cache: %w", err)
+		}
+		used = append(used, info)
+	}
+	dirs := []string{o.Dir}
+	for _, s := range o.Stores {
+		dirs = append(dirs, s.Dir())
+	}
+	for _, dir := range dirs {
+		path := filepath.Join(dir, imagesDir)
+		info, err := os.Stat(path)
+		if err == nil && !slices.ContainsFunc(used, func(u fs.FileInfo) bool { return os.SameFile(u, info) }) {
+			err = os.RemoveAll(path)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("image cache: %w", err)
 		}
 	}
-	return os.RemoveAll(path)
+	return nil
 }
 
 func openImages(dir string, fetch Fetch, bytesMax int64, log *slog.Logger) (*images, error) {

@@ -164,6 +164,24 @@ func TestBackEndsThatDoNotShareBlocksShareOneCache(t *testing.T) {
 	}
 }
 
+func TestACacheThatTheConfigurationHasLeftBehindIsRemoved(t *testing.T) {
+	dir := mounted(t, "xfs", 320*mib)
+	for _, old := range []string{"b", "service"} { // as when another back end was named first, or none shared blocks
+		if err := os.MkdirAll(filepath.Join(dir, old, imagesDir), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := newWorld(t, dir)
+	if c := w.images[w.stores[0]]; c != w.images[w.stores[1]] || c.dir != filepath.Join(dir, "a", imagesDir) {
+		t.Errorf("images are kept in %s", c.dir)
+	}
+	for _, old := range []string{"b", "service"} {
+		if _, err := os.Stat(filepath.Join(dir, old, imagesDir)); !os.IsNotExist(err) {
+			t.Errorf("the cache in %s is still there: %v", old, err)
+		}
+	}
+}
+
 func TestTheCacheSurvivesARestartAndHalfAnImageDoesNot(t *testing.T) {
 	for _, format := range []string{"raw", "qcow2"} {
 		t.Run(format, func(t *testing.T) {
