@@ -19,7 +19,7 @@ func verbs(o *output) []*cobra.Command {
 	a := &access{out: o, lab: labOpenrc}
 	all := []*cobra.Command{
 		newServersCommand(a), newHostsCommand(a), newMigrationsCommand(a), newMigrateCommand(a), newAbortCommand(a), newWhyCommand(a), newRecoverCommand(a),
-		newOptimizeCommand(a), newAccountingCommand(a),
+		newOptimizeCommand(a), newAccountingCommand(a), newStorageCommand(a), newDoctorCommand(a),
 	}
 	for _, c := range all {
 		c.GroupID = groupOperate

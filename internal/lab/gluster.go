@@ -32,7 +32,7 @@ const (
 	glusterGroups   = "/var/lib/glusterd/groups"
 )
 
-// volumeSettings come on top of GlusterFS's own group of settings for virtual machines. Decision 0017 has the reasons.
+// volumeSettings come on top of GlusterFS's own group of settings for virtual machines. Decision 17 has the reasons.
 var volumeSettings = [][2]string{
 	{"features.shard", "off"},
 	{"cluster.server-quorum-type", "none"},
