@@ -30,11 +30,13 @@ type world struct {
 	wire  *hostapitest.Wire
 	boxes map[cloud.HostName]*hostapi.Outbox
 	log   *slog.Logger
+	heard *Sessions
+	mute  map[cloud.HostName]func() // ends a host's agent
 }
 
 func newWorld(t *testing.T, hosts ...cloud.HostName) *world {
 	t.Helper()
-	w := &world{t: t, fleet: hostapitest.NewFleet(hosts...), boxes: map[cloud.HostName]*hostapi.Outbox{}, log: slog.New(slog.NewTextHandler(t.Output(), nil))}
+	w := &world{t: t, fleet: hostapitest.NewFleet(hosts...), boxes: map[cloud.HostName]*hostapi.Outbox{}, mute: map[cloud.HostName]func(){}, log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	var err error
 	w.store, err = store.Open(context.Background(), store.Options{DataDir: t.TempDir(), Tables: tables.All(), Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -43,8 +45,10 @@ func newWorld(t *testing.T, hosts ...cloud.HostName) *world {
 	t.Cleanup(func() { w.store.Close() })
 	sessions := NewSessions(w.store, "test", w.log)
 	w.wire = hostapitest.StartWire(t, hostapitest.WireOptions{Sessions: sessions, Volumes: sessions})
+	w.heard = sessions
 	for _, h := range hosts {
-		agent, _ := w.wire.StartFake(t, w.fleet.Host(h))
+		agent, stop := w.wire.StartFake(t, w.fleet.Host(h))
+		w.mute[h] = stop
 		w.boxes[h] = agent.Outbox()
 	}
 	w.until("every host is up", func(v store.View) bool {
