@@ -39,7 +39,8 @@ func (s *Store) RemakeRoot(ctx context.Context, id cloud.ServerID, root Root) er
 		if !s.Present(id) {
 			return cloud.Errorf(cloud.KindConflict, "server %s: its directory belongs to another host and has no disk", id)
 		}
-		return nil
+		_, _, err := s.EnsureBase(ctx, root.Base) // the directory is shared, the bases are each host's own
+		return err
 	}
 	f, err := s.Files(id)
 	if err != nil {

@@ -322,6 +322,31 @@ func TestASharedDirectoryIsRemovedByItsOwnerOnly(t *testing.T) {
 	if err := two.Claim(serverA); err != nil {
 		t.Fatal(err)
 	}
+	if taken, err := two.Taken(serverA); err != nil || !taken {
+		t.Errorf("taken over by the second: %v %v", taken, err)
+	}
+	temp := f.Root + tempSuffix
+	if err := os.WriteFile(temp, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := one.sweepTemps(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(temp); err != nil {
+		t.Errorf("the first host swept away what the second is making: %v", err)
+	}
+	if err := one.Recognise(); err != nil {
+		t.Error(err)
+	}
+	if err := os.Remove(two.path(instancesDir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := two.Recognise(); !cloud.Is(err, cloud.KindUnavailable) {
+		t.Errorf("a directory that is gone: %v", err)
+	}
+	if err := os.Symlink(shared, two.path(instancesDir)); err != nil {
+		t.Fatal(err)
+	}
 	if owned(one) || !owned(two) {
 		t.Errorf("after the claim: owned by the first %v, by the second %v", owned(one), owned(two))
 	}

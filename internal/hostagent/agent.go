@@ -75,6 +75,8 @@ type Options struct {
 	Peers *Peers
 	// Meter says what servers use; nil: the host sends no telemetry.
 	Meter Meter
+	// DiskMount is the type that the file system at the disk directory must have; empty: any.
+	DiskMount string
 	// Share is the file system of a shared disk directory; nil: the machine's own.
 	Share Share
 	// Power puts the host to sleep; nil: the machine's own.

@@ -134,10 +134,16 @@ func newSharing(o Options) (*sharing, error) {
 		share = directory{o.Disk.Instances()}
 	}
 	m, err := share.Mount()
-	if err != nil || !m.Remote() {
+	switch {
+	case err != nil:
 		return nil, err
+	case o.DiskMount != "" && m.Type != o.DiskMount:
+		return nil, cloud.Errorf(cloud.KindUnavailable, "%s is to be a mount of type %s; it lies on %s (%s)", o.Disk.Instances(), o.DiskMount, m.Point, m.Type)
+	case !m.Remote():
+		return nil, nil
 	}
-	return &sharing{share: share, host: o.Name, store: o.Disk, mount: m, word: rand.Text()}, nil
+	s := &sharing{share: share, host: o.Name, store: o.Disk, mount: m, word: rand.Text()}
+	return s, s.present() // it may have been mounted since the store was opened on what lay below
 }
 
 func (s *sharing) isGluster() bool { return s.mount.Type == gluster.MountType }
