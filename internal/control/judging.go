@@ -151,8 +151,11 @@ func (j *judging) silence(h liveness.Heard, now time.Time) time.Duration {
 // same reports whether a record needs no new writing: figures in sentences change at every look and are left as they were first noted.
 func same(held, next *cloud.HostVerdict) bool {
 	return held.Verdict == next.Verdict && held.Isolated == next.Isolated && held.Forced == next.Forced && (held.Brake == "") == (next.Brake == "") &&
-		held.Silent.IsZero() == next.Silent.IsZero() && len(held.Evidence) == len(next.Evidence)
+		held.Silent.IsZero() == next.Silent.IsZero() && (len(held.Evidence) == len(next.Evidence) || next.Judged.Sub(held.Judged) < evidenceEvery)
 }
+
+// evidenceEvery bounds how often a record is written for another sentence alone.
+const evidenceEvery = 10 * time.Second
 
 // verdictWriter writes verdicts beside the loop that finds them. Of several verdicts on one host that wait, only the newest is written.
 type verdictWriter struct {

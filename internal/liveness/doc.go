@@ -15,7 +15,7 @@
 //   - its storage heartbeat, where it has one, has stopped as well;
 //   - the observer does not doubt itself, and the brake is off.
 //
-// Anything else that contradicts death (a witness that reaches it, a storage heartbeat that goes on) keeps it suspect for as long as it
+// Anything else that contradicts death (a witness that reaches it and has not looked in vain since, a storage heartbeat that goes on) keeps it suspect for as long as it
 // lasts: the management network or the agent is broken then, and guests run. Dead is a verdict about evidence, not a licence to start
 // anything: that takes a fenced host (package fence) as well.
 //

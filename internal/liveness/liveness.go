@@ -209,7 +209,7 @@ func (j *judge) storage(h *Heard, out *Judgement, lacks func(string, ...any)) {
 func (j *judge) witnesses(h *Heard, out *Judgement, lacks func(string, ...any)) {
 	began := j.now.Add(-j.silence(h))
 	looked := map[cloud.HostName]bool{}
-	for _, p := range h.Probes {
+	for _, p := range newest(h.Probes) {
 		if p.Witness == h.Host || p.At.Before(began) || j.now.Sub(p.At) > j.ProbeMax || p.At.After(j.now) {
 			continue // it was about a time when the host was heard, or is too old to count
 		}
@@ -227,6 +227,22 @@ func (j *judge) witnesses(h *Heard, out *Judgement, lacks func(string, ...any)) 
 		return
 	}
 	out.Evidence = append(out.Evidence, fmt.Sprintf("%d witnesses do not reach it over any network", len(looked)))
+}
+
+// newest returns the last result of each witness over each network: one that looks again in vain takes back that it reached the host before. Of results of the
+// same moment, which are of several addresses of one network, an answer counts.
+func newest(probes []Probe) []Probe {
+	var out []Probe
+	for _, p := range probes {
+		i := slices.IndexFunc(out, func(o Probe) bool { return o.Witness == p.Witness && o.Network == p.Network })
+		switch {
+		case i < 0:
+			out = append(out, p)
+		case p.At.After(out[i].At) || p.At.Equal(out[i].At) && p.Reached:
+			out[i] = p
+		}
+	}
+	return out
 }
 
 // need is how many witnesses must have looked: Policy.Witnesses, or all that are awake when those are fewer. Nobody awake is nobody to ask, and
@@ -269,9 +285,17 @@ func (j *judge) asks(h *Heard) []Ask {
 func (j *judge) fresh(h *Heard, w cloud.HostName) bool {
 	began := j.now.Add(-j.silence(h))
 	return slices.ContainsFunc(h.Probes, func(p Probe) bool {
-		return p.Witness == w && !p.At.Before(began) && j.now.Sub(p.At) <= j.ProbeMax/2
+		good := j.ProbeMax / 2
+		if p.Reached {
+			good = answerGood // it may have died since
+		}
+		return p.Witness == w && !p.At.Before(began) && j.now.Sub(p.At) <= good
 	})
 }
+
+// answerGood is for how long a witness that reached a silent host is not asked again. A host that loses its power just after somebody reached it must not be
+// taken for alive until that answer is old.
+const answerGood = 500 * time.Millisecond
 
 // hash is FNV-1a, 32 bits.
 func hash(s string) uint32 {

@@ -264,7 +264,8 @@ func TestNobodyIsCalledDeadAgainstTheEvidence(t *testing.T) {
 			}
 			silent := now.Sub(h.Heartbeat)
 			reached := slices.ContainsFunc(h.Probes, func(p Probe) bool {
-				return p.Reached && p.Witness != h.Host && now.Sub(p.At) < silent && now.Sub(p.At) <= Default().ProbeMax && p.At.After(latest(o.Began, out.Stalled))
+				later := slices.ContainsFunc(h.Probes, func(q Probe) bool { return q.Witness == p.Witness && q.Network == p.Network && q.At.After(p.At) })
+				return p.Reached && !later && p.Witness != h.Host && now.Sub(p.At) < silent && now.Sub(p.At) <= Default().ProbeMax && p.At.After(latest(o.Began, out.Stalled))
 			})
 			switch {
 			case silent < p.DeadAfter, now.Sub(o.Began) < p.DeadAfter, out.Stalled.Equal(now):
@@ -324,5 +325,21 @@ func TestAPowerCutIsKnownSoonAfterDeadAfter(t *testing.T) {
 			hosts[3].Probes = append(hosts[3].Probes, Probe{Witness: a.Witness, At: at.Add(look / 2)})
 		}
 		o.LastLook, o.Stalled = at, out.Stalled
+	}
+}
+
+// A witness that reached the host just before its power was cut looks again soon, and takes its word back.
+func TestAnAnswerFromJustBeforeTheEndDoesNotHoldUpTheVerdict(t *testing.T) {
+	p, hosts := Default(), fleet(5)
+	silence(hosts, 0, 4*time.Second)
+	w := hosts[0].Probes[0].Witness
+	hosts[0].Probes = append([]Probe{{Witness: w, Network: "management", Reached: true, At: ago(3900 * time.Millisecond)}}, hosts[0].Probes...)
+	if got := Judge(p, awake, hosts, now).Judgements[0]; got.Verdict != Dead {
+		t.Errorf("taken back, and still %s: %v", got.Verdict, got.Evidence)
+	}
+	hosts[0].Probes = []Probe{{Witness: w, Network: "management", Reached: true, At: ago(600 * time.Millisecond)}}
+	out := Judge(p, awake, hosts, now)
+	if out.Judgements[0].Verdict != Suspect || !slices.Contains(out.Asks, Ask{Witness: w, Host: hosts[0].Host}) {
+		t.Errorf("%s, asks %v: want to hear the witness again", out.Judgements[0].Verdict, out.Asks)
 	}
 }
