@@ -25,6 +25,7 @@ var sections = []section{
 	{"migrate", "Live block migration against raw virsh, blackout and downtime", measureMigrations},
 	{"migrate-volume", "Live migration of a volume-backed guest against raw virsh", measureVolumeMigrations},
 	{"boot", "Boot call to ACTIVE", measureBoots},
+	{"recovery", "Power cut of a host to its guest running elsewhere", measureRecovery},
 	{"list", "GET /servers/detail with 1,000 servers", measureList},
 	{"rss", "Idle resident memory", measureRSS},
 }
