@@ -30,6 +30,8 @@ type Godwit struct {
 	MoveCost float64
 	// GainMin is the share of a host's power that an exchange must save.
 	GainMin float64
+	// DrainsMax bounds the moves by which hosts are emptied in a round; 0: no bound. A fleet that carries out a few at a time needs no more.
+	DrainsMax int
 }
 
 // DefaultGodwit returns the parameters that hold for all fleets.
@@ -157,6 +159,9 @@ func (p Godwit) drain(k *packing) (moves []Move) {
 	closed := make([]bool, len(k.hosts))
 	failed := 0
 	for _, h := range order {
+		if p.DrainsMax > 0 && len(moves) >= p.DrainsMax {
+			break
+		}
 		if k.hosts[h].took {
 			continue
 		}

@@ -22,6 +22,9 @@ type Outcome struct {
 	Effect   cloud.PlanEffect
 }
 
+// drainsLookedAt is how many times the moves that a plan may have are looked at for emptying hosts: some are refused, and to find more is in vain.
+const drainsLookedAt = 20
+
 // refusedMax bounds the refusals of a plan: they are read by people, and live in one record.
 const refusedMax = 100
 
@@ -37,8 +40,9 @@ func Plan(in *Input, goal cloud.OptimizeGoal, strategy string) (Outcome, error) 
 	if err != nil {
 		return Outcome{}, cloud.E(cloud.KindInvalid, "optimize", "", err)
 	}
-	if g, ok := planner.(consolidate.Godwit); ok && in.Settings.Caution > 1 {
-		planner = g.Cautious(in.Settings.Caution)
+	if g, ok := planner.(consolidate.Godwit); ok {
+		g.DrainsMax = drainsLookedAt * in.Settings.MovesMax
+		planner = g.Cautious(max(1, in.Settings.Caution))
 	}
 	if b, ok := planner.(consolidate.Balance); ok {
 		b.MovesMax = in.Settings.MovesMax
