@@ -226,7 +226,7 @@ func busyServers(v store.View) map[cloud.ServerID]bool {
 func (o *optimiser) record(outcome optimize.Outcome, audit cloud.AuditID, now time.Time) *cloud.ActionPlan {
 	p := &cloud.ActionPlan{
 		ID: cloud.PlanID(uuid.NewString()), Audit: audit, Goal: outcome.Goal, Strategy: outcome.Strategy, Status: cloud.StatusRecommended,
-		Actions: outcome.Actions, Refused: outcome.Refused, Effect: outcome.Effect, Revision: o.Store.Revision(), Created: now, Updated: now,
+		Actions: append([]cloud.PlanAction{}, outcome.Actions...), Refused: outcome.Refused, Effect: outcome.Effect, Revision: o.Store.Revision(), Created: now, Updated: now,
 	}
 	for i := range p.Actions {
 		p.Actions[i].ID = cloud.PlanActionID(uuid.NewString())

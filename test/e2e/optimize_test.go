@@ -17,7 +17,7 @@ import (
 var quickOptimizer = map[string]any{"step": "2s", "telemetry": "500ms", "awake_min": "0s", "window": "5m", "gain_factor": 1, "reserve": 0}
 
 // fleetMax bounds the test of the fleet: two power cycles of a host and a move, on a machine that does much else.
-const fleetMax = 8 * time.Minute
+const fleetMax = 15 * time.Minute
 
 // plan is what the test reads of `godwit optimize -o json`.
 type plan struct {
