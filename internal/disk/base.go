@@ -32,6 +32,7 @@ type Base struct {
 	Format string // FormatQCOW2 or FormatRaw
 	Bytes  int64  // of the image's data
 	SHA512 string // of the image's data, hexadecimal
+	Peers  []Peer // hosts that have it, asked before the image service
 }
 
 func (b Base) validate() error {
@@ -122,6 +123,9 @@ func (s *Store) fetchBase(ctx context.Context, b Base) error {
 	path := s.basePath(b.SHA512)
 	if _, err := os.Stat(path); err == nil {
 		return nil // the fetch before ours ended between our look and our turn
+	}
+	if s.fromPeers(ctx, b) {
+		return nil
 	}
 	part, err := os.OpenFile(path+partSuffix, os.O_CREATE|os.O_RDWR, 0o444)
 	if err != nil {

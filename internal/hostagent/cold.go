@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
+	"github.com/godwit-cloud/godwit/internal/disk"
 	"github.com/godwit-cloud/godwit/internal/hostapi/hostpb"
 	"github.com/godwit-cloud/godwit/internal/peerdisk"
 )
@@ -114,7 +115,7 @@ func (v *vm) prepareCold(ctx context.Context, req *hostpb.PrepareRequest) error 
 		return v.a.o.Disk.Claim(v.id)
 	case req.GetKeepDisk():
 		// The directory may be shared; the base of the disk is on each host by itself.
-		if _, _, err := v.a.o.Disk.EnsureBase(ctx, rootOf(req.GetSpec()).Base); err != nil {
+		if _, _, err := v.a.o.Disk.EnsureBase(ctx, v.rootOf(req.GetSpec()).Base); err != nil {
 			return err
 		}
 		return v.a.o.Disk.KeepRoot(ctx, v.id, root.GetBytes())
@@ -122,7 +123,7 @@ func (v *vm) prepareCold(ctx context.Context, req *hostpb.PrepareRequest) error 
 		return errNoPeers(v.a.o.Name)
 	}
 	from := req.GetDiskSource()
-	return v.a.o.Disk.Receive(ctx, v.id, rootOf(req.GetSpec()), from.GetExport(), func(ctx context.Context, path string) error {
+	return v.a.o.Disk.Receive(ctx, v.id, v.rootOf(req.GetSpec()), from.GetExport(), func(ctx context.Context, path string) error {
 		written, err := v.a.o.Peers.Puller.Pull(ctx, v.a.sourceOf(from), path, 0)
 		if err != nil {
 			return fmt.Errorf("disk from host %s: %w", from.GetHost(), err)
@@ -142,4 +143,20 @@ func (a *Agent) peerFacts(f *hostpb.HostFacts) {
 	if f.Images, err = a.o.Disk.Bases(); err != nil {
 		a.log.Warn("images not told", "error", err)
 	}
+}
+
+// rootOf is rootOf, with the hosts that have the base image.
+func (v *vm) rootOf(spec *hostpb.ServerSpec) disk.Root {
+	root := rootOf(spec)
+	if v.a.o.Peers == nil {
+		return root
+	}
+	for _, p := range spec.GetRoot().GetImagePeers() {
+		from, bytesMax := v.a.sourceOf(p), root.Base.Bytes
+		root.Base.Peers = append(root.Base.Peers, disk.Peer{Host: cloud.HostName(p.GetHost()), Pull: func(ctx context.Context, path string) error {
+			_, err := v.a.o.Peers.Puller.Pull(ctx, from, path, bytesMax)
+			return err
+		}})
+	}
+	return root
 }

@@ -82,9 +82,9 @@ func (v *vm) prepareRoot(ctx context.Context, req *hostpb.PrepareRequest) error 
 	case spec.GetRoot() == nil:
 		return v.a.o.Disk.EnsureRootless(v.id)
 	case req.GetIncoming():
-		return v.a.o.Disk.RemakeRoot(ctx, v.id, rootOf(spec))
+		return v.a.o.Disk.RemakeRoot(ctx, v.id, v.rootOf(spec))
 	}
-	_, err := v.a.o.Disk.EnsureRoot(ctx, v.id, rootOf(spec))
+	_, err := v.a.o.Disk.EnsureRoot(ctx, v.id, v.rootOf(spec))
 	return err
 }
 
