@@ -178,6 +178,7 @@ func (d *decision) returned() {
 			d.settle(s, cloud.RecoveryLeft, "the host returned first")
 		case cloud.RecoveryMoving:
 			moving = true
+		case cloud.RecoveryRecovered, cloud.RecoveryFailed, cloud.RecoveryLeft: // settled
 		}
 		touched = touched || s.Attempts > 0
 		leftover = leftover || s.Outcome == cloud.RecoveryRecovered && d.Servers[s.Server].Leftover
@@ -300,6 +301,7 @@ func (d *decision) order() {
 			moving++
 		case cloud.RecoveryWaiting:
 			queue = append(queue, &r.Servers[i])
+		case cloud.RecoveryRecovered, cloud.RecoveryFailed, cloud.RecoveryLeft: // settled
 		}
 	}
 	slices.SortStableFunc(queue, d.before)
