@@ -51,13 +51,24 @@ func (p plan) moves() (out []string) {
 	return out
 }
 
-// TestFleetEmptiesAHostPutsItToSleepAndWakesItOnNeed: the seed's last paragraph, on one host. It proves that it wakes (a magic packet does it), is
-// emptied by a plan and sleeps, which in a lab means that nothing of it is left; a server that may live nowhere else wakes it. Guests lose nothing.
+// TestFleetEmptiesAHostPutsItToSleepAndWakesItOnNeed: the seed's last paragraph, on one host. It proves that it wakes (its BMC does it), is
+// emptied by a plan and sleeps, which in a lab means that nothing of it is left; a server that may live nowhere else wakes it by magic packet.
 func TestFleetEmptiesAHostPutsItToSleepAndWakesItOnNeed(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), fleetMax)
 	defer cancel()
 	t.Cleanup(func() { powerOn(t, there) })
-	verb(ctx, t, "hosts", "wake-test", there)
+	verb(ctx, t, "hosts", "wake-test", there) // by its BMC; the later wake is by magic packet, since no BMC is known then
+	if state, power := hostState(ctx, t, there); state != "up" || !strings.Contains(power, "woken by bmc") {
+		t.Errorf("host %s is %s after its test: %s", there, state, power)
+	}
+	if err := cloud.ForgetBMCs(ctx); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := cloud.IntroduceBMCs(context.WithoutCancel(t.Context())); err != nil {
+			t.Error(err)
+		}
+	})
 	guests := bootAll(t, guestOptions{name: "busy", host: "compute-1"}, guestOptions{name: "lone", host: there}, guestOptions{name: "pinned", host: "compute-3"})
 	if out, err := cloud.Client(ctx, "openstack", "server", "set", "--property", "godwit:automation=off", "pinned"); err != nil {
 		t.Fatalf("%v %s", err, out)
