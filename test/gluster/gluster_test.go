@@ -126,7 +126,8 @@ func writesOn(ctx context.Context, t *testing.T, talk *guest.Client) {
 	}
 	r, err := talk.Verify(ctx)
 	if err != nil || !r.OK || r.Last < last {
-		t.Fatalf("disk log: %+v, %v; record %d was synced", r, err, last)
+		again, _ := talk.Verify(ctx) // tells what is lost from what was only read too early or from elsewhere
+		t.Fatalf("disk log: %+v, %v; record %d was synced; read again: %+v", r, err, last, again)
 	}
 }
 
