@@ -20,7 +20,7 @@ need=(
 	# a real IPMI controller for each host
 	openipmi
 	# clients
-	python3-openstackclient python3-novaclient python3-cinderclient python3-watcherclient
+	python3-openstackclient python3-novaclient python3-cinderclient python3-watcherclient python3-masakariclient
 )
 missing=()
 for p in "${need[@]}"; do

@@ -20,12 +20,14 @@ import (
 	"github.com/godwit-cloud/godwit/internal/config"
 	"github.com/godwit-cloud/godwit/internal/control"
 	"github.com/godwit-cloud/godwit/internal/flows"
+	"github.com/godwit-cloud/godwit/internal/healing"
 	"github.com/godwit-cloud/godwit/internal/hostapi"
 	"github.com/godwit-cloud/godwit/internal/liveness"
 	"github.com/godwit-cloud/godwit/internal/openstack"
 	"github.com/godwit-cloud/godwit/internal/openstack/compute"
 	"github.com/godwit-cloud/godwit/internal/openstack/identity"
 	"github.com/godwit-cloud/godwit/internal/openstack/image"
+	"github.com/godwit-cloud/godwit/internal/openstack/instanceha"
 	"github.com/godwit-cloud/godwit/internal/openstack/network"
 	watcher "github.com/godwit-cloud/godwit/internal/openstack/optimize"
 	"github.com/godwit-cloud/godwit/internal/openstack/volume"
@@ -170,7 +172,7 @@ func settingsOf(c config.Config) control.Options {
 		Budget:        control.Budget{Outbound: m.OutboundMax, Inbound: m.InboundMax, Cluster: m.ClusterMax},
 		TimeoutPerGiB: m.TimeoutPerGiB, ForceOnTimeout: m.TimeoutAction == "force_complete",
 		StopGrace: c.Server.StopGrace, GravesMax: c.Server.GravesMax,
-		Liveness: livenessOf(c.Recovery), Recovery: recoveryOf(c.Recovery),
+		Liveness: livenessOf(c.Recovery), Recovery: recoveryOf(c.Recovery), Healing: healingOf(c.Recovery),
 	}
 }
 
@@ -188,6 +190,13 @@ func recoveryOf(c config.Recovery) recovery.Policy {
 	return p
 }
 
+// healingOf is healing's default with the operator's figures.
+func healingOf(c config.Recovery) healing.Policy {
+	p := healing.Default()
+	p.Automatic, p.Rule.InPlaceMax, p.Window, p.BackoffFirst = c.HealGuests, c.HealRestartsMax, c.HealWindow, c.HealBackoff
+	return p
+}
+
 func (s *server) makeAPI(name string) {
 	c := s.config.Server
 	s.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -199,6 +208,7 @@ func (s *server) makeAPI(name string) {
 		network.New(network.Options{Store: s.store}),
 		volume.New(volume.Options{Store: s.store, Logger: s.log}),
 		watcher.New(s.store),
+		instanceha.New(instanceha.Options{Store: s.store}),
 	)
 }
 

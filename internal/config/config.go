@@ -119,6 +119,11 @@ type Recovery struct {
 	BrakeShare     float64       `key:"brake_share" usage:"When more than this share of the hosts falls silent within a minute, no further one is called dead until an operator says so (godwit recover allow)."`
 	ConcurrencyMax int           `key:"concurrency_max" usage:"Servers of dead hosts that are started elsewhere at a time."`
 	SelfFenceAfter time.Duration `key:"self_fence_after" usage:"An agent that reaches neither a server, nor another host, nor its shared storage for this long stops the servers whose disks nothing else guards. 0: never; such servers then need a BMC or an operator's word to start elsewhere."`
+
+	HealGuests      bool          `key:"heal_guests" usage:"Servers that do not say (metadata godwit:recovery, on or off; HA_Enabled, True or False) are restarted when their guest fails: QEMU ends, the kernel panics, the watchdog stops it, a disk keeps failing, the guest agent falls silent."`
+	HealRestartsMax int           `key:"heal_restarts_max" usage:"Restarts of a failing guest on its own host within heal_window; then it is started once on another host as far as its disks allow, then a person is asked."`
+	HealWindow      time.Duration `key:"heal_window" usage:"Time within which the restarts of a failing guest are counted."`
+	HealBackoff     time.Duration `key:"heal_backoff" usage:"Pause before the second restart of a failing guest; each further pause is twice as long, up to five minutes."`
 }
 
 // Optimize configures the optimiser.
@@ -184,6 +189,8 @@ func Default() Config {
 		Recovery: Recovery{
 			Automatic: true, SilenceMax: 2200 * time.Millisecond, DeadAfter: 3 * time.Second, Witnesses: 2, BrakeShare: 1.0 / 3, ConcurrencyMax: 8,
 			SelfFenceAfter: 20 * time.Second,
+
+			HealGuests: true, HealRestartsMax: 3, HealWindow: time.Hour, HealBackoff: 10 * time.Second,
 		},
 		Optimize: Optimize{
 			Automation: "manual", Goal: "consolidate", Strategy: "godwit", Step: 5 * time.Minute, Telemetry: 10 * time.Second, MovesMax: 10, Window: 30 * time.Minute,

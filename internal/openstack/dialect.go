@@ -103,3 +103,13 @@ var Neutron = &Dialect{
 	Statuses: map[cloud.Kind]int{cloud.KindQuota: http.StatusConflict},
 	NotFound: "The resource could not be found.",
 }
+
+// Masakari is the instance-ha dialect. Its faults have Nova's shapes.
+var Masakari = &Dialect{
+	Service:  "instance-ha",
+	Versions: VersionRange{Min: Microversion{1, 0}, Max: Microversion{1, 3}},
+	Shape:    novaShape,
+	Denied:   func(rule string) string { return (&PolicyError{rule}).Error() },
+	Invalid:  (*InputError).Error,
+	NotFound: "The resource could not be found.",
+}

@@ -379,8 +379,11 @@ func (c *call) planRootVolume(plan *bootPlan, flavor *cloud.Flavor, asked *creat
 			return invalid("Flavor's memory is too small for requested image.")
 		}
 	}
-	if arch := properties["hw_architecture"]; arch != "" {
-		s.ImageProperties = map[string]string{"hw_architecture": arch}
+	s.ImageProperties = map[string]string{}
+	for _, name := range []string{"hw_architecture", cloud.PropertyWatchdog, cloud.PropertyGuestAgent} {
+		if value := properties[name]; value != "" {
+			s.ImageProperties[name] = value
+		}
 	}
 	if asked.ImageRef == "" {
 		return nil

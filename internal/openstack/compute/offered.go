@@ -15,20 +15,21 @@ var scopesRefused = []string{"hw", "os", "quota", "pci_passthrough", "powervm", 
 
 // propertiesOffered are image properties whose values we can give; any other value is refused.
 var propertiesOffered = map[string][]string{
-	"hw_architecture":  {"x86_64"},
-	"hw_disk_bus":      {"virtio"},
-	"hw_vif_model":     {"virtio"},
-	"hw_firmware_type": {"bios"},
-	"hw_machine_type":  {"pc"},
-	"hw_rng_model":     {"virtio"},
-	"hw_boot_menu":     {"false"},
-	"hypervisor_type":  {"qemu", "kvm"},
-	"img_hv_type":      {"qemu", "kvm"},
-	"vm_mode":          {"hvm"},
+	"hw_architecture":      {"x86_64"},
+	"hw_disk_bus":          {"virtio"},
+	"hw_vif_model":         {"virtio"},
+	"hw_firmware_type":     {"bios"},
+	"hw_machine_type":      {"pc"},
+	"hw_rng_model":         {"virtio"},
+	"hw_boot_menu":         {"false"},
+	"hypervisor_type":      {"qemu", "kvm"},
+	"img_hv_type":          {"qemu", "kvm"},
+	"vm_mode":              {"hvm"},
+	cloud.PropertyWatchdog: {"none", "pause", "poweroff", "reset", "disabled"},
 }
 
 // propertiesRefused are beginnings of image properties that promise the guest something we cannot give.
-var propertiesRefused = []string{"hw_cpu_", "hw_numa_", "hw_mem_page_size", "hw_mem_encryption", "hw_watchdog_action", "hw_tpm_", "hw_scsi_model",
+var propertiesRefused = []string{"hw_cpu_", "hw_numa_", "hw_mem_page_size", "hw_mem_encryption", "hw_tpm_", "hw_scsi_model",
 	"hw_vif_multiqueue_enabled", "hw_pci_numa_affinity_policy", "hw_emulator_threads_policy", "os_secure_boot", "trait:"}
 
 // offered returns nil when the hosts can give a guest all that its flavor and image ask for, and otherwise a refusal that names what they cannot.
@@ -51,6 +52,8 @@ func offered(flavor *cloud.Flavor, image *cloud.Image) error {
 func specOffered(name, value string) bool {
 	scope, rest, scoped := strings.Cut(name, ":")
 	switch {
+	case name == cloud.SpecWatchdog:
+		return true
 	case !scoped:
 		return true // a bare name is a note, or a capability in Nova's old manner
 	case strings.HasPrefix(scope, "trait"):

@@ -28,6 +28,7 @@ func Catalog() []CatalogService {
 		{"volumev3", "cinderv3", "/volume/v3/" + projectTemplate},
 		{"block-storage", "cinder", "/volume/v3/" + projectTemplate},
 		{"infra-optim", "watcher", "/infra-optim"},
+		{"instance-ha", "masakari", "/instance-ha/v1"},
 	}
 }
 

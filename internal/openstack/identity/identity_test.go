@@ -196,7 +196,7 @@ func TestLogInGivesTokenWithRolesAndCatalog(t *testing.T) {
 	}
 	volume := "/volume/v3/" + view["project"].(obj)["id"].(string)
 	want := map[string]string{"identity": "/identity", "compute": "/compute/v2.1", "image": "/image", "network": "/network", "volumev3": volume,
-		"block-storage": volume, "infra-optim": "/infra-optim"}
+		"block-storage": volume, "infra-optim": "/infra-optim", "instance-ha": "/instance-ha/v1"}
 	if fmt.Sprint(urls) != fmt.Sprint(want) {
 		t.Errorf("catalog %v, want %v", urls, want)
 	}

@@ -1,0 +1,151 @@
+package instanceha_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http/httptest"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/godwit-cloud/godwit/internal/cloud"
+	"github.com/godwit-cloud/godwit/internal/openstack"
+	"github.com/godwit-cloud/godwit/internal/openstack/identity"
+	"github.com/godwit-cloud/godwit/internal/openstack/instanceha"
+	"github.com/godwit-cloud/godwit/internal/store"
+	"github.com/godwit-cloud/godwit/internal/store/tables"
+)
+
+const serverID = "5e000000-0000-4000-8000-000000000001"
+
+// operator is somebody at a terminal with the stock client, against a real identity and instance-ha service. Nobody carries anything out.
+type operator struct {
+	*testing.T
+	store  *store.Store
+	openrc string
+}
+
+func newOperator(t *testing.T) *operator {
+	t.Helper()
+	quiet := slog.New(slog.DiscardHandler)
+	s, err := store.Open(t.Context(), store.Options{DataDir: t.TempDir(), Tables: tables.All(), Logger: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	keystone := identity.New(s, identity.Options{Logger: quiet})
+	api := openstack.New(openstack.Options{Auth: keystone, Logger: quiet})
+	api.Mount(keystone, instanceha.New(instanceha.Options{Store: s}))
+	server := httptest.NewServer(api)
+	t.Cleanup(func() {
+		server.Close()
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	made, err := identity.Bootstrap(t.Context(), s, identity.BootstrapOptions{PublicURL: server.URL, Dir: filepath.Join(t.TempDir(), "credentials")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &operator{T: t, store: s, openrc: made.Openrc}
+	for i, h := range []cloud.HostName{"compute-1", "compute-2"} {
+		o.put(func(tx *store.Tx) error {
+			return store.Put(tx, tables.Hosts, h, cloud.Host{Name: h, ID: string(h), ServiceID: "service of " + string(h), Number: i + 1})
+		})
+	}
+	return o
+}
+
+func (o *operator) put(fn func(tx *store.Tx) error) {
+	o.Helper()
+	if _, err := o.store.UpdateVisible(o.Context(), fn); err != nil {
+		o.Fatal(err)
+	}
+}
+
+func (o *operator) try(command string) (string, error) {
+	out, err := exec.Command("/bin/sh", "-c", `. "$0" && exec openstack `+command, o.openrc).CombinedOutput()
+	return string(out), err
+}
+
+// run runs a command of the client that prints JSON.
+func (o *operator) run(command string, into any) {
+	o.Helper()
+	out, err := o.try(command + " -f json")
+	if err != nil {
+		o.Fatalf("%s: %v: %s", command, err, out)
+	}
+	at := strings.IndexAny(out, "[{") // warnings of the interpreter come first
+	if at < 0 || json.Unmarshal([]byte(out[at:]), into) != nil {
+		o.Fatalf("%s: %s", command, out)
+	}
+}
+
+func (o *operator) refused(command, words string) {
+	o.Helper()
+	if out, err := o.try(command); !strings.Contains(out, words) { // the client ends a refused deletion with success
+		o.Errorf("%s: %v: %s, want a refusal with %q", command, err, out, words)
+	}
+}
+
+func TestStockClientKeepsSegmentsHostsAndNotifications(t *testing.T) {
+	o := newOperator(t)
+	var segment, host map[string]any
+	o.run(`segment create racks auto compute --is_enabled true`, &segment)
+	if segment["name"] != "racks" || segment["recovery_method"] != "auto" || segment["is_enabled"] != true {
+		t.Errorf("segment %v", segment)
+	}
+	o.refused(`segment create racks auto compute`, "Failover segment with name racks already exists.")
+	id := segment["uuid"].(string)
+	o.run(fmt.Sprintf(`segment update %s --recovery_method rh_priority`, id), &segment)
+	o.run(fmt.Sprintf(`segment host create compute-1 COMPUTE SSH %s --reserved True`, id), &host)
+	if host["name"] != "compute-1" || host["reserved"] != true || host["on_maintenance"] != false {
+		t.Errorf("host %v", host)
+	}
+	if held, ok := store.Lookup(o.store.View(), tables.SegmentHosts, cloud.HostName("compute-1")); !ok || !held.Reserved {
+		t.Errorf("record %+v", held)
+	}
+	o.refused(fmt.Sprintf(`segment host create nowhere COMPUTE SSH %s`, id), "Host with name nowhere could not be found.")
+	o.refused(fmt.Sprintf(`segment host create compute-1 COMPUTE SSH %s`, id), "Host with name compute-1 already exists.")
+	var hosts, segments []map[string]any
+	o.run(fmt.Sprintf(`segment host list %s`, id), &hosts)
+	o.run(`segment list`, &segments)
+	if len(hosts) != 1 || len(segments) != 1 || segments[0]["recovery_method"] != "rh_priority" {
+		t.Errorf("hosts %v, segments %v", hosts, segments)
+	}
+	payload := fmt.Sprintf(`'{"instance_uuid": "%s", "vir_domain_event": "STOPPED_FAILED", "event": "LIFECYCLE"}'`, serverID)
+	var news map[string]any
+	o.run(`notification create VM compute-1 2026-11-23T10:00:00 `+payload, &news)
+	if news["status"] != "new" || news["source_host_uuid"] != host["uuid"] {
+		t.Errorf("notification %v", news)
+	}
+	o.refused(`notification create VM compute-1 2026-11-23T10:00:00 `+payload, "Duplicate notification received for type: VM")
+	o.refused(`notification create VM compute-2 2026-11-23T10:00:00 `+payload, "Host with name compute-2 could not be found.")
+	o.refused(`notification create COMPUTE_HOST compute-1 2026-11-23T10:00:00 '{"event": "GONE"}'`, "is not one of")
+	o.refused(fmt.Sprintf(`segment delete %s`, id), "in-use to process notifications")
+	o.put(func(tx *store.Tx) error {
+		n, err := store.Get(tx, tables.Notifications, cloud.NotificationID(news["notification_uuid"].(string)))
+		if err != nil {
+			return err
+		}
+		n.Note(cloud.NotificationFinished, "it was restarted", 1, time.Now())
+		return store.Put(tx, tables.Notifications, n.ID, n)
+	})
+	o.run(`notification show `+news["notification_uuid"].(string), &news)
+	if news["status"] != "finished" || !strings.Contains(fmt.Sprint(news["recovery_workflow_details"]), "it was restarted") {
+		t.Errorf("notification %v", news)
+	}
+	o.run(fmt.Sprintf(`segment host update %s %s --on_maintenance True`, id, host["uuid"]), &host)
+	o.refused(`notification create VM compute-1 2026-11-23T11:00:00 `+payload, "Host compute-1 is already under maintenance.")
+	if out, err := o.try(fmt.Sprintf(`segment host delete %s %s`, id, host["uuid"])); err != nil {
+		t.Error(out)
+	}
+	if out, err := o.try(`segment delete ` + id); err != nil {
+		t.Error(out)
+	}
+	if n := store.Count(o.store.View(), tables.Segments) + store.Count(o.store.View(), tables.SegmentHosts); n != 0 {
+		t.Errorf("%d records are left", n)
+	}
+}
