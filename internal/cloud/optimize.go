@@ -34,8 +34,9 @@ func (s OptimizeStatus) Final() bool {
 	switch s {
 	case StatusSucceeded, StatusFailed, StatusCancelled, StatusSuperseded:
 		return true
+	default:
+		return false
 	}
-	return false
 }
 
 // OptimizeGoal is what the fleet is arranged for.

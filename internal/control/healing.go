@@ -206,8 +206,9 @@ func (h *healer) end(ctx context.Context, s *cloud.Server) (proof string, err er
 	switch state.GetDomain() {
 	case hostpb.DomainState_DOMAIN_STATE_SHUTOFF, hostpb.DomainState_DOMAIN_STATE_CRASHED, hostpb.DomainState_DOMAIN_STATE_ABSENT:
 		return fmt.Sprintf("host %s says that its process has ended", s.Host), nil
+	default:
+		return "", cloud.Errorf(cloud.KindConflict, "server %s is still %s on host %s", s.ID, state.GetDomain(), s.Host)
 	}
-	return "", cloud.Errorf(cloud.KindConflict, "server %s is still %s on host %s", s.ID, state.GetDomain(), s.Host)
 }
 
 // forget removes the record of a server that is gone.

@@ -113,6 +113,7 @@ func Next(p Policy, c Case) Step {
 		if d.over() {
 			d.settle(cloud.HealDone, "the failure is over without an attempt of the cluster's")
 		}
+	case cloud.HealDone, cloud.HealLeft:
 	}
 	if d.h.Status == cloud.HealWaiting {
 		d.attempt()

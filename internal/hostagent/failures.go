@@ -231,14 +231,14 @@ func (f failureRecord) over(n noticed) bool {
 		return !n.hard
 	case failedSilent:
 		return !n.silent
+	default:
+		return false
 	}
-	return false
 }
 
 // decided notes that somebody has decided what becomes of the server, which ends its failure. It runs in the loop.
 func (v *vm) decided(kind Kind) {
-	switch kind {
-	case KindStart, KindStop, KindReboot, KindDiscard:
+	if kind == KindStart || kind == KindStop || kind == KindReboot || kind == KindDiscard {
 		v.note(func(r *record) { r.Failure.Kind = failedNone })
 		v.signs.reset()
 	}

@@ -395,7 +395,8 @@ func unhealed(h *gluster.Health, files disk.Files, ids []string, moving bool) []
 	dir := "/" + filepath.Base(files.Dir)
 	var out []string
 	for _, e := range h.Heal {
-		if !(e.Path == dir || strings.HasSuffix(e.Path, dir) || strings.Contains(e.Path, dir+"/") || slices.Contains(ids, e.Path)) {
+		itsOwn := strings.HasSuffix(e.Path, dir) || strings.Contains(e.Path, dir+"/") || slices.Contains(ids, e.Path)
+		if !itsOwn {
 			continue
 		}
 		set := slices.IndexFunc(h.Bricks, func(b gluster.Brick) bool { return b.Name == e.Brick })

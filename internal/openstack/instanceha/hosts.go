@@ -166,7 +166,8 @@ func (c *call) updateHost() error {
 			return err
 		}
 	}
-	if c.busy(found) && !(ask.Maintenance != nil && bool(*ask.Maintenance)) { // maintenance is how a person calls recovery off
+	calledOff := ask.Maintenance != nil && bool(*ask.Maintenance) // maintenance is how a person calls recovery off
+	if c.busy(found) && !calledOff {
 		return conflict("Host %s can't be updated as it is in-use to process notifications.", found.ID)
 	}
 	var h cloud.SegmentHost

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -97,13 +98,24 @@ func findAgentPort() (string, error) {
 	return "", errors.New("no channel")
 }
 
+// mark clears a parser: whatever came before it is not to be answered.
+const mark = 0xff
+
+// afterMarks returns what follows the marks a line begins with.
+func afterMarks(line []byte) []byte {
+	for len(line) > 0 && line[0] == mark {
+		line = line[1:]
+	}
+	return line
+}
+
 // serve answers requests until the other end hangs up.
 func (a *agent) serve(f *os.File) error {
 	in := bufio.NewScanner(f)
 	in.Buffer(make([]byte, lineBytesMax), lineBytesMax)
 	for in.Scan() {
-		line := strings.TrimLeft(in.Text(), "\xff") // the mark that clears a parser
-		if a.silent.Load() || strings.TrimSpace(line) == "" {
+		line := bytes.TrimSpace(afterMarks(in.Bytes()))
+		if a.silent.Load() || len(line) == 0 {
 			continue
 		}
 		var request struct {
@@ -112,23 +124,23 @@ func (a *agent) serve(f *os.File) error {
 				ID int64 `json:"id"`
 			} `json:"arguments"`
 		}
-		if err := json.Unmarshal([]byte(line), &request); err != nil {
+		if err := json.Unmarshal(line, &request); err != nil {
 			continue
 		}
-		answer, mark := "{}", ""
+		answer, lead := "{}", ""
 		switch request.Execute {
 		case "guest-ping":
 		case "guest-sync":
 			answer = fmt.Sprint(request.Arguments.ID)
 		case "guest-sync-delimited":
-			answer, mark = fmt.Sprint(request.Arguments.ID), "\xff"
+			answer, lead = fmt.Sprint(request.Arguments.ID), string([]byte{mark})
 		default:
 			if _, err := fmt.Fprintf(f, `{"error":{"class":"CommandNotFound","desc":"no such command"}}`+"\n"); err != nil {
 				return err
 			}
 			continue
 		}
-		if _, err := fmt.Fprintf(f, "%s{\"return\":%s}\n", mark, answer); err != nil {
+		if _, err := fmt.Fprintf(f, "%s{\"return\":%s}\n", lead, answer); err != nil {
 			return err
 		}
 	}
