@@ -60,7 +60,7 @@ func TestStockClientManagesTheCloud(t *testing.T) {
 	if id := c.cli("token", "issue", "-f", "value", "-c", "user_id"); strings.TrimSpace(id) != string(c.made.AdminUser) {
 		t.Errorf("token issue: %q", id)
 	}
-	if got := names(c.cliJSON("catalog", "list"), "Name"); got != "keystone nova glance neutron cinderv3 cinder" {
+	if got := names(c.cliJSON("catalog", "list"), "Name"); got != "keystone nova glance neutron cinderv3 cinder watcher masakari" {
 		t.Errorf("catalog list: %s", got)
 	}
 	c.cli("project", "create", "--description", "web shop", "web")
