@@ -101,7 +101,8 @@ func TestLifecycleEventsSayWhoArrivedAndWhoLeft(t *testing.T) {
 		{libvirt.DomainEventSuspended, int32(libvirt.DomainEventSuspendedMigrated), Changed},
 		{libvirt.DomainEventStopped, int32(libvirt.DomainEventStoppedMigrated), Changed | Departed},
 		{libvirt.DomainEventStopped, int32(libvirt.DomainEventStoppedCrashed), Changed | Stopped},
-		{libvirt.DomainEventCrashed, 0, Changed | Stopped},
+		{libvirt.DomainEventCrashed, int32(libvirt.DomainEventCrashedPanicked), Changed | Stopped | Panicked},
+		{libvirt.DomainEventCrashed, int32(libvirt.DomainEventCrashedPanicked) + 1, Changed | Stopped}, // crash-loaded: libvirt starts it again
 		{libvirt.DomainEventUndefined, 0, Changed},
 	} {
 		if got := lifecycleNotice(int32(c.event), c.detail); got != c.want {
