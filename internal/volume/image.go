@@ -25,7 +25,7 @@ const (
 	inspectCPUMax   = 10 * time.Second
 	convertTimeMax  = 2 * time.Hour
 	convertCPUMax   = time.Hour
-	imageMemoryMax  = 1 << 30
+	imageMemoryMax  = 2 << 30 // addresses, not pages: each of up to 64 threads reserves a stack
 	imageStderrMax  = 4 << 10
 	convertRequests = 8
 )
@@ -158,7 +158,7 @@ func seconds(d time.Duration) string { return strconv.Itoa(int(d / time.Second))
 // likeliest reason, unless the disk is full.
 func runLimited(ctx context.Context, limits []string, program string, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, "prlimit", append(append(limits, "--core=0", program), args...)...)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C"}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "MALLOC_ARENA_MAX=2"} // else each thread reserves 64 MiB of addresses more
 	var stdout bytes.Buffer
 	stderr := &head{max: imageStderrMax}
 	cmd.Stdout, cmd.Stderr = &stdout, stderr

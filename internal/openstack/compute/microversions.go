@@ -29,7 +29,7 @@ var Changes = []openstack.Change{
 	openstack.ChangeRefused(17, "`trigger_crash_dump`", noAction+"; 404 before"),
 	openstack.ChangeHonoured(18, "URLs without the project", "URLs with and without it are served at any microversion, as in Nova"),
 	openstack.ChangeHonoured(19, "`description` of servers", "POST, PUT, GET /servers; before it an unknown property, and the name serves"),
-	openstack.ChangeRefused(20, "volumes of shelved servers", "a shelved server keeps the volumes it has; attaching and detaching wait until it is back"),
+	openstack.ChangeRefused(20, "volumes of shelved servers", "a shelved server keeps the volumes it has; attaching and detaching are 409 until it is back"),
 	openstack.ChangeHonoured(21, "instance actions of deleted servers", "os-instance-actions, as long as the grave is kept"),
 	openstack.ChangeHonoured(22, "`force_complete` of a live migration", "POST /servers/{id}/migrations/{id}/action"),
 	openstack.ChangeHonoured(23, "GET server migrations; `migration_type` and links in os-migrations", "true progress of memory and disk"),
