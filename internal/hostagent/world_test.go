@@ -186,7 +186,7 @@ func (s *server) await(answers <-chan answer) answer {
 	select {
 	case a := <-answers:
 		return a
-	case <-time.After(patience):
+	case <-time.After(3 * patience): // libvirt's keepalive notices a peer that died in post-copy after half a minute, later on a busy machine
 		s.t.Fatal("Migrate does not return")
 		return answer{}
 	}
