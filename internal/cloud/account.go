@@ -36,3 +36,15 @@ type Account struct {
 
 // KWh returns the energy in kilowatt hours.
 func (a Account) KWh() float64 { return a.WattSeconds / 3.6e6 }
+
+// Add adds what b counts to a; whom each is about stays as it is.
+func (a *Account) Add(b *Account) {
+	a.WattSeconds += b.WattSeconds
+	a.Measured += b.Measured
+	a.CPUSeconds += b.CPUSeconds
+	a.Seen += b.Seen
+	a.Overload += b.Overload
+	a.Asleep += b.Asleep
+	a.Migrations += b.Migrations
+	a.Downtime += b.Downtime
+}

@@ -213,14 +213,7 @@ func sumOf(a, b cloud.Account) cloud.Account {
 	if b.Name != "" {
 		a.Name, a.Project = b.Name, b.Project
 	}
-	a.WattSeconds += b.WattSeconds
-	a.Measured += b.Measured
-	a.CPUSeconds += b.CPUSeconds
-	a.Seen += b.Seen
-	a.Overload += b.Overload
-	a.Asleep += b.Asleep
-	a.Migrations += b.Migrations
-	a.Downtime += b.Downtime
+	a.Add(&b)
 	return a
 }
 

@@ -165,14 +165,7 @@ func sumAccounts(days []*cloud.Account, by cloud.AccountKind) []cloud.Account {
 		if kind == cloud.AccountServer {
 			sum.Name, sum.Project = a.Name, a.Project
 		}
-		sum.WattSeconds += a.WattSeconds
-		sum.Measured += a.Measured
-		sum.CPUSeconds += a.CPUSeconds
-		sum.Seen += a.Seen
-		sum.Overload += a.Overload
-		sum.Asleep += a.Asleep
-		sum.Migrations += a.Migrations
-		sum.Downtime += a.Downtime
+		sum.Add(a)
 		if a.Updated.After(sum.Updated) {
 			sum.Updated = a.Updated
 		}
