@@ -61,19 +61,7 @@ func (l *Lab) startBMCs() error {
 	if err != nil {
 		return fmt.Errorf("switch: address of the BMCs: %w", err)
 	}
-	out, err := os.OpenFile(filepath.Join(nodeRunDir(l.Name, Switch), "bmcs.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer out.Close()
-	cmd := exec.Command(binaryFile(l.Name), "lab", "bmcs", l.Name)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", out, out
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("BMCs: %w", err)
-	}
-	l.children.Go(func() { cmd.Wait() }) // how it ended is in bmcs.log; this only reaps
-	return nil
+	return l.startAside("bmcs")
 }
 
 // RunBMCs is `godwit lab bmcs LAB`: it runs the BMCs of a lab until the lab's switch is gone.

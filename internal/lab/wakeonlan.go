@@ -8,10 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"runtime"
-	"syscall"
 	"time"
 
 	"github.com/vishvananda/netns"
@@ -22,21 +19,7 @@ import (
 // crosses the management bridge, as a card hears what reaches its port, and powers on the node that a packet names.
 
 // startCards starts the process that listens for magic packets.
-func (l *Lab) startCards() error {
-	out, err := os.OpenFile(filepath.Join(nodeRunDir(l.Name, Switch), "cards.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer out.Close()
-	cmd := exec.Command(binaryFile(l.Name), "lab", "cards", l.Name)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", out, out
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("network cards: %w", err)
-	}
-	l.children.Go(func() { cmd.Wait() }) // how it ended is in cards.log; this only reaps
-	return nil
-}
+func (l *Lab) startCards() error { return l.startAside("cards") }
 
 // RunCards is `godwit lab cards LAB`: it powers on the nodes that magic packets name, until the lab's switch is gone.
 func RunCards(ctx context.Context, name string) error {
