@@ -134,7 +134,7 @@ type Optimize struct {
 	Strategy      string        `key:"strategy" usage:"Policy that consolidates: godwit, neat or OVERLOAD-SELECTION-PARAMETER, as in godwit simulate."`
 	Step          time.Duration `key:"step" usage:"Time between two plans, and between two entries of what is remembered of a server's load."`
 	Telemetry     time.Duration `key:"telemetry" usage:"How often hosts say what they and their servers use. 0: never; nothing is then planned."`
-	MovesMax      int           `key:"moves_max" usage:"Migrations of one plan."`
+	MovesMax      int           `key:"moves_max" usage:"Migrations of one plan. A host with more servers than that is emptied by a plan of its own."`
 	Window        time.Duration `key:"window" usage:"No server moves twice within this time."`
 	Horizon       time.Duration `key:"horizon" usage:"A host's sleep must pay for its moves and its waking within this time."`
 	GainFactor    float64       `key:"gain_factor" usage:"How many times its cost a move must gain."`

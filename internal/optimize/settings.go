@@ -14,7 +14,7 @@ type Settings struct {
 	Goal      cloud.OptimizeGoal // when the schedule says nothing
 	Schedule  []Period
 	Strategy  string // of consolidate.Parse, for GoalConsolidate
-	MovesMax  int    // of one plan
+	MovesMax  int    // of one plan, but that a host with more servers than these is emptied by a plan of its own
 	Window    time.Duration
 	Horizon   time.Duration // over which a host's sleep must pay
 	Factor    float64       // how many times its cost a move must gain
