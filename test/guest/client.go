@@ -106,6 +106,11 @@ func (c *Client) Dirty(ctx context.Context, bytesPerSecond int64) error {
 	return c.command(ctx, fmt.Sprintf("dirty %d", bytesPerSecond), nil)
 }
 
+// Load keeps the guest's CPU busy for a share of the time, in thousandths of one CPU; 0 stops it.
+func (c *Client) Load(ctx context.Context, thousandths int) error {
+	return c.command(ctx, fmt.Sprintf("load %d", thousandths), nil)
+}
+
 // Panic has the guest's kernel panic.
 func (c *Client) Panic(ctx context.Context) error { return c.command(ctx, "panic", nil) }
 

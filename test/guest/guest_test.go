@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -306,5 +307,70 @@ func TestDirtierKeepsItsRateWithinTheMemoryThereIs(t *testing.T) {
 			t.Logf("%d bytes in %d ms", dirtied, elapsed)
 			return
 		}
+	}
+}
+
+// cpuTime is what the emulator has used so far.
+func (m *machine) cpuTime(t *testing.T) time.Duration {
+	t.Helper()
+	const user, system, tick = 11, 12, 10 * time.Millisecond // fields of /proc/PID/stat after the name
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", m.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	words := strings.Fields(string(raw[strings.LastIndexByte(string(raw), ')')+1:]))
+	sum := time.Duration(0)
+	for _, word := range []string{words[user], words[system]} {
+		n, err := strconv.Atoi(word)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum += time.Duration(n) * tick
+	}
+	return sum
+}
+
+// uses has a guest live for so long by its own clock, and returns what that cost the machine for each second.
+func (m *machine) uses(ctx context.Context, t *testing.T, c *guest.Client, span time.Duration) float64 {
+	t.Helper()
+	before, first := m.cpuTime(t), int64(-1)
+	for {
+		now, err := c.Status(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first < 0 {
+			first = now.UptimeMS
+		}
+		if lived := time.Duration(now.UptimeMS-first) * time.Millisecond; lived >= span {
+			return (m.cpuTime(t) - before).Seconds() / lived.Seconds()
+		}
+		select { // a question every now and then, which costs next to nothing
+		case <-time.After(span / 10):
+		case <-ctx.Done():
+			t.Fatal(ctx.Err())
+		}
+	}
+}
+
+func TestLoadKeepsTheCPUBusyAndZeroStopsIt(t *testing.T) {
+	ctx := testContext(t)
+	m := powerOn(t, newDisk(t, ""))
+	m.expect(ctx, t, "godwit-guest ready ")
+	c := m.connect(ctx, t)
+	if err := c.Load(ctx, 1001); err == nil {
+		t.Error("a load above the whole CPU was taken")
+	}
+	load := func(thousandths int) float64 {
+		if err := c.Load(ctx, thousandths); err != nil {
+			t.Fatal(err)
+		}
+		return m.uses(ctx, t, c, 2*time.Second)
+	}
+	idle, half, whole, after := load(0), load(500), load(1000), load(0)
+	t.Logf("CPUs used: idle %.2f, half %.2f, whole %.2f, idle again %.2f", idle, half, whole, after)
+	// A busy machine gives the guest less than it asks for, but more than when it asks for nothing.
+	if half < 1.5*idle || whole < 1.5*idle || whole < 1.5*after {
+		t.Errorf("CPUs used: idle %.2f, half %.2f, whole %.2f, idle again %.2f", idle, half, whole, after)
 	}
 }

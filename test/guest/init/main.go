@@ -27,6 +27,7 @@ type guest struct {
 	log     *diskLog  // nil without a root disk
 	ticks   atomic.Uint64
 	dirtier *dirtier
+	loader  loader
 	net     *network
 	agent   agent
 

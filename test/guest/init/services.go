@@ -66,6 +66,7 @@ func listen(port int, serve func(net.Conn)) {
 //	sync         a log record appended now and on the disk: {"last": N}
 //	stall        the longest time between two records since this was last asked: {"stall_ms": N}
 //	dirty RATE   dirty RATE bytes of memory per second from now on (50MiB; 0 stops)
+//	load SHARE   keep the CPU busy for SHARE thousandths of the time from now on (0 stops)
 //	poweroff     end in order
 //	panic        end as a defect of the kernel does
 //	watchdog     start the watchdog device and never feed it: it expires after about two seconds
@@ -113,6 +114,12 @@ func (g *guest) command(line string) (any, error) {
 			g.dirtier.setRate(rate)
 		}
 		return map[string]int64{"dirty_rate": rate}, err
+	case "load":
+		share, err := parseShare(arg)
+		if err == nil {
+			g.loader.setShare(share)
+		}
+		return map[string]uint64{"load": share}, err
 	case "panic":
 		time.AfterFunc(panicAfter, func() {
 			if err := panicKernel(); err != nil {
