@@ -24,8 +24,10 @@ type HostPower struct {
 	WakeProven time.Time `json:"wake_proven,omitzero"`
 	// WakeTook is how long a wake takes, from the request to the agent's first word; learned, the mean leaning to newer wakes.
 	WakeTook time.Duration `json:"wake_took,omitempty"`
-	WakeBy   string        `json:"wake_by,omitempty"` // what woke it last: "bmc" or "lan"
-	Reason   string        `json:"reason,omitempty"`  // why it sleeps or woke, or why the last try failed
+	// SleepTook is how long going to sleep takes, from the call to the agent's last word; learned in the same way.
+	SleepTook time.Duration `json:"sleep_took,omitempty"`
+	WakeBy    string        `json:"wake_by,omitempty"` // what woke it last: "bmc" or "lan"
+	Reason    string        `json:"reason,omitempty"`  // why it sleeps or woke, or why the last try failed
 	// WakeFailures counts tries to wake it that failed since the last that succeeded. A host that does not wake is not put to sleep again.
 	WakeFailures int `json:"wake_failures,omitempty"`
 	// Asked is what an operator, a plan or placement asked for and the leader has not begun or finished; AskedMode how to sleep.

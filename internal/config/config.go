@@ -59,6 +59,7 @@ type Agent struct {
 	PeerPort         int      `key:"peer_port" usage:"Port at migration_address where other hosts fetch disks of servers that move with their power off, and base images. 0: nothing is served, and nothing fetched from others."`
 	PeerBandwidth    Size     `key:"peer_bandwidth" usage:"Bytes per second at which this host reads disks and images from other hosts, e.g. 200MiB. 0: unlimited."`
 	Emulator         string   `key:"emulator" usage:"auto proves KVM by starting a guest; kvm and tcg skip the proof."`
+	CPUs             int      `key:"cpus" usage:"CPUs of this host that servers may use, when some are kept for other work. 0: all."`
 	CPUModel         string   `key:"cpu_model" usage:"CPU model of guests. Empty: one that every host can give."`
 	PKIDir           string   `key:"pki_dir" usage:"Where the agent installs the certificates that libvirtd and QEMU read."`
 	MemoryLimit      Size     `key:"memory_limit" usage:"Soft limit of the Go heap (GOMEMLIMIT). 0: none."`
@@ -119,6 +120,9 @@ type Recovery struct {
 	BrakeShare     float64       `key:"brake_share" usage:"When more than this share of the hosts falls silent within a minute, no further one is called dead until an operator says so (godwit recover allow)."`
 	ConcurrencyMax int           `key:"concurrency_max" usage:"Servers of dead hosts that are started elsewhere at a time."`
 	SelfFenceAfter time.Duration `key:"self_fence_after" usage:"An agent that reaches neither a server, nor another host, nor its shared storage for this long stops the servers whose disks nothing else guards. 0: never; such servers then need a BMC or an operator's word to start elsewhere."`
+
+	SpareHosts  int  `key:"spare_hosts" usage:"Hosts that may die at once with their servers still finding room on the rest (N+k). When they would not, a warning is given: to whoever boots, resizes or moves a server, in godwit hosts, as a metric and as an event. 0: nothing is judged."`
+	SpareRefuse bool `key:"spare_refuse" usage:"Refuse what would leave more servers without room after the loss of spare_hosts hosts, instead of warning."`
 
 	HealGuests      bool          `key:"heal_guests" usage:"Servers that do not say (metadata godwit:recovery, on or off; HA_Enabled, True or False) are restarted when their guest fails: QEMU ends, the kernel panics, the watchdog stops it, a disk keeps failing, the guest agent falls silent."`
 	HealRestartsMax int           `key:"heal_restarts_max" usage:"Restarts of a failing guest on its own host within heal_window; then it is started once on another host as far as its disks allow, then a person is asked."`
@@ -188,7 +192,7 @@ func Default() Config {
 		// The bounds of package liveness: a power cut is known after about three seconds. 20 s of complete isolation is no network's hiccup.
 		Recovery: Recovery{
 			Automatic: true, SilenceMax: 2200 * time.Millisecond, DeadAfter: 3 * time.Second, Witnesses: 2, BrakeShare: 1.0 / 3, ConcurrencyMax: 8,
-			SelfFenceAfter: 20 * time.Second,
+			SelfFenceAfter: 20 * time.Second, SpareHosts: 1,
 
 			HealGuests: true, HealRestartsMax: 3, HealWindow: time.Hour, HealBackoff: 10 * time.Second,
 		},

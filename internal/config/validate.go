@@ -172,6 +172,7 @@ func (a *Agent) validate(v *validator) {
 	v.oneOf("agent.emulator", a.Emulator, "auto", "kvm", "tcg")
 	v.oneOf("agent.log_level", a.LogLevel, "debug", "info", "warn", "error")
 	v.oneOf("agent.log_format", a.LogFormat, "text", "json")
+	v.must(a.CPUs >= 0, "agent.cpus", "must not be negative")
 	v.must(a.PeerPort >= 0 && a.PeerPort < 1<<16, "agent.peer_port", "must be a port number or 0, is %d", a.PeerPort)
 	v.must(!strings.ContainsAny(a.Name, "/ \t"), "agent.name", "must not contain slashes or spaces, is %q", a.Name)
 }
@@ -241,5 +242,6 @@ func (r *Recovery) validate(v *validator) {
 	v.must(r.Witnesses >= 1, "recovery.witnesses", "must be at least 1, is %d", r.Witnesses)
 	v.must(r.BrakeShare > 0 && r.BrakeShare <= 1, "recovery.brake_share", "must be more than 0 and at most 1, is %v", r.BrakeShare)
 	v.must(r.ConcurrencyMax >= 1, "recovery.concurrency_max", "must be at least 1, is %d", r.ConcurrencyMax)
+	v.must(r.SpareHosts >= 0 && r.SpareHosts <= spareHostsMax, "recovery.spare_hosts", "must be from 0 to %d, is %d", spareHostsMax, r.SpareHosts)
 	v.must(r.SelfFenceAfter == 0 || r.SelfFenceAfter >= selfFenceMin, "recovery.self_fence_after", "must be 0 or at least %v, is %v", selfFenceMin, r.SelfFenceAfter)
 }

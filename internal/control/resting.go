@@ -79,7 +79,10 @@ func (r *rester) look(ctx context.Context, v store.View, p *cloud.HostPower, now
 	case cloud.HostFallingAsleep:
 		switch {
 		case !connected:
-			return r.update(ctx, p, func(n *cloud.HostPower) { n.State, n.Since = cloud.HostAsleep, now })
+			return r.update(ctx, p, func(n *cloud.HostPower) {
+				n.SleepTook = learn(n.SleepTook, now.Sub(n.Since))
+				n.State, n.Since = cloud.HostAsleep, now
+			})
 		case began:
 			return r.awake(ctx, p, now, "it came back by itself")
 		case now.Sub(p.Since) > fallAsleepMax:
@@ -133,17 +136,19 @@ func (r *rester) awake(ctx context.Context, p *cloud.HostPower, now time.Time, w
 	})
 }
 
-// learned is how much of a newer wake goes into the learned time.
-const learned = 0.5
+// learn leans what is known to what was just seen.
+func learn(known, seen time.Duration) time.Duration {
+	if known == 0 {
+		return seen
+	}
+	return (known + seen) / 2
+}
 
 // awoken notes a wake that succeeded, and what it took.
 func (r *rester) awoken(ctx context.Context, p *cloud.HostPower, now time.Time) error {
 	return r.update(ctx, p, func(n *cloud.HostPower) {
 		took := now.Sub(n.Since)
-		if n.WakeTook == 0 {
-			n.WakeTook = took
-		}
-		n.WakeTook = time.Duration(learned*float64(took) + (1-learned)*float64(n.WakeTook))
+		n.WakeTook = learn(n.WakeTook, took)
 		n.State, n.Since, n.Asked, n.WakeTries, n.WakeFailures, n.WakeProven = cloud.HostAwake, now, cloud.AskNothing, 0, 0, now
 		n.Reason = fmt.Sprintf("woken by %s in %s: %s", n.WakeBy, took.Round(100*time.Millisecond), n.Reason)
 	})

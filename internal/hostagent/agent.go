@@ -66,6 +66,8 @@ type Options struct {
 	Outbox   Outbox
 	// Emulator is "kvm", "tcg", or "auto" (also empty): prove KVM by starting a guest.
 	Emulator string
+	// CPUs bounds the CPUs that the host says it has for servers; 0: it has all.
+	CPUs int
 	// CPUModel is what guests get whose flavor names none; empty: kvm.CPUDefault.
 	CPUModel string
 	// MigrationAddress and TunnelAddress are IP addresses of this host, see hostpb.HostFacts.

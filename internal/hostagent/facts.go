@@ -118,7 +118,7 @@ func (a *Agent) facts(ctx context.Context) (*hostpb.HostFacts, error) {
 	f := &hostpb.HostFacts{
 		Name: string(a.o.Name), Generation: a.epoch, Seq: a.seq.Add(1), AgentVersion: a.o.Version, LibvirtVersion: versions.Libvirt,
 		QemuVersion: versions.QEMU, Hypervisor: "QEMU", Virtualization: "tcg", Arch: "x86_64", CpuModels: caps.CPUModels, CpuModel: or(a.o.CPUModel, kvm.CPUDefault),
-		CpuInfo: cpuInfo(caps, node), Vcpus: int64(node.VCPUs), RamMib: node.RAMMiB, RamFreeMib: ramFree, DiskGib: total >> gib, DiskFreeGib: free >> gib,
+		CpuInfo: cpuInfo(caps, node), Vcpus: int64(a.cpus(node)), RamMib: node.RAMMiB, RamFreeMib: ramFree, DiskGib: total >> gib, DiskFreeGib: free >> gib,
 		SharedDiskId: a.o.Disk.SharedID(), MigrationAddress: a.o.MigrationAddress, TunnelAddress: a.o.TunnelAddress, Load: load, UptimeSeconds: uptime, WakeMacs: wakeMACs(),
 	}
 	if a.emulation == kvm.KVM {
@@ -135,6 +135,14 @@ func (a *Agent) facts(ctx context.Context) (*hostpb.HostFacts, error) {
 		}
 	}
 	return f, nil
+}
+
+// cpus are those that servers may use.
+func (a *Agent) cpus(node kvm.Node) int {
+	if a.o.CPUs > 0 {
+		return min(a.o.CPUs, node.VCPUs)
+	}
+	return node.VCPUs
 }
 
 // cpuInfo is what Nova shows as a hypervisor's cpu_info.

@@ -37,6 +37,7 @@ type agentConfig struct {
 	MigrationAddress string `yaml:"migration_address"`
 	TunnelAddress    string `yaml:"tunnel_address"`
 	DiskMount        string `yaml:"disk_mount,omitempty"`
+	CPUs             int    `yaml:"cpus,omitempty"`
 }
 
 type volumesConfig struct {
@@ -59,6 +60,8 @@ type godwitConfig struct {
 	Volumes *volumesConfig `yaml:"volumes,omitempty"`
 	// Optimize is what the lab's maker says of the optimiser.
 	Optimize map[string]any `yaml:"optimize,omitempty"`
+	// Placement is what it says of placement.
+	Placement map[string]any `yaml:"placement,omitempty"`
 }
 
 // APIURL is where clients on this machine reach the server, "" for a bare lab.
@@ -81,7 +84,7 @@ func (l *Lab) NBDAddr(node string) netip.AddrPort {
 // configFor is the configuration of the node's godwit daemon.
 func (l *Lab) configFor(node string) godwitConfig {
 	if node == Controller {
-		return godwitConfig{Optimize: l.optimize, Server: &serverConfig{
+		return godwitConfig{Optimize: l.optimize, Placement: l.placement, Server: &serverConfig{
 			APIListen:     fmt.Sprintf("127.0.0.1:%d", l.APIPort),
 			AgentListen:   l.agentEndpoint(),
 			DataDir:       dataDirInside,
@@ -106,6 +109,7 @@ func (l *Lab) configFor(node string) godwitConfig {
 		Name:             node,
 		MigrationAddress: l.DataAddr(node).String(),
 		TunnelAddress:    l.DataAddr(node).String(),
+		CPUs:             l.cpus,
 	}
 	if l.Gluster > 0 {
 		agent.DiskMount = "fuse.glusterfs"

@@ -38,6 +38,10 @@ type Options struct {
 	WakeOnLAN bool
 	// Optimize are keys of the server's configuration section of that name.
 	Optimize map[string]any
+	// Placement are keys of the server's configuration section of that name.
+	Placement map[string]any
+	// CPUs is how many CPUs each compute node says it has; all of the machine's if zero. Nothing holds its guests to them.
+	CPUs int
 	// BareHosts makes only compute nodes, with libvirtd and certificates of a throw-away authority, without server and agents.
 	BareHosts bool
 	// APIPort is the loopback port of the API; a free one is chosen if zero.
@@ -63,9 +67,10 @@ const (
 type Lab struct {
 	State
 
-	children sync.WaitGroup // goroutines that reap nodes started by this process
-	tether   *tether        // nil unless this process made a tethered lab
-	optimize map[string]any // of the server's configuration, while the lab is built
+	children            sync.WaitGroup // goroutines that reap nodes started by this process
+	tether              *tether        // nil unless this process made a tethered lab
+	optimize, placement map[string]any // of the server's configuration, while the lab is built
+	cpus                int            // of the agents' configuration, while the lab is built
 }
 
 // tether is a pipe nobody writes to: the nodes hold the reading end and see its end when this process, the only writer, is gone.
@@ -241,7 +246,7 @@ func (l *Lab) build(ctx context.Context, o Options) error {
 			return err
 		}
 	}
-	l.optimize = o.Optimize
+	l.optimize, l.placement, l.cpus = o.Optimize, o.Placement, o.CPUs
 	prepare, err := l.preparer()
 	if err != nil {
 		return err

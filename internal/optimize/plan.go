@@ -6,7 +6,6 @@ import (
 	"math/rand"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/consolidate"
@@ -282,16 +281,13 @@ func (j *judge) gainOfRest(moves []consolidate.Move, costs []cloud.MoveCost) (fl
 		}
 		watts -= j.watts(to, j.asked[to]) - before
 	}
-	cycle := j.fleet.Hosts[from].Power[0] * (j.wakeTakes(from) + j.in.Settings.cycleAside()).Hours()
+	cycle := j.fleet.Hosts[from].Power[0] * j.cycleTakes(from).Hours()
 	gained := watts * j.in.Settings.Horizon.Hours()
 	if gained < j.in.Settings.Factor*(spent+cycle) {
 		return 0, fmt.Sprintf("its sleep would save %.2f Wh in %s, and moving and waking cost %.2f: not worth it", gained, j.in.Settings.Horizon, spent+cycle)
 	}
 	return gained - spent - cycle, ""
 }
-
-// cycleAside is what going to sleep takes.
-func (Settings) cycleAside() time.Duration { return 30 * time.Second }
 
 func sum(moves []consolidate.Move, of func(consolidate.Move) float64) (total float64) {
 	for _, m := range moves {

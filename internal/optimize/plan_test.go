@@ -61,6 +61,15 @@ func TestAQuietFleetIsConsolidatedAndTheEmptiedHostSleeps(t *testing.T) {
 	}
 }
 
+func TestADisabledHostIsNobodysRoom(t *testing.T) {
+	f := quiet()
+	f.Settings.Failover = 1
+	f.view("host-1").Host.Disabled = true // two take servers: one alone would hold all, but none may fail then
+	if o := planned(t, f, cloud.GoalConsolidate); len(ofKind(o, cloud.ActionSleep)) != 0 {
+		t.Errorf("actions %+v: a host sleeps while another takes no servers", o.Actions)
+	}
+}
+
 func TestWhatKeepsAServerWhereItIsIsSaid(t *testing.T) {
 	for _, tt := range []struct {
 		name   string

@@ -20,6 +20,17 @@ func (j *judge) wakeTakes(h consolidate.HostIndex) time.Duration {
 	return wakeTakesDefault
 }
 
+// sleepTakesDefault is assumed of a host that was never seen to fall asleep.
+const sleepTakesDefault = 30 * time.Second
+
+// cycleTakes is how long a host draws power for nothing when it sleeps and wakes once.
+func (j *judge) cycleTakes(h consolidate.HostIndex) time.Duration {
+	if took := j.in.Powers[j.views[h].Host.Name].SleepTook; took > 0 {
+		return took + j.wakeTakes(h)
+	}
+	return sleepTakesDefault + j.wakeTakes(h)
+}
+
 // MayRest says why a host may not be put to sleep by the optimiser, whatever is on it; "" when it may.
 func MayRest(h *cloud.Host, p cloud.HostPower, s Settings, now time.Time) string {
 	switch {
@@ -70,7 +81,7 @@ func (j *judge) tooFew() string {
 	cpu, capacity, held := 0.0, 0, 0
 	for i := range j.views {
 		held += j.held[i]
-		if !j.awake[i] {
+		if !j.awake[i] || j.views[i].Host.Disabled { // a disabled host takes no servers, so nobody's room is on it
 			continue
 		}
 		mib := j.in.Policy.Capacity(j.views[i].Report).RAMMiB
