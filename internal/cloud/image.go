@@ -36,7 +36,8 @@ type Image struct {
 	Hash            string               `json:"hash"`
 	Tags            []string             `json:"tags,omitempty"`
 	Properties      map[string]string    `json:"properties,omitempty"`
-	Members         map[ProjectID]string `json:"members,omitempty"` // shared with: pending, accepted, rejected
+	Snapshots       []SnapshotID         `json:"snapshots,omitempty"` // of volumes: the image has no data and becomes active when all are available
+	Members         map[ProjectID]string `json:"members,omitempty"`   // shared with: pending, accepted, rejected
 	Created         time.Time            `json:"created"`
 	Updated         time.Time            `json:"updated"`
 }

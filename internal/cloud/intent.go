@@ -49,7 +49,7 @@ type Intent struct {
 	Volume     VolumeID     `json:"volume,omitempty"`      // attach, detach, volume-..., snapshot-...
 	Snapshot   SnapshotID   `json:"snapshot,omitempty"`    // snapshot-...
 	Attachment AttachmentID `json:"attachment,omitempty"`  // attach, detach
-	Image      ImageID      `json:"image,omitempty"`       // volume-upload: the image to fill
+	Image      ImageID      `json:"image,omitempty"`       // volume-upload: the image to fill; snapshot-create: the image that is to have the snapshot
 	VolumeType VolumeTypeID `json:"volume_type,omitempty"` // volume-retype: the new type
 	SizeGiB    int          `json:"size_gib,omitempty"`    // volume-extend: the new size
 	Cascade    bool         `json:"cascade,omitempty"`     // volume-delete: its snapshots too

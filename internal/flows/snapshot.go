@@ -37,7 +37,7 @@ func (f *Flows) forgetSnapshot(ctx context.Context, r *run) error {
 
 func (f *Flows) snapshotCreated(ctx context.Context, r *run, o workflow.Outcome) error {
 	return f.closeVolumeIntent(ctx, r, func(tx *store.Tx) error {
-		return changeSnapshot(tx, r.Args.Snapshot, func(s *cloud.VolumeSnapshot) {
+		err := changeSnapshot(tx, r.Args.Snapshot, func(s *cloud.VolumeSnapshot) {
 			switch {
 			case s.Status != cloud.SnapshotCreating: // an administrator has decided otherwise
 			case o.Phase == workflow.Done:
@@ -46,7 +46,42 @@ func (f *Flows) snapshotCreated(ctx context.Context, r *run, o workflow.Outcome)
 				s.Status, s.Fault = cloud.SnapshotError, volumeFault(o.Err)
 			}
 		})
+		if err != nil || r.Args.Image == "" {
+			return err
+		}
+		return completeImage(tx, r.Args.Image)
 	})
+}
+
+// The hashes of no data, which an image made of snapshots has.
+const (
+	md5OfNothing    = "d41d8cd98f00b204e9800998ecf8427e"
+	sha512OfNothing = "cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e"
+)
+
+// completeImage makes an image that waits for its snapshots active when all are available, and kills it when one of them failed.
+func completeImage(tx *store.Tx, id cloud.ImageID) error {
+	i, err := store.Get(tx, tables.Images, id)
+	if err != nil || i.Status != cloud.ImageQueued {
+		return ignoreMissing(err)
+	}
+	status := cloud.ImageActive
+	for _, one := range i.Snapshots {
+		s, err := store.Peek(tx, tables.VolumeSnapshots, one)
+		switch {
+		case err != nil:
+			return err
+		case s != nil && s.Status == cloud.SnapshotCreating:
+			return nil // its own run comes here
+		case s == nil || s.Status != cloud.SnapshotAvailable:
+			status = cloud.ImageKilled
+		}
+	}
+	i.Status, i.Updated = status, now()
+	if status == cloud.ImageActive {
+		i.MD5, i.HashAlgo, i.Hash = md5OfNothing, "sha512", sha512OfNothing
+	}
+	return store.Put(tx, tables.Images, i.ID, i)
 }
 
 // SnapshotDelete removes a snapshot.

@@ -444,6 +444,45 @@ func TestSnapshotCreateKeepsTheEnginesPromises(t *testing.T) {
 	})
 }
 
+// waiting puts in an image that waits for the volume's snapshot and for another one, which stands as other.
+func (w *volumeWorld) waiting(other cloud.SnapshotStatus) {
+	w.t.Helper()
+	w.snapshot(snapshotID, cloud.SnapshotCreating)
+	w.intent.Image = uploadID
+	w.write(func(tx *store.Tx) error {
+		return errors.Join(store.Put(tx, tables.Intents, w.intent.ID, w.intent),
+			store.Put(tx, tables.VolumeSnapshots, "other", cloud.VolumeSnapshot{ID: "other", Volume: "v2", Project: "p", Status: other}),
+			store.Put(tx, tables.Images, uploadID, cloud.Image{ID: uploadID, Status: cloud.ImageQueued, Snapshots: []cloud.SnapshotID{snapshotID, "other"}}))
+	})
+}
+
+func TestAnImageMadeOfSnapshotsBecomesActiveWithTheLastOfThem(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		other cloud.SnapshotStatus
+		fails bool
+		want  cloud.ImageStatus
+	}{
+		{"the last", cloud.SnapshotAvailable, false, cloud.ImageActive},
+		{"not the last", cloud.SnapshotCreating, false, cloud.ImageQueued},
+		{"another failed", cloud.SnapshotError, false, cloud.ImageKilled},
+		{"this one fails", cloud.SnapshotAvailable, true, cloud.ImageKilled},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newVolumeWorld(t, cloud.IntentSnapshotCreate, func(w *volumeWorld, _ *cloud.Volume) { w.intent.Snapshot = snapshotID })
+			w.waiting(c.other)
+			if c.fails {
+				w.fleet.Inject(hostapitest.Fault{Call: "CreateSnapshot", Times: -1, Err: cloud.Errorf(cloud.KindInvalid, "no room")})
+			}
+			w.run(w.flows.SnapshotCreate())
+			i, _ := store.Lookup(w.store, tables.Images, uploadID)
+			if i.Status != c.want || (i.Hash != "") != (c.want == cloud.ImageActive) {
+				t.Errorf("image %+v, want it %s", i, c.want)
+			}
+		})
+	}
+}
+
 func TestSnapshotDeleteKeepsTheEnginesPromises(t *testing.T) {
 	workflowtest.Run(t, func(t *testing.T) workflowtest.Case[cloud.Intent] {
 		w := newVolumeWorld(t, cloud.IntentSnapshotDelete, func(w *volumeWorld, _ *cloud.Volume) { w.intent.Snapshot = snapshotID })

@@ -112,6 +112,9 @@ func fromImage(v *cloud.Volume, i *cloud.Image) error {
 	if i.Status != cloud.ImageActive {
 		return invalidInput("Image %s is not active.", i.ID)
 	}
+	if len(i.Snapshots) > 0 && i.SizeBytes == 0 {
+		return invalidInput("Image %s has no data of its own, only snapshots of volumes.", i.ID)
+	}
 	if size := gibOf(max(i.VirtualBytes, i.SizeBytes)); size > v.SizeGiB {
 		return invalidInput("Size of specified image %dGB is larger than volume size %dGB.", size, v.SizeGiB)
 	}

@@ -94,7 +94,10 @@ func (d *blockDevice) localRoot() bool {
 
 // planDevices judges the block devices of a request.
 func (c *call) planDevices(plan *bootPlan, asked *createRequest) error {
-	devices := asked.devicesAsked()
+	devices, err := c.withImageDevices(asked, asked.devicesAsked())
+	if err != nil {
+		return err
+	}
 	var indexes []int
 	for i := range devices {
 		d := &devices[i]
@@ -373,6 +376,10 @@ func (c *call) planRootVolume(plan *bootPlan, flavor *cloud.Flavor, asked *creat
 	switch disk := &plan.disks[at]; {
 	case disk.volume != nil:
 		properties = disk.volume.ImageMetadata
+	case disk.wish.Snapshot != nil:
+		if origin, ok := store.Lookup(c.view, tables.Volumes, disk.wish.Snapshot.Volume); ok {
+			properties = origin.ImageMetadata
+		}
 	case disk.wish.Image != nil:
 		properties = disk.wish.Image.Properties
 		if disk.wish.Image.MinRAMMiB > flavor.RAMMiB {
@@ -395,7 +402,7 @@ func (c *call) planRootVolume(plan *bootPlan, flavor *cloud.Flavor, asked *creat
 	if i.Status != cloud.ImageActive {
 		return invalid("Image %s is not active.", i.ID)
 	}
-	if root.Source == "volume" && len(asked.OldDevices) == 0 {
+	if root.Source == "volume" && len(asked.OldDevices) == 0 && i.Properties[propertyDevices] == "" {
 		return badSequence() // a newer request says whether it boots from the image or from the volume
 	}
 	s.Image = i.ID

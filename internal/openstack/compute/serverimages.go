@@ -19,7 +19,7 @@ type createImageBody struct {
 	} `json:"createImage" api:"required"`
 }
 
-// createImage asks for an image of a server's root disk.
+// createImage asks for an image of a server's root disk, or of its volumes.
 func (c *call) createImage(found *cloud.Server, o *openstack.Object) error {
 	var body createImageBody
 	if err := openstack.Bind(o, &body, c.r.Version); err != nil {
@@ -33,11 +33,14 @@ func (c *call) createImage(found *cloud.Server, o *openstack.Object) error {
 	if err := c.allow(found, cloud.OpCreateImage); err != nil {
 		return err
 	}
+	image := cloud.ImageID(newID())
 	if found.RootDevice() != nil {
-		return invalid("An image of a server that boots from a volume is not offered: upload the volume to an image, or take a snapshot of it.")
+		if err := c.createVolumeImage(found, c.imageOf(found, image, string(body.Ask.Name), body.Ask.Metadata)); err != nil {
+			return err
+		}
+		return c.answerImage(image)
 	}
 	order := c.newOrder(cloud.IntentCapture, "createImage")
-	image := cloud.ImageID(newID())
 	order.intent.Image = image
 	err := c.update(func(tx *store.Tx) error {
 		s, err := c.serverIn(tx, found.ID)
@@ -56,11 +59,7 @@ func (c *call) createImage(found *cloud.Server, o *openstack.Object) error {
 	if err != nil {
 		return err
 	}
-	if c.since(45) {
-		return c.reply(http.StatusAccepted, object{"image_id": image})
-	}
-	c.w.Header().Set("Location", c.r.PublicURL("/image/v2/images/"+string(image)))
-	return c.status(http.StatusAccepted)
+	return c.answerImage(image)
 }
 
 // imageOf is the record of an image of a server, before it has data: raw, with what Nova writes into its properties.
@@ -203,6 +202,9 @@ func (c *call) mayRebuild(s *cloud.Server, body *rebuildBody) (*cloud.Image, err
 	image, ok := store.Lookup(c.view, tables.Images, cloud.ImageID(ask.Image))
 	if !ok || !c.seesImage(image) {
 		return nil, invalid("Cannot find image for rebuild")
+	}
+	if image.Properties[propertyDevices] != "" && image.SizeBytes == 0 {
+		return nil, invalid("Image %s is unacceptable: it has no data of its own, only snapshots of volumes.", image.ID)
 	}
 	if err := c.fits(&s.Flavor, image); err != nil {
 		return nil, err

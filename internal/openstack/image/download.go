@@ -26,6 +26,8 @@ func (s *Service) download(w http.ResponseWriter, r *openstack.Request) error {
 		return cloud.Errorf(cloud.KindForbidden, "The requested image has been deactivated. Image data download is forbidden.")
 	case i.Status != cloud.ImageActive && i.Status != cloud.ImageDeactivated:
 		return openstack.NoContent(w) // Glance's answer for an image without data
+	case len(i.Snapshots) > 0 && i.SizeBytes == 0:
+		return openstack.NoContent(w)
 	}
 	file, size, err := s.files.open(i.ID)
 	if err != nil {
