@@ -26,6 +26,7 @@ var sections = []section{
 	{"migrate-volume", "Live migration of a volume-backed guest against raw virsh", measureVolumeMigrations},
 	{"boot", "Boot call to ACTIVE", measureBoots},
 	{"recovery", "Power cut of a host to its guest running elsewhere", measureRecovery},
+	{"day", "A recorded day in the lab", measureDay},
 	{"list", "GET /servers/detail with 1,000 servers", measureList},
 	{"rss", "Idle resident memory", measureRSS},
 }
@@ -45,6 +46,8 @@ type bench struct {
 	span               time.Duration
 	files              string
 	mode, loads, peers string // what to leave out while working on it; all if empty
+
+	day dayOptions
 }
 
 func main() {
@@ -59,6 +62,9 @@ func main() {
 	flag.StringVar(&b.mode, "mode", "", "nbd: only this mode: \"page cache\" or \"O_DIRECT\"")
 	flag.StringVar(&b.loads, "loads", "", "nbd: only loads whose name contains this, such as \"random read, depth 64\"")
 	flag.StringVar(&b.peers, "peers", "", "nbd: only these contenders, by key, such as godwit,nbdkit")
+	flag.StringVar(&b.day.traces, "day-traces", "", "day: folder with a day's traces in PlanetLab's format; a made-up day with the same statistics if empty")
+	flag.DurationVar(&b.day.length, "day-length", 24*time.Hour, "day: how much of the day is lived through")
+	flag.Float64Var(&b.day.speed, "day-speed", 60, "day: how many times as fast as it was")
 	memory := flag.Int("prime", 0, "use so many bytes of memory once and end: what copy starts between turns")
 	flag.Parse()
 	if *memory > 0 {

@@ -107,6 +107,12 @@ func (b *bench) commandLine(key string) string {
 	if b.span != spanDefault && (key == "nbd" || key == "echo") {
 		command += fmt.Sprintf(" -span %v", b.span)
 	}
+	if key == "day" {
+		command += fmt.Sprintf(" -day-length %v -day-speed %g", b.day.length, b.day.speed)
+		if b.day.traces != "" {
+			command += " -day-traces DAY"
+		}
+	}
 	for _, chosen := range []struct{ flag, value string }{{"mode", b.mode}, {"loads", b.loads}, {"peers", b.peers}} {
 		if chosen.value != "" && key == "nbd" {
 			command += fmt.Sprintf(" -%s %q", chosen.flag, chosen.value)

@@ -36,7 +36,7 @@ func (c *Cloud) ForgetBMCs(ctx context.Context) error {
 // Operator calls the operator API; into may be nil.
 func (c *Cloud) Operator(ctx context.Context, method, path string, body, into any) error {
 	resp, err := c.Compute.Request(ctx, method, c.apiURL+"/godwit/v1/"+path, &gophercloud.RequestOpts{
-		JSONBody: body, OkCodes: []int{http.StatusOK, http.StatusNoContent}, KeepResponseBody: true,
+		JSONBody: body, OkCodes: []int{http.StatusOK, http.StatusAccepted, http.StatusNoContent}, KeepResponseBody: true,
 	})
 	if err != nil {
 		return err
