@@ -40,7 +40,7 @@ func (b *bench) labWith(ctx context.Context, shape string, change func(*labcloud
 	if err := lab.Sweep(ctx); err != nil {
 		return nil, err
 	}
-	o := labcloud.Options{Name: "bench", Storage: 1, Binary: b.binary, Tethered: true, Progress: progress}
+	o := labcloud.Options{Name: fmt.Sprintf("bench-%d", os.Getpid()), Storage: 1, Binary: b.binary, Tethered: true, Progress: progress}
 	change(&o)
 	c, err := labcloud.Up(ctx, o)
 	if err != nil {
