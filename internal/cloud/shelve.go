@@ -9,7 +9,7 @@ type Shelved struct {
 	Pinned    bool     `json:"pinned,omitempty"`     // unshelve: Zone replaces the zone asked for at creation, even by none
 }
 
-// Reimage is what a rebuild makes of a server. Nil pointers leave a thing as it is.
+// Reimage is what a rebuild makes of a server.
 type Reimage struct {
 	Image        ImageID           `json:"image"`
 	Format       string            `json:"format"`
@@ -17,5 +17,7 @@ type Reimage struct {
 	VirtualBytes int64             `json:"virtual_bytes"`
 	Hash         string            `json:"hash"`
 	Properties   map[string]string `json:"properties,omitempty"`
-	Stopped      bool              `json:"stopped"` // it was stopped, and is afterwards
+	Volume       VolumeID          `json:"volume,omitempty"`      // the root disk, which gets the image's data
+	KeepVolume   bool              `json:"keep_volume,omitempty"` // the root disk is a volume and keeps its data: the server is only made anew
+	Stopped      bool              `json:"stopped"`               // it was stopped, and is afterwards
 }

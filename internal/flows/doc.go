@@ -6,7 +6,7 @@
 //	intent cold-move       choose-target -> stop-source -> close-volumes-source -> open-volumes-target -> export-source -> prepare-target | switch -> start-target -> end-export-source => VERIFY_RESIZE
 //	intent confirm-resize  begin | discard-source -> keep-target                    => ACTIVE or SHUTOFF
 //	intent revert-resize   begin -> stop-target -> close-volumes-target -> open-volumes-source | switch -> prepare-source -> start-source -> discard-target => as before
-//	intent rebuild         begin -> stop | discard -> change -> prepare -> start    => ACTIVE or SHUTOFF
+//	intent rebuild         begin -> stop | discard -> reimage-volume -> change -> open-volumes -> prepare -> start => ACTIVE or SHUTOFF
 //	intent create-image    begin -> upload                                          => as before, and an active image
 //	intent shelve          begin -> stop -> upload | offload -> close-volumes       => SHELVED_OFFLOADED
 //	intent unshelve        choose-host -> open-volumes -> prepare -> start          => ACTIVE

@@ -10,10 +10,12 @@ import (
 	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/hostapi/hostpb"
 	"github.com/godwit-cloud/godwit/internal/store"
+	"github.com/godwit-cloud/godwit/internal/store/tables"
+	"github.com/godwit-cloud/godwit/internal/volumebook"
 	"github.com/godwit-cloud/godwit/internal/workflow"
 )
 
-// Rebuild makes a server's root disk anew from an image, on its host. What was on the disk is gone: that is what was asked for.
+// Rebuild makes a server's root disk, local or a volume, anew from an image, on its host. What was on the disk is gone: that is what was asked for.
 func (f *Flows) Rebuild() *workflow.Definition[cloud.Intent] {
 	forward := workflow.NoUndo("a disk that was given up does not come back")
 	return define(cloud.IntentRebuild, f.rebuildFinished,
@@ -21,7 +23,9 @@ func (f *Flows) Rebuild() *workflow.Definition[cloud.Intent] {
 		// Stopped with the guest's consent, as Nova does, though its disk goes: it may have something to say to others.
 		workflow.Step("stop", f.stopForRebuild, f.startAgain, workflow.TimeLimit(f.StopGrace+callMargin)),
 		workflow.Step("discard", f.discardForRebuild, nil, workflow.PointOfNoReturn(), forward, workflow.TimeLimit(discardMax)),
+		workflow.Step("reimage-volume", f.tolerant(f.reimageVolume), nil, forward, workflow.TimeLimit(volumeCopyMax)),
 		workflow.Step("change", f.changeImage, nil, forward),
+		workflow.Step("open-volumes", f.tolerant(f.openVolumes), nil, forward, workflow.TimeLimit(volumeCallMax)),
 		workflow.Step("prepare", f.tolerant(f.prepare), nil, forward, workflow.TimeLimit(prepareMax)),
 		workflow.Step("start", f.tolerant(f.startRebuilt), nil, forward, workflow.TimeLimit(startMax)),
 	)
@@ -55,6 +59,37 @@ func (f *Flows) discardForRebuild(ctx context.Context, r *run) error {
 	return ignoreMissing(err)
 }
 
+// reimageVolume gives the root volume the image's data. Nobody may have it open meanwhile; that the attachment is opened again afterwards makes it the
+// writer again.
+func (f *Flows) reimageVolume(ctx context.Context, r *run) error {
+	to := r.Args.Reimage
+	if to == nil || to.Volume == "" {
+		return nil
+	}
+	if err := f.closeVolumes(ctx, r); err != nil {
+		return err
+	}
+	image := &hostpb.VolumeImage{ImageId: string(to.Image), Format: to.Format, Bytes: to.Bytes, Sha512: to.Hash}
+	err := f.onVolume(ctx, r, to.Volume, func(c volumeCall) error {
+		_, err := c.host.RevertVolume(ctx, &hostpb.RevertVolumeRequest{Call: c.call, Image: image})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return f.updateVolume(ctx, to.Volume, func(tx *store.Tx, v *cloud.Volume) error {
+		i, err := store.Peek(tx, tables.Images, to.Image)
+		if err != nil {
+			return err
+		}
+		v.SourceImage, v.SourceSnapshot, v.SourceVolume, v.Bootable = to.Image, "", "", true
+		if i != nil {
+			v.ImageMetadata = volumebook.ImageMetadata(i)
+		}
+		return nil
+	})
+}
+
 // changeImage writes what the server is from now on.
 func (f *Flows) changeImage(ctx context.Context, r *run) error {
 	to := r.Args.Reimage
@@ -62,8 +97,13 @@ func (f *Flows) changeImage(ctx context.Context, r *run) error {
 		return workflow.Abort(cloud.Errorf(cloud.KindInternal, "rebuild of server %s names no image", r.Args.Server))
 	}
 	return f.update(ctx, r, func(_ *store.Tx, s *cloud.Server) error {
-		s.Image, s.ImageFormat, s.ImageBytes, s.ImageVirtualBytes, s.ImageHash = to.Image, to.Format, to.Bytes, to.VirtualBytes, to.Hash
-		s.ImageProperties, s.Power = to.Properties, cloud.PowerShutdown
+		if s.RootDevice() == nil { // a server that boots from a volume has no image of its own
+			s.Image, s.ImageFormat, s.ImageBytes, s.ImageVirtualBytes, s.ImageHash = to.Image, to.Format, to.Bytes, to.VirtualBytes, to.Hash
+		}
+		if !to.KeepVolume {
+			s.ImageProperties = to.Properties
+		}
+		s.Power = cloud.PowerShutdown
 		setTask(s, cloud.TaskRebuildSpawning)
 		return nil
 	})

@@ -99,12 +99,35 @@ func (s *Store) Revert(ctx context.Context, call Call, id cloud.SnapshotID) (Sta
 	if _, ok := m.snapshot(id); !ok {
 		return State{}, cloud.Errorf(cloud.KindNotFound, "revert: volume %s: no snapshot %s", v.id, id)
 	}
-	beside := filepath.Join(s.dir(v.id), revertName)
-	if err := s.replaceData(ctx, v.id, s.snapshotPath(v.id, id), beside, m.Bytes); err != nil {
-		s.files.Remove(beside)
-		return State{}, v.fail("revert", err)
+	return v.become(ctx, "revert", s.snapshotPath(v.id, id), m)
+}
+
+// Reimage makes the volume what a raw file is; it keeps its size and its snapshots. cloud.KindConflict: an attachment is open; cloud.KindInvalid: the file is
+// larger than the volume.
+func (s *Store) Reimage(ctx context.Context, call Call, path string) (State, error) {
+	v, m, end, err := s.beginIdle(ctx, call, "reimage")
+	if err != nil {
+		return State{}, err
 	}
-	return v.finish("revert", m)
+	defer end()
+	info, err := s.files.Stat(path)
+	if err == nil {
+		err = fits(info.bytes, m.Bytes)
+	}
+	if err != nil {
+		return State{}, v.fail("reimage", err)
+	}
+	return v.become(ctx, "reimage", path, m)
+}
+
+// become puts a copy of a file in the place of the volume's data: until it is whole and durable, the volume is what it was. With the turn.
+func (v *volume) become(ctx context.Context, op, from string, m meta) (State, error) {
+	beside := filepath.Join(v.store.dir(v.id), revertName)
+	if err := v.store.replaceData(ctx, v.id, from, beside, m.Bytes); err != nil {
+		v.store.files.Remove(beside)
+		return State{}, v.fail(op, err)
+	}
+	return v.finish(op, m)
 }
 
 func (s *Store) replaceData(ctx context.Context, id cloud.VolumeID, from, beside string, bytes int64) error {

@@ -25,8 +25,29 @@ func (h *Host) SetLimits(ctx context.Context, req *hostpb.SetLimitsRequest) (*ho
 
 // RevertVolume implements hostpb.VolumeHostServer.
 func (h *Host) RevertVolume(ctx context.Context, req *hostpb.RevertVolumeRequest) (*hostpb.VolumeState, error) {
+	if i := req.GetImage(); i != nil {
+		return h.reimage(ctx, req.GetCall(), i)
+	}
 	return h.long(ctx, "revert "+req.GetSnapshotId(), req.GetCall(), func(ctx context.Context, s *volume.Store, call volume.Call) (volume.State, error) {
 		return s.Revert(ctx, call, cloud.SnapshotID(req.GetSnapshotId()))
+	})
+}
+
+// reimage makes a volume as an image is.
+func (h *Host) reimage(ctx context.Context, call *hostpb.VolumeCall, i *hostpb.VolumeImage) (*hostpb.VolumeState, error) {
+	return h.long(ctx, "reimage "+i.GetSha512(), call, func(ctx context.Context, s *volume.Store, call volume.Call) (volume.State, error) {
+		st, err := s.Inspect(ctx, call.Volume)
+		if err != nil {
+			return volume.State{}, err
+		}
+		path, release, err := h.images[s].get(ctx, imageRequest{
+			id: cloud.ImageID(i.GetImageId()), bytes: i.GetBytes(), sha512: i.GetSha512(), format: i.GetFormat(), volumeBytes: st.Bytes,
+		})
+		if err != nil {
+			return volume.State{}, err
+		}
+		defer release()
+		return s.Reimage(ctx, call, path)
 	})
 }
 

@@ -139,6 +139,10 @@ func (h *FakeVolumeHost) RevertVolume(ctx context.Context, req *hostpb.RevertVol
 		if err != nil {
 			return nil, err
 		}
+		if i := req.GetImage(); i != nil {
+			v.content = []byte("image:" + i.GetImageId() + " " + i.GetSha512())
+			return h.state(v), nil
+		}
 		s, ok := v.snapshots[req.GetSnapshotId()]
 		if !ok {
 			return nil, cloud.Errorf(cloud.KindNotFound, "volume %s: no snapshot %s", v.id, req.GetSnapshotId())

@@ -247,6 +247,8 @@ type Backend struct {
 	FreeBytes     int64                  `protobuf:"varint,5,opt,name=free_bytes,json=freeBytes,proto3" json:"free_bytes,omitempty"`
 	Volumes       int64                  `protobuf:"varint,6,opt,name=volumes,proto3" json:"volumes,omitempty"`
 	Error         string                 `protobuf:"bytes,7,opt,name=error,proto3" json:"error,omitempty"`
+	Troubles      []*VolumeTrouble       `protobuf:"bytes,8,rep,name=troubles,proto3" json:"troubles,omitempty"`  // the oldest first, a bounded number
+	Troubled      int64                  `protobuf:"varint,9,opt,name=troubled,proto3" json:"troubled,omitempty"` // how many there are
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -330,6 +332,89 @@ func (x *Backend) GetError() string {
 	return ""
 }
 
+func (x *Backend) GetTroubles() []*VolumeTrouble {
+	if x != nil {
+		return x.Troubles
+	}
+	return nil
+}
+
+func (x *Backend) GetTroubled() int64 {
+	if x != nil {
+		return x.Troubled
+	}
+	return 0
+}
+
+// VolumeTrouble says of one volume why its users stand still.
+type VolumeTrouble struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	VolumeId      string                 `protobuf:"bytes,1,opt,name=volume_id,json=volumeId,proto3" json:"volume_id,omitempty"`
+	What          string                 `protobuf:"bytes,2,opt,name=what,proto3" json:"what,omitempty"`    // "full", "io-error", "sync-failed", "damaged"
+	Since         int64                  `protobuf:"varint,3,opt,name=since,proto3" json:"since,omitempty"` // nanoseconds since 1970; 0: since before the service began
+	Detail        string                 `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VolumeTrouble) Reset() {
+	*x = VolumeTrouble{}
+	mi := &file_volume_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VolumeTrouble) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VolumeTrouble) ProtoMessage() {}
+
+func (x *VolumeTrouble) ProtoReflect() protoreflect.Message {
+	mi := &file_volume_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VolumeTrouble.ProtoReflect.Descriptor instead.
+func (*VolumeTrouble) Descriptor() ([]byte, []int) {
+	return file_volume_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *VolumeTrouble) GetVolumeId() string {
+	if x != nil {
+		return x.VolumeId
+	}
+	return ""
+}
+
+func (x *VolumeTrouble) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *VolumeTrouble) GetSince() int64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *VolumeTrouble) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
 type CreateVolumeRequest struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
 	Call             *VolumeCall            `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
@@ -346,7 +431,7 @@ type CreateVolumeRequest struct {
 
 func (x *CreateVolumeRequest) Reset() {
 	*x = CreateVolumeRequest{}
-	mi := &file_volume_proto_msgTypes[3]
+	mi := &file_volume_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -358,7 +443,7 @@ func (x *CreateVolumeRequest) String() string {
 func (*CreateVolumeRequest) ProtoMessage() {}
 
 func (x *CreateVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_volume_proto_msgTypes[3]
+	mi := &file_volume_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -371,7 +456,7 @@ func (x *CreateVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateVolumeRequest.ProtoReflect.Descriptor instead.
 func (*CreateVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_volume_proto_rawDescGZIP(), []int{3}
+	return file_volume_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *CreateVolumeRequest) GetCall() *VolumeCall {
@@ -442,7 +527,7 @@ type VolumeImage struct {
 
 func (x *VolumeImage) Reset() {
 	*x = VolumeImage{}
-	mi := &file_volume_proto_msgTypes[4]
+	mi := &file_volume_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -454,7 +539,7 @@ func (x *VolumeImage) String() string {
 func (*VolumeImage) ProtoMessage() {}
 
 func (x *VolumeImage) ProtoReflect() protoreflect.Message {
-	mi := &file_volume_proto_msgTypes[4]
+	mi := &file_volume_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -467,7 +552,7 @@ func (x *VolumeImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeImage.ProtoReflect.Descriptor instead.
 func (*VolumeImage) Descriptor() ([]byte, []int) {
-	return file_volume_proto_rawDescGZIP(), []int{4}
+	return file_volume_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *VolumeImage) GetImageId() string {
@@ -508,7 +593,7 @@ type VolumeLimits struct {
 
 func (x *VolumeLimits) Reset() {
 	*x = VolumeLimits{}
-	mi := &file_volume_proto_msgTypes[5]
+	mi := &file_volume_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -520,7 +605,7 @@ func (x *VolumeLimits) String() string {
 func (*VolumeLimits) ProtoMessage() {}
 
 func (x *VolumeLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_volume_proto_msgTypes[5]
+	mi := &file_volume_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -533,7 +618,7 @@ func (x *VolumeLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeLimits.ProtoReflect.Descriptor instead.
 func (*VolumeLimits) Descriptor() ([]byte, []int) {
-	return file_volume_proto_rawDescGZIP(), []int{5}
+	return file_volume_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *VolumeLimits) GetIops() int64 {
@@ -559,7 +644,7 @@ type DeleteVolumeRequest struct {
 
 func (x *DeleteVolumeRequest) Reset() {
 	*x = DeleteVolumeRequest{}
-	mi := &file_volume_proto_msgTypes[6]
+	mi := &file_volume_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -571,7 +656,7 @@ func (x *DeleteVolumeRequest) String() string {
 func (*DeleteVolumeRequest) ProtoMessage() {}
 
 func (x *DeleteVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_volume_proto_msgTypes[6]
+	mi := &file_volume_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -584,7 +669,7 @@ func (x *DeleteVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVolumeRequest.ProtoReflect.Descriptor instead.
 func (*DeleteVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_volume_proto_rawDescGZIP(), []int{6}
+	return file_volume_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *DeleteVolumeRequest) GetCall() *VolumeCall {
@@ -602,7 +687,7 @@ type DeleteVolumeReply struct {
 
 func (x *DeleteVolumeReply) Reset() {
 	*x = DeleteVolumeReply{}
-	mi := &file_volume_proto_msgTypes[7]
+	mi := &file_volume_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -614,7 +699,7 @@ func (x *DeleteVolumeReply) String() string {
 func (*DeleteVolumeReply) ProtoMessage() {}
 
 func (x *DeleteVolumeReply) ProtoReflect() protoreflect.Message {
-	mi := &file_volume_proto_msgTypes[7]
+	mi := &file_volume_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -627,7 +712,7 @@ func (x *DeleteVolumeReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVolumeReply.ProtoReflect.Descriptor instead.
 func (*DeleteVolumeReply) Descriptor() ([]byte, []int) {
-	return file_volume_proto_rawDescGZIP(), []int{7}
+	return file_volume_proto_rawDescGZIP(), []int{8}
 }
 
 type ExtendVolumeRequest struct {
@@ -640,7 +725,7 @@ type ExtendVolumeRequest struct {
 
 func (x *ExtendVolumeRequest) Reset() {
 	*x = ExtendVolumeRequest{}
-	mi := &file_volume_proto_msgTypes[8]
+	mi := &file_volume_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -652,7 +737,7 @@ func (x *ExtendVolumeRequest) String() string {
 func (*ExtendVolumeRequest) ProtoMessage() {}
 
 func (x *ExtendVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_volume_proto_msgTypes[8]
+	mi := &file_volume_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -665,7 +750,7 @@ func (x *ExtendVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExtendVolumeRequest.ProtoReflect.Descriptor instead.
 func (*ExtendVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_volume_proto_rawDescGZIP(), []int{8}
+	return file_volume_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ExtendVolumeRequest) GetCall() *VolumeCall {
@@ -685,14 +770,15 @@ func (x *ExtendVolumeRequest) GetBytes() int64 {
 type RevertVolumeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Call          *VolumeCall            `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
-	SnapshotId    string                 `protobuf:"bytes,2,opt,name=snapshot_id,json=snapshotId,proto3" json:"snapshot_id,omitempty"`
+	SnapshotId    string                 `protobuf:"bytes,2,opt,name=snapshot_id,json=snapshotId,proto3" json:"snapshot_id,omitempty"` // or:
+	Image         *VolumeImage           `protobuf:"bytes,3,opt,name=image,proto3" json:"image,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RevertVolumeRequest) Reset() {
 	*x = RevertVolumeRequest{}
-	mi := &file_volume_proto_msgTypes[9]
+	mi := &file_volume_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -704,7 +790,7 @@ func (x *RevertVolumeRequest) String() string {
 func (*RevertVolumeRequest) ProtoMessage() {}
 
 func (x *RevertVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_volume_proto_msgTypes[9]
+	mi := &file_volume_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -717,7 +803,7 @@ func (x *RevertVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevertVolumeRequest.ProtoReflect.Descriptor instead.
 func (*RevertVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_volume_proto_rawDescGZIP(), []int{9}
+	return file_volume_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RevertVolumeRequest) GetCall() *VolumeCall {
@@ -734,6 +820,13 @@ func (x *RevertVolumeRequest) GetSnapshotId() string {
 	return ""
 }
 
+func (x *RevertVolumeRequest) GetImage() *VolumeImage {
+	if x != nil {
+		return x.Image
+	}
+	return nil
+}
+
 type MoveVolumeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Call          *VolumeCall            `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
@@ -744,7 +837,7 @@ type MoveVolumeRequest struct {
 
 func (x *MoveVolumeRequest) Reset() {
 	*x = MoveVolumeRequest{}
-	mi := &file_volume_proto_msgTypes[10]
+	mi := &file_volume_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -756,7 +849,7 @@ func (x *MoveVolumeRequest) String() string {
 func (*MoveVolumeRequest) ProtoMessage() {}
 
 func (x *MoveVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_volume_proto_msgTypes[10]
+	mi := &file_volume_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -769,7 +862,7 @@ func (x *MoveVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveVolumeRequest.ProtoReflect.Descriptor instead.
 func (*MoveVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_volume_proto_rawDescGZIP(), []int{10}
+	return file_volume_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *MoveVolumeRequest) GetCall() *VolumeCall {
@@ -796,7 +889,7 @@ type SnapshotRequest struct {
 
 func (x *SnapshotRequest) Reset() {
 	*x = SnapshotRequest{}
-	mi := &file_volume_proto_msgTypes[11]
+	mi := &file_volume_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -808,7 +901,7 @@ func (x *SnapshotRequest) String() string {
 func (*SnapshotRequest) ProtoMessage() {}
 
 func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_volume_proto_msgTypes[11]
+	mi := &file_volume_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -821,7 +914,7 @@ func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_volume_proto_rawDescGZIP(), []int{11}
+	return file_volume_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SnapshotRequest) GetCall() *VolumeCall {
@@ -847,7 +940,7 @@ type SnapshotReply struct {
 
 func (x *SnapshotReply) Reset() {
 	*x = SnapshotReply{}
-	mi := &file_volume_proto_msgTypes[12]
+	mi := &file_volume_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -859,7 +952,7 @@ func (x *SnapshotReply) String() string {
 func (*SnapshotReply) ProtoMessage() {}
 
 func (x *SnapshotReply) ProtoReflect() protoreflect.Message {
-	mi := &file_volume_proto_msgTypes[12]
+	mi := &file_volume_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -872,7 +965,7 @@ func (x *SnapshotReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotReply.ProtoReflect.Descriptor instead.
 func (*SnapshotReply) Descriptor() ([]byte, []int) {
-	return file_volume_proto_rawDescGZIP(), []int{12}
+	return file_volume_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SnapshotReply) GetBytes() int64 {
@@ -892,7 +985,7 @@ type SetLimitsRequest struct {
 
 func (x *SetLimitsRequest) Reset() {
 	*x = SetLimitsRequest{}
-	mi := &file_volume_proto_msgTypes[13]
+	mi := &file_volume_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -904,7 +997,7 @@ func (x *SetLimitsRequest) String() string {
 func (*SetLimitsRequest) ProtoMessage() {}
 
 func (x *SetLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_volume_proto_msgTypes[13]
+	mi := &file_volume_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -917,7 +1010,7 @@ func (x *SetLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLimitsRequest.ProtoReflect.Descriptor instead.
 func (*SetLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_volume_proto_rawDescGZIP(), []int{13}
+	return file_volume_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SetLimitsRequest) GetCall() *VolumeCall {
@@ -943,7 +1036,7 @@ type InspectVolumeRequest struct {
 
 func (x *InspectVolumeRequest) Reset() {
 	*x = InspectVolumeRequest{}
-	mi := &file_volume_proto_msgTypes[14]
+	mi := &file_volume_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -955,7 +1048,7 @@ func (x *InspectVolumeRequest) String() string {
 func (*InspectVolumeRequest) ProtoMessage() {}
 
 func (x *InspectVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_volume_proto_msgTypes[14]
+	mi := &file_volume_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -968,7 +1061,7 @@ func (x *InspectVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectVolumeRequest.ProtoReflect.Descriptor instead.
 func (*InspectVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_volume_proto_rawDescGZIP(), []int{14}
+	return file_volume_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *InspectVolumeRequest) GetVolumeId() string {
@@ -995,7 +1088,7 @@ type VolumeState struct {
 
 func (x *VolumeState) Reset() {
 	*x = VolumeState{}
-	mi := &file_volume_proto_msgTypes[15]
+	mi := &file_volume_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1007,7 +1100,7 @@ func (x *VolumeState) String() string {
 func (*VolumeState) ProtoMessage() {}
 
 func (x *VolumeState) ProtoReflect() protoreflect.Message {
-	mi := &file_volume_proto_msgTypes[15]
+	mi := &file_volume_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1020,7 +1113,7 @@ func (x *VolumeState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeState.ProtoReflect.Descriptor instead.
 func (*VolumeState) Descriptor() ([]byte, []int) {
-	return file_volume_proto_rawDescGZIP(), []int{15}
+	return file_volume_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *VolumeState) GetVolumeId() string {
@@ -1102,7 +1195,7 @@ type OpenAttachmentRequest struct {
 
 func (x *OpenAttachmentRequest) Reset() {
 	*x = OpenAttachmentRequest{}
-	mi := &file_volume_proto_msgTypes[16]
+	mi := &file_volume_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1114,7 +1207,7 @@ func (x *OpenAttachmentRequest) String() string {
 func (*OpenAttachmentRequest) ProtoMessage() {}
 
 func (x *OpenAttachmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_volume_proto_msgTypes[16]
+	mi := &file_volume_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1127,7 +1220,7 @@ func (x *OpenAttachmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenAttachmentRequest.ProtoReflect.Descriptor instead.
 func (*OpenAttachmentRequest) Descriptor() ([]byte, []int) {
-	return file_volume_proto_rawDescGZIP(), []int{16}
+	return file_volume_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *OpenAttachmentRequest) GetCall() *VolumeCall {
@@ -1182,7 +1275,7 @@ type AttachmentRequest struct {
 
 func (x *AttachmentRequest) Reset() {
 	*x = AttachmentRequest{}
-	mi := &file_volume_proto_msgTypes[17]
+	mi := &file_volume_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1194,7 +1287,7 @@ func (x *AttachmentRequest) String() string {
 func (*AttachmentRequest) ProtoMessage() {}
 
 func (x *AttachmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_volume_proto_msgTypes[17]
+	mi := &file_volume_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1207,7 +1300,7 @@ func (x *AttachmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachmentRequest.ProtoReflect.Descriptor instead.
 func (*AttachmentRequest) Descriptor() ([]byte, []int) {
-	return file_volume_proto_rawDescGZIP(), []int{17}
+	return file_volume_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *AttachmentRequest) GetCall() *VolumeCall {
@@ -1242,7 +1335,7 @@ type AttachmentState struct {
 
 func (x *AttachmentState) Reset() {
 	*x = AttachmentState{}
-	mi := &file_volume_proto_msgTypes[18]
+	mi := &file_volume_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1254,7 +1347,7 @@ func (x *AttachmentState) String() string {
 func (*AttachmentState) ProtoMessage() {}
 
 func (x *AttachmentState) ProtoReflect() protoreflect.Message {
-	mi := &file_volume_proto_msgTypes[18]
+	mi := &file_volume_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1267,7 +1360,7 @@ func (x *AttachmentState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachmentState.ProtoReflect.Descriptor instead.
 func (*AttachmentState) Descriptor() ([]byte, []int) {
-	return file_volume_proto_rawDescGZIP(), []int{18}
+	return file_volume_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AttachmentState) GetAttachmentId() string {
@@ -1350,7 +1443,7 @@ type ReadVolumeRequest struct {
 
 func (x *ReadVolumeRequest) Reset() {
 	*x = ReadVolumeRequest{}
-	mi := &file_volume_proto_msgTypes[19]
+	mi := &file_volume_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1362,7 +1455,7 @@ func (x *ReadVolumeRequest) String() string {
 func (*ReadVolumeRequest) ProtoMessage() {}
 
 func (x *ReadVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_volume_proto_msgTypes[19]
+	mi := &file_volume_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1375,7 +1468,7 @@ func (x *ReadVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadVolumeRequest.ProtoReflect.Descriptor instead.
 func (*ReadVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_volume_proto_rawDescGZIP(), []int{19}
+	return file_volume_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ReadVolumeRequest) GetVolumeId() string {
@@ -1403,7 +1496,7 @@ type VolumeChunk struct {
 
 func (x *VolumeChunk) Reset() {
 	*x = VolumeChunk{}
-	mi := &file_volume_proto_msgTypes[20]
+	mi := &file_volume_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1415,7 +1508,7 @@ func (x *VolumeChunk) String() string {
 func (*VolumeChunk) ProtoMessage() {}
 
 func (x *VolumeChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_volume_proto_msgTypes[20]
+	mi := &file_volume_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1428,7 +1521,7 @@ func (x *VolumeChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeChunk.ProtoReflect.Descriptor instead.
 func (*VolumeChunk) Descriptor() ([]byte, []int) {
-	return file_volume_proto_rawDescGZIP(), []int{20}
+	return file_volume_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *VolumeChunk) GetOffset() int64 {
@@ -1460,7 +1553,7 @@ type PeersRequest struct {
 
 func (x *PeersRequest) Reset() {
 	*x = PeersRequest{}
-	mi := &file_volume_proto_msgTypes[21]
+	mi := &file_volume_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1472,7 +1565,7 @@ func (x *PeersRequest) String() string {
 func (*PeersRequest) ProtoMessage() {}
 
 func (x *PeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_volume_proto_msgTypes[21]
+	mi := &file_volume_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1485,7 +1578,7 @@ func (x *PeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeersRequest.ProtoReflect.Descriptor instead.
 func (*PeersRequest) Descriptor() ([]byte, []int) {
-	return file_volume_proto_rawDescGZIP(), []int{21}
+	return file_volume_proto_rawDescGZIP(), []int{22}
 }
 
 type PeersReply struct {
@@ -1497,7 +1590,7 @@ type PeersReply struct {
 
 func (x *PeersReply) Reset() {
 	*x = PeersReply{}
-	mi := &file_volume_proto_msgTypes[22]
+	mi := &file_volume_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1509,7 +1602,7 @@ func (x *PeersReply) String() string {
 func (*PeersReply) ProtoMessage() {}
 
 func (x *PeersReply) ProtoReflect() protoreflect.Message {
-	mi := &file_volume_proto_msgTypes[22]
+	mi := &file_volume_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1522,7 +1615,7 @@ func (x *PeersReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeersReply.ProtoReflect.Descriptor instead.
 func (*PeersReply) Descriptor() ([]byte, []int) {
-	return file_volume_proto_rawDescGZIP(), []int{22}
+	return file_volume_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PeersReply) GetPeers() []*VolumePeer {
@@ -1542,7 +1635,7 @@ type VolumePeer struct {
 
 func (x *VolumePeer) Reset() {
 	*x = VolumePeer{}
-	mi := &file_volume_proto_msgTypes[23]
+	mi := &file_volume_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1554,7 +1647,7 @@ func (x *VolumePeer) String() string {
 func (*VolumePeer) ProtoMessage() {}
 
 func (x *VolumePeer) ProtoReflect() protoreflect.Message {
-	mi := &file_volume_proto_msgTypes[23]
+	mi := &file_volume_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1567,7 +1660,7 @@ func (x *VolumePeer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumePeer.ProtoReflect.Descriptor instead.
 func (*VolumePeer) Descriptor() ([]byte, []int) {
-	return file_volume_proto_rawDescGZIP(), []int{23}
+	return file_volume_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *VolumePeer) GetAddress() string {
@@ -1606,7 +1699,7 @@ const file_volume_proto_rawDesc = "" +
 	"\x06engine\x18\x05 \x01(\tR\x06engine\x12\x1d\n" +
 	"\n" +
 	"engine_why\x18\x06 \x01(\tR\tengineWhy\x123\n" +
-	"\bbackends\x18\a \x03(\v2\x17.godwit.host.v1.BackendR\bbackends\"\xbb\x01\n" +
+	"\bbackends\x18\a \x03(\v2\x17.godwit.host.v1.BackendR\bbackends\"\x92\x02\n" +
 	"\aBackend\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x18\n" +
@@ -1616,7 +1709,14 @@ const file_volume_proto_rawDesc = "" +
 	"\n" +
 	"free_bytes\x18\x05 \x01(\x03R\tfreeBytes\x12\x18\n" +
 	"\avolumes\x18\x06 \x01(\x03R\avolumes\x12\x14\n" +
-	"\x05error\x18\a \x01(\tR\x05error\"\xd7\x02\n" +
+	"\x05error\x18\a \x01(\tR\x05error\x129\n" +
+	"\btroubles\x18\b \x03(\v2\x1d.godwit.host.v1.VolumeTroubleR\btroubles\x12\x1a\n" +
+	"\btroubled\x18\t \x01(\x03R\btroubled\"n\n" +
+	"\rVolumeTrouble\x12\x1b\n" +
+	"\tvolume_id\x18\x01 \x01(\tR\bvolumeId\x12\x12\n" +
+	"\x04what\x18\x02 \x01(\tR\x04what\x12\x14\n" +
+	"\x05since\x18\x03 \x01(\x03R\x05since\x12\x16\n" +
+	"\x06detail\x18\x04 \x01(\tR\x06detail\"\xd7\x02\n" +
 	"\x13CreateVolumeRequest\x12.\n" +
 	"\x04call\x18\x01 \x01(\v2\x1a.godwit.host.v1.VolumeCallR\x04call\x12\x18\n" +
 	"\abackend\x18\x02 \x01(\tR\abackend\x12\x14\n" +
@@ -1640,11 +1740,12 @@ const file_volume_proto_rawDesc = "" +
 	"\x11DeleteVolumeReply\"[\n" +
 	"\x13ExtendVolumeRequest\x12.\n" +
 	"\x04call\x18\x01 \x01(\v2\x1a.godwit.host.v1.VolumeCallR\x04call\x12\x14\n" +
-	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\"f\n" +
+	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\"\x99\x01\n" +
 	"\x13RevertVolumeRequest\x12.\n" +
 	"\x04call\x18\x01 \x01(\v2\x1a.godwit.host.v1.VolumeCallR\x04call\x12\x1f\n" +
 	"\vsnapshot_id\x18\x02 \x01(\tR\n" +
-	"snapshotId\"]\n" +
+	"snapshotId\x121\n" +
+	"\x05image\x18\x03 \x01(\v2\x1b.godwit.host.v1.VolumeImageR\x05image\"]\n" +
 	"\x11MoveVolumeRequest\x12.\n" +
 	"\x04call\x18\x01 \x01(\v2\x1a.godwit.host.v1.VolumeCallR\x04call\x12\x18\n" +
 	"\abackend\x18\x02 \x01(\tR\abackend\"b\n" +
@@ -1748,86 +1849,89 @@ func file_volume_proto_rawDescGZIP() []byte {
 }
 
 var file_volume_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_volume_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_volume_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_volume_proto_goTypes = []any{
 	(AttachmentRole)(0),           // 0: godwit.host.v1.AttachmentRole
 	(*VolumeCall)(nil),            // 1: godwit.host.v1.VolumeCall
 	(*VolumeFacts)(nil),           // 2: godwit.host.v1.VolumeFacts
 	(*Backend)(nil),               // 3: godwit.host.v1.Backend
-	(*CreateVolumeRequest)(nil),   // 4: godwit.host.v1.CreateVolumeRequest
-	(*VolumeImage)(nil),           // 5: godwit.host.v1.VolumeImage
-	(*VolumeLimits)(nil),          // 6: godwit.host.v1.VolumeLimits
-	(*DeleteVolumeRequest)(nil),   // 7: godwit.host.v1.DeleteVolumeRequest
-	(*DeleteVolumeReply)(nil),     // 8: godwit.host.v1.DeleteVolumeReply
-	(*ExtendVolumeRequest)(nil),   // 9: godwit.host.v1.ExtendVolumeRequest
-	(*RevertVolumeRequest)(nil),   // 10: godwit.host.v1.RevertVolumeRequest
-	(*MoveVolumeRequest)(nil),     // 11: godwit.host.v1.MoveVolumeRequest
-	(*SnapshotRequest)(nil),       // 12: godwit.host.v1.SnapshotRequest
-	(*SnapshotReply)(nil),         // 13: godwit.host.v1.SnapshotReply
-	(*SetLimitsRequest)(nil),      // 14: godwit.host.v1.SetLimitsRequest
-	(*InspectVolumeRequest)(nil),  // 15: godwit.host.v1.InspectVolumeRequest
-	(*VolumeState)(nil),           // 16: godwit.host.v1.VolumeState
-	(*OpenAttachmentRequest)(nil), // 17: godwit.host.v1.OpenAttachmentRequest
-	(*AttachmentRequest)(nil),     // 18: godwit.host.v1.AttachmentRequest
-	(*AttachmentState)(nil),       // 19: godwit.host.v1.AttachmentState
-	(*ReadVolumeRequest)(nil),     // 20: godwit.host.v1.ReadVolumeRequest
-	(*VolumeChunk)(nil),           // 21: godwit.host.v1.VolumeChunk
-	(*PeersRequest)(nil),          // 22: godwit.host.v1.PeersRequest
-	(*PeersReply)(nil),            // 23: godwit.host.v1.PeersReply
-	(*VolumePeer)(nil),            // 24: godwit.host.v1.VolumePeer
-	(*durationpb.Duration)(nil),   // 25: google.protobuf.Duration
+	(*VolumeTrouble)(nil),         // 4: godwit.host.v1.VolumeTrouble
+	(*CreateVolumeRequest)(nil),   // 5: godwit.host.v1.CreateVolumeRequest
+	(*VolumeImage)(nil),           // 6: godwit.host.v1.VolumeImage
+	(*VolumeLimits)(nil),          // 7: godwit.host.v1.VolumeLimits
+	(*DeleteVolumeRequest)(nil),   // 8: godwit.host.v1.DeleteVolumeRequest
+	(*DeleteVolumeReply)(nil),     // 9: godwit.host.v1.DeleteVolumeReply
+	(*ExtendVolumeRequest)(nil),   // 10: godwit.host.v1.ExtendVolumeRequest
+	(*RevertVolumeRequest)(nil),   // 11: godwit.host.v1.RevertVolumeRequest
+	(*MoveVolumeRequest)(nil),     // 12: godwit.host.v1.MoveVolumeRequest
+	(*SnapshotRequest)(nil),       // 13: godwit.host.v1.SnapshotRequest
+	(*SnapshotReply)(nil),         // 14: godwit.host.v1.SnapshotReply
+	(*SetLimitsRequest)(nil),      // 15: godwit.host.v1.SetLimitsRequest
+	(*InspectVolumeRequest)(nil),  // 16: godwit.host.v1.InspectVolumeRequest
+	(*VolumeState)(nil),           // 17: godwit.host.v1.VolumeState
+	(*OpenAttachmentRequest)(nil), // 18: godwit.host.v1.OpenAttachmentRequest
+	(*AttachmentRequest)(nil),     // 19: godwit.host.v1.AttachmentRequest
+	(*AttachmentState)(nil),       // 20: godwit.host.v1.AttachmentState
+	(*ReadVolumeRequest)(nil),     // 21: godwit.host.v1.ReadVolumeRequest
+	(*VolumeChunk)(nil),           // 22: godwit.host.v1.VolumeChunk
+	(*PeersRequest)(nil),          // 23: godwit.host.v1.PeersRequest
+	(*PeersReply)(nil),            // 24: godwit.host.v1.PeersReply
+	(*VolumePeer)(nil),            // 25: godwit.host.v1.VolumePeer
+	(*durationpb.Duration)(nil),   // 26: google.protobuf.Duration
 }
 var file_volume_proto_depIdxs = []int32{
 	3,  // 0: godwit.host.v1.VolumeFacts.backends:type_name -> godwit.host.v1.Backend
-	1,  // 1: godwit.host.v1.CreateVolumeRequest.call:type_name -> godwit.host.v1.VolumeCall
-	5,  // 2: godwit.host.v1.CreateVolumeRequest.image:type_name -> godwit.host.v1.VolumeImage
-	6,  // 3: godwit.host.v1.CreateVolumeRequest.limits:type_name -> godwit.host.v1.VolumeLimits
-	1,  // 4: godwit.host.v1.DeleteVolumeRequest.call:type_name -> godwit.host.v1.VolumeCall
-	1,  // 5: godwit.host.v1.ExtendVolumeRequest.call:type_name -> godwit.host.v1.VolumeCall
-	1,  // 6: godwit.host.v1.RevertVolumeRequest.call:type_name -> godwit.host.v1.VolumeCall
-	1,  // 7: godwit.host.v1.MoveVolumeRequest.call:type_name -> godwit.host.v1.VolumeCall
-	1,  // 8: godwit.host.v1.SnapshotRequest.call:type_name -> godwit.host.v1.VolumeCall
-	1,  // 9: godwit.host.v1.SetLimitsRequest.call:type_name -> godwit.host.v1.VolumeCall
-	6,  // 10: godwit.host.v1.SetLimitsRequest.limits:type_name -> godwit.host.v1.VolumeLimits
-	19, // 11: godwit.host.v1.VolumeState.attachments:type_name -> godwit.host.v1.AttachmentState
-	1,  // 12: godwit.host.v1.OpenAttachmentRequest.call:type_name -> godwit.host.v1.VolumeCall
-	1,  // 13: godwit.host.v1.AttachmentRequest.call:type_name -> godwit.host.v1.VolumeCall
-	0,  // 14: godwit.host.v1.AttachmentState.role:type_name -> godwit.host.v1.AttachmentRole
-	24, // 15: godwit.host.v1.PeersReply.peers:type_name -> godwit.host.v1.VolumePeer
-	25, // 16: godwit.host.v1.VolumePeer.silent:type_name -> google.protobuf.Duration
-	4,  // 17: godwit.host.v1.VolumeHost.CreateVolume:input_type -> godwit.host.v1.CreateVolumeRequest
-	7,  // 18: godwit.host.v1.VolumeHost.DeleteVolume:input_type -> godwit.host.v1.DeleteVolumeRequest
-	9,  // 19: godwit.host.v1.VolumeHost.ExtendVolume:input_type -> godwit.host.v1.ExtendVolumeRequest
-	10, // 20: godwit.host.v1.VolumeHost.RevertVolume:input_type -> godwit.host.v1.RevertVolumeRequest
-	11, // 21: godwit.host.v1.VolumeHost.MoveVolume:input_type -> godwit.host.v1.MoveVolumeRequest
-	12, // 22: godwit.host.v1.VolumeHost.CreateSnapshot:input_type -> godwit.host.v1.SnapshotRequest
-	12, // 23: godwit.host.v1.VolumeHost.DeleteSnapshot:input_type -> godwit.host.v1.SnapshotRequest
-	14, // 24: godwit.host.v1.VolumeHost.SetLimits:input_type -> godwit.host.v1.SetLimitsRequest
-	15, // 25: godwit.host.v1.VolumeHost.InspectVolume:input_type -> godwit.host.v1.InspectVolumeRequest
-	17, // 26: godwit.host.v1.VolumeHost.OpenAttachment:input_type -> godwit.host.v1.OpenAttachmentRequest
-	18, // 27: godwit.host.v1.VolumeHost.PromoteAttachment:input_type -> godwit.host.v1.AttachmentRequest
-	18, // 28: godwit.host.v1.VolumeHost.CloseAttachment:input_type -> godwit.host.v1.AttachmentRequest
-	20, // 29: godwit.host.v1.VolumeHost.ReadVolume:input_type -> godwit.host.v1.ReadVolumeRequest
-	22, // 30: godwit.host.v1.VolumeHost.Peers:input_type -> godwit.host.v1.PeersRequest
-	16, // 31: godwit.host.v1.VolumeHost.CreateVolume:output_type -> godwit.host.v1.VolumeState
-	8,  // 32: godwit.host.v1.VolumeHost.DeleteVolume:output_type -> godwit.host.v1.DeleteVolumeReply
-	16, // 33: godwit.host.v1.VolumeHost.ExtendVolume:output_type -> godwit.host.v1.VolumeState
-	16, // 34: godwit.host.v1.VolumeHost.RevertVolume:output_type -> godwit.host.v1.VolumeState
-	16, // 35: godwit.host.v1.VolumeHost.MoveVolume:output_type -> godwit.host.v1.VolumeState
-	13, // 36: godwit.host.v1.VolumeHost.CreateSnapshot:output_type -> godwit.host.v1.SnapshotReply
-	13, // 37: godwit.host.v1.VolumeHost.DeleteSnapshot:output_type -> godwit.host.v1.SnapshotReply
-	16, // 38: godwit.host.v1.VolumeHost.SetLimits:output_type -> godwit.host.v1.VolumeState
-	16, // 39: godwit.host.v1.VolumeHost.InspectVolume:output_type -> godwit.host.v1.VolumeState
-	19, // 40: godwit.host.v1.VolumeHost.OpenAttachment:output_type -> godwit.host.v1.AttachmentState
-	19, // 41: godwit.host.v1.VolumeHost.PromoteAttachment:output_type -> godwit.host.v1.AttachmentState
-	19, // 42: godwit.host.v1.VolumeHost.CloseAttachment:output_type -> godwit.host.v1.AttachmentState
-	21, // 43: godwit.host.v1.VolumeHost.ReadVolume:output_type -> godwit.host.v1.VolumeChunk
-	23, // 44: godwit.host.v1.VolumeHost.Peers:output_type -> godwit.host.v1.PeersReply
-	31, // [31:45] is the sub-list for method output_type
-	17, // [17:31] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	4,  // 1: godwit.host.v1.Backend.troubles:type_name -> godwit.host.v1.VolumeTrouble
+	1,  // 2: godwit.host.v1.CreateVolumeRequest.call:type_name -> godwit.host.v1.VolumeCall
+	6,  // 3: godwit.host.v1.CreateVolumeRequest.image:type_name -> godwit.host.v1.VolumeImage
+	7,  // 4: godwit.host.v1.CreateVolumeRequest.limits:type_name -> godwit.host.v1.VolumeLimits
+	1,  // 5: godwit.host.v1.DeleteVolumeRequest.call:type_name -> godwit.host.v1.VolumeCall
+	1,  // 6: godwit.host.v1.ExtendVolumeRequest.call:type_name -> godwit.host.v1.VolumeCall
+	1,  // 7: godwit.host.v1.RevertVolumeRequest.call:type_name -> godwit.host.v1.VolumeCall
+	6,  // 8: godwit.host.v1.RevertVolumeRequest.image:type_name -> godwit.host.v1.VolumeImage
+	1,  // 9: godwit.host.v1.MoveVolumeRequest.call:type_name -> godwit.host.v1.VolumeCall
+	1,  // 10: godwit.host.v1.SnapshotRequest.call:type_name -> godwit.host.v1.VolumeCall
+	1,  // 11: godwit.host.v1.SetLimitsRequest.call:type_name -> godwit.host.v1.VolumeCall
+	7,  // 12: godwit.host.v1.SetLimitsRequest.limits:type_name -> godwit.host.v1.VolumeLimits
+	20, // 13: godwit.host.v1.VolumeState.attachments:type_name -> godwit.host.v1.AttachmentState
+	1,  // 14: godwit.host.v1.OpenAttachmentRequest.call:type_name -> godwit.host.v1.VolumeCall
+	1,  // 15: godwit.host.v1.AttachmentRequest.call:type_name -> godwit.host.v1.VolumeCall
+	0,  // 16: godwit.host.v1.AttachmentState.role:type_name -> godwit.host.v1.AttachmentRole
+	25, // 17: godwit.host.v1.PeersReply.peers:type_name -> godwit.host.v1.VolumePeer
+	26, // 18: godwit.host.v1.VolumePeer.silent:type_name -> google.protobuf.Duration
+	5,  // 19: godwit.host.v1.VolumeHost.CreateVolume:input_type -> godwit.host.v1.CreateVolumeRequest
+	8,  // 20: godwit.host.v1.VolumeHost.DeleteVolume:input_type -> godwit.host.v1.DeleteVolumeRequest
+	10, // 21: godwit.host.v1.VolumeHost.ExtendVolume:input_type -> godwit.host.v1.ExtendVolumeRequest
+	11, // 22: godwit.host.v1.VolumeHost.RevertVolume:input_type -> godwit.host.v1.RevertVolumeRequest
+	12, // 23: godwit.host.v1.VolumeHost.MoveVolume:input_type -> godwit.host.v1.MoveVolumeRequest
+	13, // 24: godwit.host.v1.VolumeHost.CreateSnapshot:input_type -> godwit.host.v1.SnapshotRequest
+	13, // 25: godwit.host.v1.VolumeHost.DeleteSnapshot:input_type -> godwit.host.v1.SnapshotRequest
+	15, // 26: godwit.host.v1.VolumeHost.SetLimits:input_type -> godwit.host.v1.SetLimitsRequest
+	16, // 27: godwit.host.v1.VolumeHost.InspectVolume:input_type -> godwit.host.v1.InspectVolumeRequest
+	18, // 28: godwit.host.v1.VolumeHost.OpenAttachment:input_type -> godwit.host.v1.OpenAttachmentRequest
+	19, // 29: godwit.host.v1.VolumeHost.PromoteAttachment:input_type -> godwit.host.v1.AttachmentRequest
+	19, // 30: godwit.host.v1.VolumeHost.CloseAttachment:input_type -> godwit.host.v1.AttachmentRequest
+	21, // 31: godwit.host.v1.VolumeHost.ReadVolume:input_type -> godwit.host.v1.ReadVolumeRequest
+	23, // 32: godwit.host.v1.VolumeHost.Peers:input_type -> godwit.host.v1.PeersRequest
+	17, // 33: godwit.host.v1.VolumeHost.CreateVolume:output_type -> godwit.host.v1.VolumeState
+	9,  // 34: godwit.host.v1.VolumeHost.DeleteVolume:output_type -> godwit.host.v1.DeleteVolumeReply
+	17, // 35: godwit.host.v1.VolumeHost.ExtendVolume:output_type -> godwit.host.v1.VolumeState
+	17, // 36: godwit.host.v1.VolumeHost.RevertVolume:output_type -> godwit.host.v1.VolumeState
+	17, // 37: godwit.host.v1.VolumeHost.MoveVolume:output_type -> godwit.host.v1.VolumeState
+	14, // 38: godwit.host.v1.VolumeHost.CreateSnapshot:output_type -> godwit.host.v1.SnapshotReply
+	14, // 39: godwit.host.v1.VolumeHost.DeleteSnapshot:output_type -> godwit.host.v1.SnapshotReply
+	17, // 40: godwit.host.v1.VolumeHost.SetLimits:output_type -> godwit.host.v1.VolumeState
+	17, // 41: godwit.host.v1.VolumeHost.InspectVolume:output_type -> godwit.host.v1.VolumeState
+	20, // 42: godwit.host.v1.VolumeHost.OpenAttachment:output_type -> godwit.host.v1.AttachmentState
+	20, // 43: godwit.host.v1.VolumeHost.PromoteAttachment:output_type -> godwit.host.v1.AttachmentState
+	20, // 44: godwit.host.v1.VolumeHost.CloseAttachment:output_type -> godwit.host.v1.AttachmentState
+	22, // 45: godwit.host.v1.VolumeHost.ReadVolume:output_type -> godwit.host.v1.VolumeChunk
+	24, // 46: godwit.host.v1.VolumeHost.Peers:output_type -> godwit.host.v1.PeersReply
+	33, // [33:47] is the sub-list for method output_type
+	19, // [19:33] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_volume_proto_init() }
@@ -1841,7 +1945,7 @@ func file_volume_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_volume_proto_rawDesc), len(file_volume_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

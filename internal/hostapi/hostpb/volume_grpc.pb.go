@@ -53,7 +53,7 @@ type VolumeHostClient interface {
 	DeleteVolume(ctx context.Context, in *DeleteVolumeRequest, opts ...grpc.CallOption) (*DeleteVolumeReply, error)
 	// ExtendVolume grows the volume; connected clients may use the new size at once.
 	ExtendVolume(ctx context.Context, in *ExtendVolumeRequest, opts ...grpc.CallOption) (*VolumeState, error)
-	// RevertVolume makes the volume as its snapshot was. It refuses while an attachment is open.
+	// RevertVolume makes the volume as its snapshot was, or as an image is. Its snapshots stay. It refuses while an attachment is open.
 	RevertVolume(ctx context.Context, in *RevertVolumeRequest, opts ...grpc.CallOption) (*VolumeState, error)
 	// MoveVolume moves the volume's data to another back end of the same service. It refuses while an attachment is open.
 	MoveVolume(ctx context.Context, in *MoveVolumeRequest, opts ...grpc.CallOption) (*VolumeState, error)
@@ -246,7 +246,7 @@ type VolumeHostServer interface {
 	DeleteVolume(context.Context, *DeleteVolumeRequest) (*DeleteVolumeReply, error)
 	// ExtendVolume grows the volume; connected clients may use the new size at once.
 	ExtendVolume(context.Context, *ExtendVolumeRequest) (*VolumeState, error)
-	// RevertVolume makes the volume as its snapshot was. It refuses while an attachment is open.
+	// RevertVolume makes the volume as its snapshot was, or as an image is. Its snapshots stay. It refuses while an attachment is open.
 	RevertVolume(context.Context, *RevertVolumeRequest) (*VolumeState, error)
 	// MoveVolume moves the volume's data to another back end of the same service. It refuses while an attachment is open.
 	MoveVolume(context.Context, *MoveVolumeRequest) (*VolumeState, error)

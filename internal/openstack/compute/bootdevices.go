@@ -386,12 +386,7 @@ func (c *call) planRootVolume(plan *bootPlan, flavor *cloud.Flavor, asked *creat
 			return invalid("Flavor's memory is too small for requested image.")
 		}
 	}
-	s.ImageProperties = map[string]string{}
-	for _, name := range []string{"hw_architecture", cloud.PropertyWatchdog, cloud.PropertyGuestAgent} {
-		if value := properties[name]; value != "" {
-			s.ImageProperties[name] = value
-		}
-	}
+	s.ImageProperties = keptProperties(properties)
 	if asked.ImageRef == "" {
 		return nil
 	}

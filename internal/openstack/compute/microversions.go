@@ -102,7 +102,7 @@ var Changes = []openstack.Change{
 	openstack.ChangeHonoured(90, "`hostname` of servers, visible to everybody", "POST, PUT, GET /servers; filter"),
 	openstack.ChangeHonoured(91, "`host` in unshelve", "administrators; placement checks the host. A null zone unpins the server"),
 	openstack.ChangeHonoured(92, "keypairs are not generated; `@` and `.` in their names", "os-keypairs"),
-	openstack.ChangeRefused(93, "rebuild of volume-backed servers", "400: a volume that a server boots from is not made anew"),
+	openstack.ChangeHonoured(93, "rebuild of volume-backed servers", "the root volume gets the image; not one of type multiattach"),
 	openstack.ChangeHonoured(94, "`hostname` may be a fully qualified name", "POST, PUT /servers"),
 	openstack.ChangeHonoured(95, "evacuated servers stay stopped", "earlier they are started unless they were stopped"),
 }

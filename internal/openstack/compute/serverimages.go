@@ -133,6 +133,14 @@ func (c *call) rebuildServer(found *cloud.Server, o *openstack.Object) error {
 			Image: image.ID, Format: image.DiskFormat, Bytes: image.SizeBytes, VirtualBytes: image.VirtualBytes, Hash: image.Hash,
 			Properties: image.Properties, Stopped: s.VMState == cloud.VMStopped,
 		}
+		if root := s.RootDevice(); root != nil {
+			placed.intent.Reimage.Properties = keptProperties(image.Properties)
+			if c.since(93) {
+				placed.intent.Reimage.Volume = root.Volume
+			} else {
+				placed.intent.Reimage.KeepVolume = true
+			}
+		}
 		setIf(&s.Name, ask.Name)
 		setIf(&s.Hostname, ask.Hostname)
 		setIf(&s.AccessIPv4, ask.AccessIPv4)
@@ -185,8 +193,6 @@ func (c *call) mayRebuild(s *cloud.Server, body *rebuildBody) (*cloud.Image, err
 		return nil, err
 	}
 	switch {
-	case s.RootDevice() != nil:
-		return nil, invalid("Unable to rebuild with a different image for a volume-backed server.")
 	case ask.AdminPass != nil:
 		return nil, invalid("Setting an administrator password (adminPass) is not supported. Use a keypair or user_data.")
 	case len(ask.Personality) > 0:
@@ -206,7 +212,11 @@ func (c *call) mayRebuild(s *cloud.Server, body *rebuildBody) (*cloud.Image, err
 	if image.Properties[propertyDevices] != "" && image.SizeBytes == 0 {
 		return nil, invalid("Image %s is unacceptable: it has no data of its own, only snapshots of volumes.", image.ID)
 	}
-	if err := c.fits(&s.Flavor, image); err != nil {
+	if root := s.RootDevice(); root != nil {
+		if err := c.mayReimage(root, image); err != nil {
+			return nil, err
+		}
+	} else if err := c.fits(&s.Flavor, image); err != nil {
 		return nil, err
 	}
 	return image, offered(&s.Flavor, image)

@@ -240,3 +240,42 @@ func (c *call) answerImage(id cloud.ImageID) error {
 	c.w.Header().Set("Location", c.r.PublicURL("/image/v2/images/"+string(id)))
 	return c.status(http.StatusAccepted)
 }
+
+// mayReimage judges a rebuild of a server that boots from a volume. Before 2.93 the volume keeps its data, so only its own image may be named.
+func (c *call) mayReimage(root *cloud.BlockDevice, i *cloud.Image) error {
+	v, err := c.findVolume(string(root.Volume))
+	if err != nil {
+		return err
+	}
+	if !c.since(93) {
+		if v.ImageMetadata["image_id"] != string(i.ID) {
+			return invalid("Image %s is unacceptable: Unable to rebuild with a different image for a volume-backed server.", i.ID)
+		}
+		return nil
+	}
+	switch {
+	case i.Status != cloud.ImageActive:
+		return invalid("Image %s is not active.", i.ID)
+	case v.Multiattach:
+		return invalid("Volume %s: a volume that several servers may use is not made anew for one of them.", v.ID)
+	case v.Status != cloud.VolumeInUse:
+		return invalid("Invalid volume: Volume %s status must be in-use, but current status is: %s.", v.ID, v.Status)
+	case i.MinDiskGiB > v.SizeGiB:
+		return invalid("Volume is smaller than the minimum size specified in image metadata. Volume size is %d bytes, minimum size is %d bytes.",
+			v.Bytes(), int64(i.MinDiskGiB)<<30)
+	case max(i.VirtualBytes, i.SizeBytes) > v.Bytes():
+		return invalid("Image %s is larger than the volume: %d bytes, the volume has %d.", i.ID, max(i.VirtualBytes, i.SizeBytes), v.Bytes())
+	}
+	return nil
+}
+
+// keptProperties are those of an image's that a server on a volume keeps.
+func keptProperties(from map[string]string) map[string]string {
+	out := map[string]string{}
+	for _, name := range []string{"hw_architecture", cloud.PropertyWatchdog, cloud.PropertyGuestAgent} {
+		if value := from[name]; value != "" {
+			out[name] = value
+		}
+	}
+	return out
+}

@@ -170,3 +170,36 @@ func TestABadListOfDisksInAnImageIsRefused(t *testing.T) {
 		t.Errorf("%d servers were made", n)
 	}
 }
+
+func TestAServerOnAVolumeIsRebuiltByTheRulesOfItsMicroversion(t *testing.T) {
+	w := newSite(t)
+	s := w.volumeBacked()
+	other := cloud.ImageID("60000000-0000-4000-8000-0000000000ff")
+	w.change(func(tx *store.Tx) error {
+		i, err := store.Get(tx, tables.Images, cloud.ImageID(imageID))
+		if err != nil {
+			return err
+		}
+		i.ID, i.VirtualBytes = other, 3<<30
+		return store.Put(tx, tables.Images, other, i)
+	})
+	path := "/servers/" + string(s.ID) + "/action"
+	rebuild := func(id cloud.ImageID) m { return m{"rebuild": m{"imageRef": string(id)}} }
+	w.refused(400, "Unable to rebuild with a different image for a volume-backed server.", "ann", 92, "POST", path, rebuild(other))
+	w.refused(400, "is larger than the volume", "ann", 93, "POST", path, rebuild(other))
+	for _, minor := range []int{92, 93} {
+		w.want(202, "ann", minor, "POST", path, rebuild(imageID))
+		i := w.intents(s.ID)
+		if len(i) != 1 || i[0].Kind != cloud.IntentRebuild || i[0].Reimage.KeepVolume != (minor == 92) || (i[0].Reimage.Volume == volumeID(1)) != (minor == 93) {
+			t.Errorf("2.%d: %+v", minor, i)
+		}
+		w.settle(s.ID)
+		for _, one := range i {
+			w.change(func(tx *store.Tx) error { return store.Delete(tx, tables.Intents, one.ID) })
+		}
+	}
+	v := *w.volume(volumeID(1))
+	v.Multiattach = true
+	put(w, tables.Volumes, v.ID, v)
+	w.refused(400, "several servers may use", "ann", 93, "POST", path, rebuild(imageID))
+}
