@@ -14,7 +14,9 @@ import (
 func (w *site) volumeBacked() *cloud.Server {
 	w.Helper()
 	use := func(v *cloud.Volume) { v.Status = cloud.VolumeInUse }
-	root, data := w.addVolume(1, use, func(v *cloud.Volume) { v.ImageMetadata = map[string]string{"image_id": imageID, "hw_architecture": "x86_64"} }), w.addVolume(2, use)
+	root, data := w.addVolume(1, use, func(v *cloud.Volume) {
+		v.ImageMetadata = map[string]string{"image_id": imageID, "hw_architecture": "x86_64"}
+	}), w.addVolume(2, use)
 	return w.addServer(1, "compute-1", func(s *cloud.Server) {
 		s.Image, s.Flavor.ExtraSpecs = "", nil
 		s.Devices = []cloud.BlockDevice{
