@@ -37,6 +37,7 @@ var bans = []ban{
 	{"internal/telemetry", anyOfOurs, []string{"internal/cloud"}, "a memory of samples; who decides by it is not its business"},
 	{"internal/liveness", anyOfOurs, []string{"internal/cloud"}, "a decider is pure"},
 	{"internal/recovery", anyOfOurs, []string{"internal/cloud"}, "a decider is pure"},
+	{"internal/spare", anyOfOurs, []string{"internal/cloud", "internal/placement", "internal/recovery"}, "a decider is pure"},
 	{"internal/healing", anyOfOurs, []string{"internal/cloud"}, "a decider is pure"},
 	{"internal/sharedlease", anyOfOurs, []string{"internal/cloud"}, "sharedlease is a leaf: files and a clock"},
 	{"internal/reconcile", anyOfOurs, []string{"internal/cloud", "internal/placement"}, "a decider is pure"},
@@ -78,7 +79,7 @@ var soleImporters = []struct{ foreign, only, reason string }{
 }
 
 // pure are the packages in which time, randomness and I/O arrive as arguments or not at all.
-var pure = []string{"internal/cloud", "internal/placement", "internal/consolidate", "internal/optimize", "internal/telemetry", "internal/liveness", "internal/recovery", "internal/healing", "internal/reconcile", "internal/netspec"}
+var pure = []string{"internal/cloud", "internal/placement", "internal/consolidate", "internal/optimize", "internal/telemetry", "internal/liveness", "internal/recovery", "internal/spare", "internal/healing", "internal/reconcile", "internal/netspec"}
 
 var impureImports = []string{"os", "net", "net/http", "os/exec", "syscall", "io/ioutil", "log", "log/slog", "math/rand/v2"}
 

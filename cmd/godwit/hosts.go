@@ -28,7 +28,10 @@ func newHostsCommand(a *access) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.out.print(cmd.OutOrStdout(), hosts, hostTable(hosts...))
+			if err := a.out.print(cmd.OutOrStdout(), hosts, hostTable(hosts...)); err != nil {
+				return err
+			}
+			return a.warnOfSpareRoom(cmd, c)
 		}),
 	}
 	cmd.AddCommand(newBMCCommand(a))

@@ -40,9 +40,29 @@ func (a *access) recoverStatus() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.out.print(cmd.OutOrStdout(), all, recoveryTable(all))
+			if err := a.out.print(cmd.OutOrStdout(), all, recoveryTable(all)); err != nil {
+				return err
+			}
+			return a.warnOfSpareRoom(cmd, c)
 		}),
 	}
+}
+
+// warnOfSpareRoom says that the fleet could not lose its largest hosts, when that is so. JSON has it at spare-room instead.
+func (a *access) warnOfSpareRoom(cmd *cobra.Command, c *client.Client) error {
+	if a.out.json() {
+		return nil
+	}
+	room, err := c.SpareRoom(cmd.Context())
+	if err != nil || !room.Short() {
+		return err
+	}
+	w := cmd.OutOrStdout()
+	fmt.Fprintf(w, "\nshort of spare room since %s: %s\n", room.Since.Local().Format(time.DateTime), room.Describe())
+	for _, s := range room.Named {
+		fmt.Fprintf(w, "  - %s on %s: %s\n", s.Server, s.Host, s.Reason)
+	}
+	return nil
 }
 
 func recoveryTable(all []cloud.Recovery) table {

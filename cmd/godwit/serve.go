@@ -172,7 +172,7 @@ func settingsOf(c config.Config) control.Options {
 		Budget:        control.Budget{Outbound: m.OutboundMax, Inbound: m.InboundMax, Cluster: m.ClusterMax},
 		TimeoutPerGiB: m.TimeoutPerGiB, ForceOnTimeout: m.TimeoutAction == "force_complete",
 		StopGrace: c.Server.StopGrace, GravesMax: c.Server.GravesMax,
-		Liveness: livenessOf(c.Recovery), Recovery: recoveryOf(c.Recovery), Healing: healingOf(c.Recovery),
+		Liveness: livenessOf(c.Recovery), Recovery: recoveryOf(c.Recovery), Healing: healingOf(c.Recovery), SpareHosts: c.Recovery.SpareHosts,
 	}
 }
 
@@ -204,7 +204,8 @@ func (s *server) makeAPI(name string) {
 	s.api = openstack.New(openstack.Options{PublicURL: c.PublicURL, Auth: s.identity, Logger: s.log, Metrics: s.metrics, Healthy: s.store.Ping})
 	s.operator = operator.New(operator.Options{Store: s.store, Policy: policyOf(s.config.Placement), Version: version, Logger: s.log})
 	s.api.Mount(s.identity, s.image, s.operator,
-		compute.New(compute.Options{Store: s.store, Console: consoles{s.agents.Pool(), name, s.control.Leader}, Policy: policyOf(s.config.Placement), ResizeToSameHost: s.config.Placement.SameHost, Logger: s.log}),
+		compute.New(compute.Options{Store: s.store, Console: consoles{s.agents.Pool(), name, s.control.Leader}, Policy: policyOf(s.config.Placement), ResizeToSameHost: s.config.Placement.SameHost, Logger: s.log,
+			Spare: settingsOf(s.config).SparePolicy(), SpareRefuse: s.config.Recovery.SpareRefuse}),
 		network.New(network.Options{Store: s.store}),
 		volume.New(volume.Options{Store: s.store, Logger: s.log}),
 		watcher.New(s.store),

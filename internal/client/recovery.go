@@ -31,6 +31,14 @@ func (c *Client) Recoveries(ctx context.Context) ([]cloud.Recovery, error) {
 	return page.Recoveries, c.get(ctx, c.operator+"recoveries", &page)
 }
 
+// SpareRoom returns whether the servers of the largest hosts would find room elsewhere.
+func (c *Client) SpareRoom(ctx context.Context) (cloud.SpareRoom, error) {
+	var out struct {
+		Room cloud.SpareRoom `json:"spare_room"`
+	}
+	return out.Room, c.get(ctx, c.operator+"spare-room", &out)
+}
+
 // AllowRecovery lets a host's recovery go on past the brake; with allow false it takes that back.
 func (c *Client) AllowRecovery(ctx context.Context, host string, allow bool) error {
 	if !allow {

@@ -233,6 +233,9 @@ func (p *Placement) validate(v *validator) {
 	v.must(p.ReservedDiskGiB >= 0, "placement.reserved_disk_gib", "must not be negative")
 }
 
+// spareHostsMax: a fleet that plans for the loss of more hosts at once has other worries (spare.HostsMax).
+const spareHostsMax = 16
+
 // selfFenceMin: an agent notices that it is cut off within two heartbeats, and asks around before it believes it.
 const selfFenceMin = 10 * time.Second
 

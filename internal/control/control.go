@@ -50,6 +50,8 @@ type Options struct {
 	Recovery recovery.Policy // zero: recovery.Default
 	Healing  healing.Policy  // zero: healing.Default
 	Metrics  *Metrics        // nil: none
+	// SpareHosts is how many hosts may die at once with room for their servers on the rest; 0: it is not judged.
+	SpareHosts int
 	// Optimising says how the fleet is arranged; zero: hosts sleep and wake when asked, and nothing is planned.
 	Optimising Optimising
 	// While, if set, runs during each leadership and ends with it: what only the leader may do, such as holding the hosts' connections, which its runs
@@ -152,7 +154,7 @@ func (c *Control) lead(ctx context.Context, leadership *store.Leadership) error 
 		}
 		for name, loop := range map[string]func(context.Context) error{
 			"intents": l.intents, "steering": l.steering, "pruning": l.pruning, "networks": l.networks, "reconcile": l.reconcile, "recorder": l.recorder.Run,
-			"judge": l.judge, "recover": l.recover, "heal": l.heal, "optimise": l.optimise, "rest": l.rest,
+			"judge": l.judge, "recover": l.recover, "heal": l.heal, "optimise": l.optimise, "rest": l.rest, "spare": l.spare,
 		} {
 			start(name, loop)
 		}

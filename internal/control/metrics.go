@@ -12,6 +12,7 @@ type Metrics struct {
 	verdicts   *prometheus.GaugeVec
 	brakeOn    prometheus.Gauge
 	recoveries *prometheus.CounterVec
+	homeless   prometheus.Gauge
 }
 
 // NewMetrics registers the figures.
@@ -21,8 +22,10 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Help: "What the leader believes of a host: 0 alive, 1 suspect, 2 dead. Absent where this instance does not lead."}, []string{"host"}),
 		brakeOn:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "godwit_recovery_brake", Help: "1 while so many hosts are silent that nobody is called dead without a person."}),
 		recoveries: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "godwit_recovery_steps_total", Help: "Steps of recoveries of dead hosts, by the status they led to."}, []string{"status"}),
+		homeless: prometheus.NewGauge(prometheus.GaugeOpts{Name: "godwit_spare_servers_without_room",
+			Help: "Servers that would find no room elsewhere if the recovery.spare_hosts largest hosts died now."}),
 	}
-	r.MustRegister(m.verdicts, m.brakeOn, m.recoveries)
+	r.MustRegister(m.verdicts, m.brakeOn, m.recoveries, m.homeless)
 	return m
 }
 

@@ -295,7 +295,11 @@ func evacuateIn(tx *store.Tx, o recovery.Order, host cloud.HostName, id cloud.Mi
 	}
 	i := cloud.Intent{ID: o.Intent, Kind: cloud.IntentEvacuate, Server: s.ID, Migration: id, Rebuild: o.Rebuild, Proof: o.Proof,
 		RequestID: "req-" + uuid.NewString(), Project: s.Project, User: s.User, Created: now}
-	m := cloud.Migration{ID: id, Number: number, Server: s.ID, Project: s.Project, User: s.User, Type: cloud.TypeEvacuation, Asked: cloud.MigrateAuto, Source: host,
+	asked := cloud.MigrateAuto
+	if o.Shared {
+		asked = cloud.MigrateShared // a host without the directory has not the disk
+	}
+	m := cloud.Migration{ID: id, Number: number, Server: s.ID, Project: s.Project, User: s.User, Type: cloud.TypeEvacuation, Asked: asked, Source: host,
 		Status: cloud.MigrationQueued, Intent: i.ID, Created: now, Updated: now}
 	a := cloud.Action{Server: s.ID, RequestID: i.RequestID, Name: "evacuate", Project: s.Project, User: s.User, Events: events, Started: now, Updated: now}
 	s.Task, s.Updated = cloud.TaskRebuilding, now

@@ -101,6 +101,7 @@ func (f *Flows) chooseTarget(ctx context.Context, r *run) error {
 	}
 	request := placement.ForMigration(&s, &m)
 	request.Exclude = r.Args.Tried
+	request.SourceDead = m.Type == cloud.TypeEvacuation && !tables.Connected(f.Records.View(), m.Source)
 	_, err = land(ctx, r, landing{request: request, migration: m.ID, commit: func(tx *store.Tx, host cloud.HostName) error {
 		current, err := store.Get(tx, serversTable, s.ID)
 		if err != nil {

@@ -25,6 +25,8 @@ const (
 	EventProgress      = "progress"       // figures of a running migration: cloud.MigrationProgress
 	EventVerdict       = "verdict"        // what is believed of a host's life changed: cloud.HostVerdict
 	EventRecovery      = "recovery"       // the recovery of a dead host went a step further: cloud.Recovery
+	EventSpareRoom     = "spare-room"     // whether the largest hosts' servers would find room elsewhere changed: cloud.SpareRoom
+	EventVolumeTrouble = "volume-trouble" // the servers of a volume stand still, or go on: VolumeTrouble
 	EventReady         = "ready"          // what is now has been sent, changes follow: Ready
 )
 
@@ -124,7 +126,8 @@ func (s *Service) watchEvents(w http.ResponseWriter, r *openstack.Request) error
 		migrations: store.WatchRecords(ctx, s.store, tables.Migrations),
 		progress:   store.WatchRecords(ctx, s.store, tables.Progress),
 		verdicts:   store.WatchRecords(ctx, s.store, tables.HostVerdicts),
-		recoveries: store.WatchRecords(ctx, s.store, tables.Recoveries),
+		recoveries: store.WatchRecords(ctx, s.store, tables.Recoveries), spare: store.WatchRecords(ctx, s.store, tables.SpareRooms),
+		storage: store.WatchRecords(ctx, s.store, tables.VolumeReports),
 	}
 	if err := st.run(ctx, s.pace.keepAlive); err != nil && !errors.Is(err, errClientGone) {
 		return err
@@ -153,6 +156,8 @@ type stream struct {
 	progress   *store.Feed[cloud.MigrationProgress]
 	verdicts   *store.Feed[cloud.HostVerdict]
 	recoveries *store.Feed[cloud.Recovery]
+	spare      *store.Feed[cloud.SpareRoom]
+	storage    *store.Feed[cloud.VolumeReport]
 	started    bool // the first part has been sent
 }
 
@@ -178,6 +183,10 @@ func (st *stream) run(ctx context.Context, keepAlive time.Duration) error {
 			err = st.sendVerdicts()
 		case _, open = <-st.recoveries.Ready():
 			err = st.sendRecoveries()
+		case _, open = <-st.spare.Ready():
+			err = st.sendSpareRoom()
+		case _, open = <-st.storage.Ready():
+			err = st.sendTroubles()
 		case <-quiet.C:
 			err = st.out.comment("keep-alive")
 		}
@@ -192,7 +201,7 @@ func (st *stream) run(ctx context.Context, keepAlive time.Duration) error {
 
 // begin sends what is now.
 func (st *stream) begin() error {
-	for _, send := range []func() error{st.sendServers, st.sendMigrations, st.sendVerdicts, st.sendRecoveries} {
+	for _, send := range []func() error{st.sendServers, st.sendMigrations, st.sendVerdicts, st.sendRecoveries, st.sendSpareRoom, st.sendTroubles} {
 		if err := send(); err != nil {
 			return err
 		}
@@ -298,6 +307,20 @@ func (st *stream) sendRecoveries() error {
 			continue
 		}
 		if err := st.out.event(view.Revision(), EventRecovery, c.New); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sendSpareRoom sends whether the fleet could lose its largest hosts; at first, when it could not.
+func (st *stream) sendSpareRoom() error {
+	view, changes := st.spare.Take()
+	for _, c := range changes {
+		if c.New == nil || st.filter != (eventFilter{}) || !st.started && !c.New.Short() {
+			continue
+		}
+		if err := st.out.event(view.Revision(), EventSpareRoom, c.New); err != nil {
 			return err
 		}
 	}

@@ -46,6 +46,7 @@ func bmcView(b *cloud.BMC) BMC {
 // recoveryRoutes are the routes of this file.
 func (s *Service) recoveryRoutes() []route {
 	return []route{
+		{"GET /v1/spare-room", "godwit:hosts:list", s.showSpareRoom},
 		{"GET /v1/recoveries", "godwit:recoveries:list", s.listRecoveries},
 		{"GET /v1/hosts/{name}/life", "godwit:hosts:show", s.showLife},
 		{"PUT /v1/hosts/{name}/recovery-permit", "godwit:recoveries:allow", s.allowRecovery},
@@ -81,6 +82,18 @@ func recoveriesOf(v store.View, host cloud.HostName) []*cloud.Recovery {
 		out = []*cloud.Recovery{}
 	}
 	return out
+}
+
+// showSpareRoom answers with whether the servers of the largest hosts would find room elsewhere. Hosts is 0 where that is not judged, or not yet.
+func (s *Service) showSpareRoom(w http.ResponseWriter, r *openstack.Request) error {
+	if _, err := parameters(r); err != nil {
+		return err
+	}
+	out := cloud.SpareRoom{Lost: []cloud.HostName{}}
+	if held, ok := store.Lookup(s.store.View(), tables.SpareRooms, tables.SpareRoomKey); ok {
+		out = *held
+	}
+	return openstack.WriteJSON(w, http.StatusOK, map[string]cloud.SpareRoom{"spare_room": out})
 }
 
 // listRecoveries answers with what was done about dead hosts, newest first.

@@ -129,7 +129,7 @@ func admin(rule string, h openstack.Handler) openstack.Handler {
 // index says where things are, to everybody: it is what tells a client that it talks to godwit.
 func (s *Service) index(w http.ResponseWriter, r *openstack.Request) error {
 	links := map[string]string{}
-	for _, name := range []string{"version", "migrations", "hosts", "volume-services", "recoveries", "plans", "accounting", "events"} {
+	for _, name := range []string{"version", "migrations", "hosts", "volume-services", "recoveries", "spare-room", "plans", "accounting", "events"} {
 		links[name] = r.PublicURL(Root, "/", name)
 	}
 	return openstack.WriteJSON(w, http.StatusOK, map[string]any{"name": "godwit", "api": "v1", "links": links})

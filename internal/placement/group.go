@@ -2,6 +2,7 @@ package placement
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
 )
@@ -26,6 +27,7 @@ func newGroupRule(g *cloud.ServerGroup, req Request) groupRule {
 	}
 	rule := groupRule{policy: g.Policy, name: g.Name, maxPerHost: max(1, g.MaxPerHost), others: map[cloud.HostName]int{}}
 	for member, hosts := range g.Placed {
+		hosts = req.living(hosts)
 		if member == req.Server || len(hosts) == 0 {
 			continue
 		}
@@ -76,4 +78,12 @@ func (g *groupRule) score(h cloud.HostName) float64 {
 	case cloud.PolicyAffinity, cloud.PolicyAntiAffinity:
 	}
 	return 0
+}
+
+// living returns the hosts without the source when that is dead.
+func (r *Request) living(hosts []cloud.HostName) []cloud.HostName {
+	if !r.SourceDead || !slices.Contains(hosts, r.SourceHost) {
+		return hosts
+	}
+	return slices.DeleteFunc(slices.Clone(hosts), func(h cloud.HostName) bool { return h == r.SourceHost })
 }

@@ -272,3 +272,31 @@ func BenchmarkRank10000Hosts(b *testing.B) {
 		}
 	}
 }
+
+// TestAnAffinityGroupFollowsOutOfADeadHost: its members are recorded on the dead host until each has been placed. The first of them goes anywhere, the others
+// go where it went; while the host lives, a member that leaves would break the rule.
+func TestAnAffinityGroupFollowsOutOfADeadHost(t *testing.T) {
+	snap := snapshot(host("a", 8, 8192, 100), host("b", 8, 8192, 100), host("c", 8, 8192, 100))
+	snap.Hosts[0].Up = false
+	group := cloud.ServerGroup{ID: "g", Name: "g", Policy: cloud.PolicyAffinity, Placed: map[cloud.ServerID][]cloud.HostName{"s1": {"a"}, "s2": {"a"}, "s3": {"a"}}}
+	request := placement.Request{Server: "s1", Purpose: placement.PurposeMigrate, SourceHost: "a", Group: "g", Recovery: true}
+	fits := func() []cloud.HostName {
+		snap.Groups["g"] = group
+		return names(placement.Rank(plain(), snap, request), true)
+	}
+	if got := fits(); len(got) != 0 {
+		t.Errorf("while the source lives the first member may go to %v", got)
+	}
+	request.SourceDead = true
+	if got := fits(); !slices.Equal(got, []cloud.HostName{"b", "c"}) {
+		t.Errorf("the first member may go to %v", got)
+	}
+	placement.Claim(&snap.Hosts[1].Usage, &group, cloud.Claim{Server: "s1", Migration: "m"})
+	request.Server = "s2"
+	if got := fits(); !slices.Equal(got, []cloud.HostName{"b"}) {
+		t.Errorf("after the first went to b, the second may go to %v", got)
+	}
+	if reasons := placement.Recheck(plain(), snap.Hosts[2], &group, request); len(reasons) == 0 {
+		t.Error("the claiming transaction lets the second member part from the first")
+	}
+}

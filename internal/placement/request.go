@@ -41,6 +41,8 @@ type Request struct {
 	OnVolumes bool
 	// Recovery: the server's host is dead, or its guest fails there: hosts that are reserved for this may take it.
 	Recovery bool
+	// SourceDead: nothing runs on SourceHost any more. Members of the group that are recorded there alone have yet to follow and bind nobody.
+	SourceDead bool
 }
 
 // ForServer returns the request that boots s.

@@ -71,6 +71,7 @@ type Order struct {
 	Server  cloud.ServerID
 	Proof   string // what keeps the old copy from harm
 	Rebuild bool   // its root disk is made anew
+	Shared  bool   // its root disk is in a directory that the target must have too
 	// Intent is the intent's id and Event the first of the server's action; empty: control makes one, and there is none.
 	Intent cloud.IntentID
 	Event  *cloud.ActionEvent
@@ -274,20 +275,24 @@ func (d *decision) enlist() {
 		entry := cloud.RecoveryServer{Server: id, Outcome: cloud.RecoveryWaiting}
 		policy := s.RecoveryPolicy()
 		entry.Priority = policy.Priority
-		switch {
-		case !policy.Wanted(d.Automatic):
-			d.settle(&entry, cloud.RecoveryLeft, "it is not to be recovered")
-		case !d.portable(id):
-			d.settle(&entry, cloud.RecoveryLeft, "its root disk is on the dead host alone, and nobody said that it may be made anew from its image ("+cloud.MetaRecoveryRebuild+"=on)")
+		if why := Unwanted(s, d.Servers[id].Shared, d.Automatic); why != "" {
+			d.settle(&entry, cloud.RecoveryLeft, why)
 		}
 		r.Servers = append(r.Servers, entry)
 	}
 }
 
-// portable reports whether the server can be started elsewhere at all.
-func (d *decision) portable(id cloud.ServerID) bool {
-	s := d.Servers[id]
-	return s.Record.RootDevice() != nil || s.Shared || s.Record.RecoveryPolicy().Rebuild && s.Record.Image != ""
+// Unwanted returns why a server is not started elsewhere when its host dies: its owner, or the cloud's setting for owners who say nothing, does not want
+// it, or its root disk is on that host alone. Empty: it is recovered. shared says that its root disk is in a directory that another host has too.
+func Unwanted(s *cloud.Server, shared, automatic bool) string {
+	policy := s.RecoveryPolicy()
+	switch {
+	case !policy.Wanted(automatic):
+		return "it is not to be recovered"
+	case s.RootDevice() == nil && !shared && !(policy.Rebuild && s.Image != ""):
+		return "its root disk is on the dead host alone, and nobody said that it may be made anew from its image (" + cloud.MetaRecoveryRebuild + "=on)"
+	}
+	return ""
 }
 
 // order picks the servers to be moved now.
@@ -329,8 +334,8 @@ func (d *decision) order() {
 		if s.Began.IsZero() {
 			s.Began = d.Now
 		}
-		rebuild := known.Record.RootDevice() == nil && !known.Shared
-		d.step.Orders = append(d.step.Orders, Order{Server: s.Server, Proof: proof, Rebuild: rebuild})
+		local := known.Record.RootDevice() == nil
+		d.step.Orders = append(d.step.Orders, Order{Server: s.Server, Proof: proof, Rebuild: local && !known.Shared, Shared: local && known.Shared})
 	}
 }
 
@@ -350,13 +355,18 @@ func (d *decision) before(a, b *cloud.RecoveryServer) int {
 	if x == nil || y == nil {
 		return 0
 	}
+	return cmp.Or(cmp.Compare(b.Priority, a.Priority), Compare(x, y))
+}
+
+// Compare orders the servers of a dead host as they are recovered: by priority, larger first; running ones before stopped ones; older ones first.
+func Compare(a, b *cloud.Server) int {
 	stopped := func(s *cloud.Server) int {
 		if s.VMState == cloud.VMActive {
 			return 0
 		}
 		return 1
 	}
-	return cmp.Or(cmp.Compare(b.Priority, a.Priority), cmp.Compare(stopped(x), stopped(y)), x.Created.Compare(y.Created), cmp.Compare(a.Server, b.Server))
+	return cmp.Or(cmp.Compare(b.RecoveryPolicy().Priority, a.RecoveryPolicy().Priority), cmp.Compare(stopped(a), stopped(b)), a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
 }
 
 // unfit returns why nothing may be begun with the server now.

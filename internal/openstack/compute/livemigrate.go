@@ -8,6 +8,7 @@ import (
 	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/openstack"
 	"github.com/godwit-cloud/godwit/internal/placement"
+	"github.com/godwit-cloud/godwit/internal/spare"
 	"github.com/godwit-cloud/godwit/internal/store"
 	"github.com/godwit-cloud/godwit/internal/store/tables"
 )
@@ -94,6 +95,9 @@ func (c *call) liveMigrate(found *cloud.Server, o *openstack.Object) error {
 	}
 	// From 2.34 on the refusal is the flow's to make. It does not judge a forced host, so a force that would harm the guest is not passed on.
 	m.force = m.force && err == nil
+	if err := c.warnSpare(spare.Change{Server: found, From: found.Host, To: m.target}); err != nil {
+		return err
+	}
 	if err := c.askMove(found.ID, m); err != nil {
 		return err
 	}

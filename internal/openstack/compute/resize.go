@@ -5,6 +5,7 @@ import (
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/openstack"
+	"github.com/godwit-cloud/godwit/internal/spare"
 	"github.com/godwit-cloud/godwit/internal/store"
 	"github.com/godwit-cloud/godwit/internal/store/tables"
 )
@@ -42,6 +43,9 @@ func (c *call) coldMigrate(found *cloud.Server, o *openstack.Object) error {
 			return invalid("Cannot migrate to the host where the server exists.")
 		}
 	}
+	if err := c.warnSpareOf(found, w); err != nil {
+		return err
+	}
 	return c.askColdMove(found.ID, w)
 }
 
@@ -76,6 +80,9 @@ func (c *call) resizeServer(found *cloud.Server, o *openstack.Object) error {
 		return err
 	}
 	w.flavor = *flavor
+	if err := c.warnSpareOf(found, w); err != nil {
+		return err
+	}
 	return c.askColdMove(found.ID, w)
 }
 
@@ -99,6 +106,17 @@ func (c *call) mayMoveCold(s *cloud.Server, w coldWish) error {
 		return conflict("Service is unavailable at this time.")
 	}
 	return nil
+}
+
+// warnSpareOf is warnSpare for a move with the power off.
+func (c *call) warnSpareOf(s *cloud.Server, w coldWish) error {
+	grown := *s
+	grown.Flavor = w.flavor
+	to := w.target
+	if to == "" && w.sameHost {
+		to = s.Host
+	}
+	return c.warnSpare(spare.Change{Server: &grown, From: s.Host, To: to})
 }
 
 // askColdMove writes the migration, its intent and its action, and charges the project for the greater of both flavors.

@@ -266,6 +266,9 @@ func (c *call) boot(plan *bootPlan) ([]cloud.ServerID, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := c.warnSpareOfBoot(plan, count); err != nil {
+		return nil, err
+	}
 	var made []cloud.ServerID
 	for i := range count {
 		s := plan.server(i, count)

@@ -11,6 +11,7 @@ import (
 	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/openstack"
 	"github.com/godwit-cloud/godwit/internal/placement"
+	"github.com/godwit-cloud/godwit/internal/spare"
 	"github.com/godwit-cloud/godwit/internal/store"
 )
 
@@ -31,6 +32,10 @@ type Options struct {
 	Policy placement.Policy
 	// ResizeToSameHost lets placement leave a server that is resized where it is.
 	ResizeToSameHost bool
+	// Spare says what is judged before a server is booted, resized or moved; the zero value judges nothing. SpareRefuse refuses what leaves more servers
+	// without room than before, instead of warning.
+	Spare       spare.Policy
+	SpareRefuse bool
 	// Logger receives what is neither an answer nor an access log line. Nil means slog.Default.
 	Logger *slog.Logger
 	// Now is the clock; nil means time.Now.
@@ -44,6 +49,8 @@ type Service struct {
 	policy  placement.Policy
 	// resizeToSameHost is Options.ResizeToSameHost.
 	resizeToSameHost bool
+	spare            spare.Policy
+	spareRefuse      bool
 	logger           *slog.Logger
 	now              func() time.Time
 }
@@ -59,7 +66,8 @@ func New(o Options) *Service {
 	if o.Policy == (placement.Policy{}) {
 		o.Policy = placement.DefaultPolicy()
 	}
-	return &Service{store: o.Store, console: o.Console, policy: o.Policy, resizeToSameHost: o.ResizeToSameHost, logger: o.Logger, now: o.Now}
+	return &Service{store: o.Store, console: o.Console, policy: o.Policy, resizeToSameHost: o.ResizeToSameHost,
+		spare: o.Spare, spareRefuse: o.SpareRefuse, logger: o.Logger, now: o.Now}
 }
 
 // A call is one request on its way through a handler: the request, the snapshot it is answered from, and its microversion.

@@ -84,7 +84,7 @@ func (f *fakeConsole) ReadConsole(_ context.Context, _ cloud.HostName, _ cloud.S
 	return []byte(strings.Join(all, "\n") + "\n"), nil
 }
 
-func newSite(t testing.TB) *site {
+func newSite(t testing.TB, change ...func(*Options)) *site {
 	t.Helper()
 	quiet := slog.New(slog.DiscardHandler)
 	s, err := store.Open(context.Background(), store.Options{DataDir: t.TempDir(), Tables: tables.All(), Logger: quiet})
@@ -94,7 +94,11 @@ func newSite(t testing.TB) *site {
 	console := &fakeConsole{}
 	w := &site{TB: t, store: s, console: console}
 	api := openstack.New(openstack.Options{Auth: callers, Logger: quiet})
-	api.Mount(New(Options{Store: s, Logger: quiet, Console: console, Now: w.clock}))
+	o := Options{Store: s, Logger: quiet, Console: console, Now: w.clock}
+	for _, c := range change {
+		c(&o)
+	}
+	api.Mount(New(o))
 	server := httptest.NewServer(api)
 	t.Cleanup(func() {
 		server.Close()

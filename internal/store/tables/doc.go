@@ -30,7 +30,7 @@ func All() []store.AnyTable {
 		Volumes, VolumeSnapshots, VolumeTypes, Attachments, VolumeQuotas, VolumeUsages, VolumeServices, VolumeReports, VolumeSessions,
 		Networks, Subnets, Ports, AddressClaims, SecurityGroups,
 		Domains, Projects, Users, Roles, Assignments, AppCredentials, Revocations, SigningKeys,
-		HostVerdicts, BMCs, Recoveries, RecoveryPermits,
+		HostVerdicts, BMCs, Recoveries, RecoveryPermits, SpareRooms,
 		Healings, Segments, SegmentHosts, Notifications,
 		Counters, Secrets,
 		store.Runs,

@@ -19,3 +19,9 @@ var Recoveries = store.NewTable("recoveries",
 	store.Index(ByHost, func(r *cloud.Recovery) []string { return one(r.Host) }),
 	store.Index(ByCreated, func(r *cloud.Recovery) []string { return []string{SortTime(r.Began)} }),
 )
+
+// SpareRooms holds whether the fleet could lose its largest hosts, one record under SpareRoomKey. Written by control, when the answer changes.
+var SpareRooms = store.NewTable[cloud.SpareRoom]("spare-rooms")
+
+// SpareRoomKey is the only key of SpareRooms.
+const SpareRoomKey = "fleet"
