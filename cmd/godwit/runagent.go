@@ -160,6 +160,7 @@ func assembleHost(ctx context.Context, c config.Agent, wire *hostapi.Agent, log 
 		Name: cloud.HostName(c.Name), DataDir: c.DataDir, DiskMount: c.DiskMount, KVM: libvirt, Disk: disks, Networks: networks, Outbox: wire.Outbox(), Meter: libvirt,
 		Emulator: c.Emulator, CPUs: c.CPUs, CPUModel: c.CPUModel, MigrationAddress: c.MigrationAddress, TunnelAddress: c.TunnelAddress, Version: version,
 		Peers: peers, Contact: wire.Contact(), Logger: log,
+		Failures: hostagent.Failures{SilenceMax: c.GuestSilenceMax, IOErrorAfter: c.GuestDiskErrorAfter},
 	})
 	return host, closeAll, err
 }

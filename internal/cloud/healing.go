@@ -15,6 +15,7 @@ const (
 	FailurePanicked GuestFailure = "panicked" // the guest's kernel said so
 	FailureWatchdog GuestFailure = "watchdog" // its watchdog device expired
 	FailureIOError  GuestFailure = "io-error" // stopped on a disk error that does not go away by itself
+	FailureNoSpace  GuestFailure = "no-space" // stopped because there is no room for what it writes, and that stays so
 	FailureSilent   GuestFailure = "silent"   // its guest agent, which answered before, answers no more
 	FailureReported GuestFailure = "reported" // somebody outside the cluster said so: a VM notification
 )

@@ -61,11 +61,15 @@ type Agent struct {
 	Emulator         string   `key:"emulator" usage:"auto proves KVM by starting a guest; kvm and tcg skip the proof."`
 	CPUs             int      `key:"cpus" usage:"CPUs of this host that servers may use, when some are kept for other work. 0: all."`
 	CPUModel         string   `key:"cpu_model" usage:"CPU model of guests. Empty: one that every host can give."`
-	PKIDir           string   `key:"pki_dir" usage:"Where the agent installs the certificates that libvirtd and QEMU read."`
-	MemoryLimit      Size     `key:"memory_limit" usage:"Soft limit of the Go heap (GOMEMLIMIT). 0: none."`
-	LogLevel         string   `key:"log_level" usage:"debug, info, warn or error."`
-	LogFormat        string   `key:"log_format" usage:"text or json."`
-	PprofListen      string   `key:"pprof_listen" usage:"Address of Go's profiler, for developers. Empty: off."`
+
+	GuestSilenceMax     time.Duration `key:"guest_silence_max" usage:"A guest whose agent answered before and has not for this long has failed."`
+	GuestDiskErrorAfter time.Duration `key:"guest_disk_error_after" usage:"A guest that stands still on an error of a disk for this long, though all that the disk needs answers, has failed."`
+
+	PKIDir      string `key:"pki_dir" usage:"Where the agent installs the certificates that libvirtd and QEMU read."`
+	MemoryLimit Size   `key:"memory_limit" usage:"Soft limit of the Go heap (GOMEMLIMIT). 0: none."`
+	LogLevel    string `key:"log_level" usage:"debug, info, warn or error."`
+	LogFormat   string `key:"log_format" usage:"text or json."`
+	PprofListen string `key:"pprof_listen" usage:"Address of Go's profiler, for developers. Empty: off."`
 }
 
 // Volumes configures `godwit volumes`.
@@ -173,6 +177,7 @@ func Default() Config {
 		Agent: Agent{
 			JoinTokenFile: "/etc/godwit/join-token", DataDir: "/var/lib/godwit/agent",
 			LibvirtSocket: "/var/run/libvirt/libvirt-sock", PeerPort: 10810, Emulator: "auto", PKIDir: "/etc/pki",
+			GuestSilenceMax: time.Minute, GuestDiskErrorAfter: 15 * time.Second,
 			LogLevel: "info", LogFormat: "text",
 		},
 		Volumes: Volumes{

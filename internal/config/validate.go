@@ -158,6 +158,9 @@ func (s *Server) validate(v *validator) {
 	v.oneOf("server.log_format", s.LogFormat, "text", "json")
 }
 
+// guestPatienceMin is what a guest's agent may take for one answer, and a volume service to open its volumes.
+const guestPatienceMin = 5 * time.Second
+
 func (a *Agent) validate(v *validator) {
 	for _, server := range a.Server {
 		v.listen("agent.server", server, false)
@@ -174,6 +177,8 @@ func (a *Agent) validate(v *validator) {
 	v.oneOf("agent.log_format", a.LogFormat, "text", "json")
 	v.must(a.CPUs >= 0, "agent.cpus", "must not be negative")
 	v.must(a.PeerPort >= 0 && a.PeerPort < 1<<16, "agent.peer_port", "must be a port number or 0, is %d", a.PeerPort)
+	v.must(a.GuestSilenceMax >= guestPatienceMin, "agent.guest_silence_max", "must be at least %v, is %v", guestPatienceMin, a.GuestSilenceMax)
+	v.must(a.GuestDiskErrorAfter >= guestPatienceMin, "agent.guest_disk_error_after", "must be at least %v, is %v", guestPatienceMin, a.GuestDiskErrorAfter)
 	v.must(!strings.ContainsAny(a.Name, "/ \t"), "agent.name", "must not contain slashes or spaces, is %q", a.Name)
 }
 
@@ -246,5 +251,8 @@ func (r *Recovery) validate(v *validator) {
 	v.must(r.BrakeShare > 0 && r.BrakeShare <= 1, "recovery.brake_share", "must be more than 0 and at most 1, is %v", r.BrakeShare)
 	v.must(r.ConcurrencyMax >= 1, "recovery.concurrency_max", "must be at least 1, is %d", r.ConcurrencyMax)
 	v.must(r.SpareHosts >= 0 && r.SpareHosts <= spareHostsMax, "recovery.spare_hosts", "must be from 0 to %d, is %d", spareHostsMax, r.SpareHosts)
+	v.must(r.HealRestartsMax >= 0, "recovery.heal_restarts_max", "must not be negative, is %d", r.HealRestartsMax)
+	v.must(r.HealWindow > 0, "recovery.heal_window", "must be greater than 0, is %v", r.HealWindow)
+	v.must(r.HealBackoff >= 0, "recovery.heal_backoff", "must not be negative, is %v", r.HealBackoff)
 	v.must(r.SelfFenceAfter == 0 || r.SelfFenceAfter >= selfFenceMin, "recovery.self_fence_after", "must be 0 or at least %v, is %v", selfFenceMin, r.SelfFenceAfter)
 }

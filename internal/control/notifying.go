@@ -32,6 +32,7 @@ var domainEvents = map[cloud.GuestFailure][2]string{
 	cloud.FailurePanicked: {"LIFECYCLE", "CRASHED_PANICKED"},
 	cloud.FailureWatchdog: {"WATCHDOG", "WATCHDOG_UNKNOWN"},
 	cloud.FailureIOError:  {"IO_ERROR", "IO_ERROR_PAUSE"},
+	cloud.FailureNoSpace:  {"IO_ERROR", "IO_ERROR_PAUSE"},
 	cloud.FailureSilent:   {"QEMU_GUEST_AGENT_ERROR", "STOPPED_FAILED"},
 }
 

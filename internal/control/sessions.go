@@ -318,6 +318,7 @@ var failures = map[hostpb.GuestFailure]cloud.GuestFailure{
 	hostpb.GuestFailure_GUEST_FAILURE_WATCHDOG: cloud.FailureWatchdog,
 	hostpb.GuestFailure_GUEST_FAILURE_IO_ERROR: cloud.FailureIOError,
 	hostpb.GuestFailure_GUEST_FAILURE_SILENT:   cloud.FailureSilent,
+	hostpb.GuestFailure_GUEST_FAILURE_NO_SPACE: cloud.FailureNoSpace,
 }
 
 // observed writes an observation when it says something new. A server that has neither domain nor disks is forgotten.

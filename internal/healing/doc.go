@@ -16,6 +16,7 @@
 //   - Nothing while somebody works on the server: an intent, an unfinished migration or a task.
 //   - Nothing for a server whose owner or flavor says no, whose host is on maintenance, or whose segment is disabled.
 //   - Nothing about a host that is not connected: its guests are the liveness judge's and recovery's.
+//   - No restart for want of room: it makes none, and would lose what the guest holds. A person is told, and the guest goes on when there is room.
 //   - No copy is started elsewhere while the first may run: the step says that the host must be told to end it, and control must have its answer.
 //
 // # Attempts

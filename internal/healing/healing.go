@@ -113,7 +113,11 @@ func Next(p Policy, c Case) Step {
 		if d.over() {
 			d.settle(cloud.HealDone, "the failure is over without an attempt of the cluster's")
 		}
-	case cloud.HealDone, cloud.HealLeft:
+	case cloud.HealLeft:
+		if d.h.Failure == cloud.FailureNoSpace && d.over() {
+			d.settle(cloud.HealDone, "there is room again, and it goes on")
+		}
+	case cloud.HealDone:
 	}
 	if d.h.Status == cloud.HealWaiting {
 		d.attempt()
@@ -173,6 +177,9 @@ func (d *decision) begin() {
 		d.settle(cloud.HealLeft, "it is not to be healed: "+said)
 	} else if d.Excused != "" {
 		d.settle(cloud.HealLeft, d.Excused)
+	} else if d.h.Failure == cloud.FailureNoSpace {
+		d.settle(cloud.HealLeft, "it stands still for want of room and goes on when there is some: a restart would make none and lose what it holds")
+		d.step.Alarm = fmt.Sprintf("server %s on host %s stands still: there is no room for what it writes", d.Server.ID, d.Server.Host)
 	} else if why := d.needless(); why != "" {
 		d.settle(cloud.HealLeft, why)
 	}

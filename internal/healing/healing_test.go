@@ -258,3 +258,24 @@ func TestWhateverHappensAttemptsAreBoundedAndNeverMadeBesideOthers(t *testing.T)
 		}
 	})
 }
+
+func TestWantOfRoomIsToldAPersonAndNeverAnsweredByARestart(t *testing.T) {
+	w := newWorld()
+	w.failures++
+	w.observe(cloud.PowerPaused, cloud.FailureNoSpace)
+	if step := w.next(true); step.Act != healing.Nothing || step.Alarm == "" || w.status() != cloud.HealLeft {
+		t.Fatalf("%+v", step)
+	}
+	if step := w.next(true); step.Changed {
+		t.Errorf("the same failure is dealt with twice: %+v", step)
+	}
+	w.observe(cloud.PowerRunning, cloud.FailureNone)
+	if step := w.next(true); step.Act != healing.Nothing || w.status() != cloud.HealDone || !strings.Contains(step.Healing.Reason, "room again") {
+		t.Errorf("there is room again: %+v", step)
+	}
+	w.failures++
+	w.observe(cloud.PowerPaused, cloud.FailureIOError)
+	if step := w.next(true); step.Act != healing.Restart {
+		t.Errorf("another failure later: %+v", step)
+	}
+}

@@ -17,6 +17,7 @@ import (
 //	its kernel panicked            pvpanic, by event; its domain ends with it
 //	its watchdog expired           by event; what the device then did was its owner's choice
 //	a disk keeps failing           it stands still, was told to go on while everything it needs listens, and stands still again
+//	there is no room               likewise, and QEMU says so
 //	its agent fell silent          somebody in the guest has the channel open, answered before, and answers no more
 //
 // A guest that shuts itself down has not failed, nor has one whose agent ended in order. The agent repairs none of it: it reports, and the server
@@ -29,6 +30,8 @@ type Failures struct {
 	SilenceMax time.Duration
 	// IOErrorAfter is how long a guest's disk must keep failing while its services listen. Default IOErrorAfterDefault.
 	IOErrorAfter time.Duration
+	// SettledAfter is how long a guest that went on must not stand still again for its disks to be believed. Default SettledAfterDefault.
+	SettledAfter time.Duration
 }
 
 const (
@@ -36,13 +39,13 @@ const (
 	SilenceMaxDefault = time.Minute
 	// IOErrorAfterDefault is longer than a volume service that listens again needs to open its volumes.
 	IOErrorAfterDefault = 15 * time.Second
+	// SettledAfterDefault is longer than guests leave their disks alone: their kernels write back what has changed every five seconds.
+	SettledAfterDefault = 10 * time.Second
 
 	// pingsPerSilence is how often a guest is pinged within SilenceMax: one lost answer must not matter.
 	pingsPerSilence = 6
 	// pingsAtOnceMax bounds the connections to libvirtd that pings take.
 	pingsAtOnceMax = 8
-	// standsAgainMax is how soon a guest that went on must stand still again for it to be the same error.
-	standsAgainMax = 10 * time.Second
 )
 
 func (f Failures) withDefaults() Failures {
@@ -51,6 +54,9 @@ func (f Failures) withDefaults() Failures {
 	}
 	if f.IOErrorAfter <= 0 {
 		f.IOErrorAfter = IOErrorAfterDefault
+	}
+	if f.SettledAfter <= 0 {
+		f.SettledAfter = SettledAfterDefault
 	}
 	return f
 }
@@ -83,6 +89,7 @@ type failureWatch struct {
 	silent   bool
 	since    time.Time // when a guest that stands still was first told to go on, in vain so far
 	stands   time.Time // when it was last seen to stand still
+	full     bool      // the last disk error was that there is no room
 }
 
 // take notes what libvirt told.
@@ -91,16 +98,19 @@ func (w *failureWatch) take(n kvm.Notice) {
 	defer w.mu.Unlock()
 	w.panicked = w.panicked || n.Has(kvm.Panicked)
 	w.watchdog = w.watchdog || n.Has(kvm.WatchdogFired)
+	if n.Has(kvm.DiskFailed) {
+		w.full = n.Has(kvm.DiskFull)
+	}
 	if n.Has(kvm.Rebooted) || n.Has(kvm.Stopped) || n.Has(kvm.Arrived) {
 		w.answered, w.silent = false, false // another life of the guest
 	}
 }
 
 // stood notes that the guest was found standing still at now.
-func (w *failureWatch) stood(now time.Time) {
+func (w *failureWatch) stood(f Failures, now time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if now.Sub(w.stands) > standsAgainMax {
+	if now.Sub(w.stands) > f.SettledAfter {
 		w.since = time.Time{} // it ran well in between
 	}
 	w.stands = now
@@ -108,10 +118,10 @@ func (w *failureWatch) stood(now time.Time) {
 
 // still notes that the guest stands still although somebody tries to let it go on, and whether the services of its disks listen. It reports whether
 // that has just become a failure.
-func (w *failureWatch) still(listens bool, ioErrorAfter time.Duration, now time.Time) bool {
+func (w *failureWatch) still(listens bool, f Failures, now time.Time) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	before := w.hard(ioErrorAfter)
+	before := w.hard(f, now)
 	w.stands = now
 	switch {
 	case !listens:
@@ -119,12 +129,13 @@ func (w *failureWatch) still(listens bool, ioErrorAfter time.Duration, now time.
 	case w.since.IsZero():
 		w.since = now
 	}
-	return !before && w.hard(ioErrorAfter)
+	return !before && w.hard(f, now)
 }
 
-// hard reports whether the disk error does not go away by itself. Call with mu held.
-func (w *failureWatch) hard(ioErrorAfter time.Duration) bool {
-	return !w.since.IsZero() && w.stands.Sub(w.since) >= ioErrorAfter
+// hard reports whether the disk error does not go away by itself. A guest that has gone on is believed when it has not stood still again for a while.
+// Call with mu held.
+func (w *failureWatch) hard(f Failures, now time.Time) bool {
+	return !w.since.IsZero() && w.stands.Sub(w.since) >= f.IOErrorAfter && now.Sub(w.stands) <= f.SettledAfter
 }
 
 // pong notes an answer, or none, of the guest's agent, and reports whether its silence has begun or ended.
@@ -151,13 +162,13 @@ func (w *failureWatch) reset() {
 }
 
 // noticed is a failureWatch as one look finds it.
-type noticed struct{ panicked, watchdog, silent, hard bool }
+type noticed struct{ panicked, watchdog, silent, hard, full bool }
 
 // look returns what was noticed, and forgets a watchdog's expiry: it is told once. A panic is kept until the end of the process that it announces.
-func (w *failureWatch) look(ended bool, ioErrorAfter time.Duration) noticed {
+func (w *failureWatch) look(ended bool, f Failures, now time.Time) noticed {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	n := noticed{w.panicked, w.watchdog, w.silent, w.hard(ioErrorAfter)}
+	n := noticed{w.panicked, w.watchdog, w.silent, w.hard(f, now), w.full}
 	w.watchdog = false
 	w.panicked = w.panicked && !ended
 	return n
@@ -165,12 +176,13 @@ func (w *failureWatch) look(ended bool, ioErrorAfter time.Duration) noticed {
 
 // judgeFailure compares the server's state with what was noticed and writes down a failure, or that one is over. It runs in the loop.
 func (v *vm) judgeFailure(s kvm.State) {
-	n := v.signs.look(!s.HasProcess(), v.a.o.Failures.IOErrorAfter)
+	now := time.Now()
+	n := v.signs.look(!s.HasProcess(), v.a.o.Failures, now)
 	if v.rec.Role != RoleResident {
 		return // a guest that comes or goes is its migration's
 	}
 	was := v.rec.Failure
-	next := was.after(s, n, time.Now())
+	next := was.after(s, n, now)
 	if next == was {
 		return
 	}
@@ -189,6 +201,7 @@ const (
 	failedWatchdog = hostpb.GuestFailure_GUEST_FAILURE_WATCHDOG
 	failedIOError  = hostpb.GuestFailure_GUEST_FAILURE_IO_ERROR
 	failedSilent   = hostpb.GuestFailure_GUEST_FAILURE_SILENT
+	failedNoSpace  = hostpb.GuestFailure_GUEST_FAILURE_NO_SPACE
 )
 
 // after returns what a look at the guest makes of its last failure.
@@ -210,7 +223,9 @@ func (f failureRecord) after(s kvm.State, n noticed, now time.Time) failureRecor
 		return fail(failedWatchdog, "its watchdog expired; it was reset, or goes on")
 	case n.watchdog:
 		return fail(failedWatchdog, "its watchdog expired and powered it off")
-	case stalled(s) && n.hard && f.Kind != failedIOError:
+	case stalled(s) && n.hard && n.full && f.Kind != failedNoSpace:
+		return fail(failedNoSpace, "it stands still: there is no room for what it writes")
+	case stalled(s) && n.hard && !n.full && f.Kind != failedIOError:
 		return fail(failedIOError, "it stands still: a disk keeps failing though everything it needs answers")
 	case s.Run == kvm.Running && n.silent && f.Kind != failedSilent:
 		return fail(failedSilent, "its guest agent, which answered before, answers no more")
@@ -227,7 +242,7 @@ func (f failureRecord) over(n noticed) bool {
 	switch f.Kind {
 	case failedCrashed, failedPanicked:
 		return true
-	case failedIOError:
+	case failedIOError, failedNoSpace:
 		return !n.hard
 	case failedSilent:
 		return !n.silent

@@ -101,6 +101,20 @@ func TestADiskThatKeepsFailingIsAFailureAndAServiceThatIsAwayIsNone(t *testing.T
 	s.reboots()
 }
 
+func TestAGuestWithoutRoomForWhatItWritesFailsAsThatAndGoesOnWhenThereIsSome(t *testing.T) {
+	w := newFakeWorld(t)
+	h := w.hosts[host1]
+	s := newServer(t, w)
+	s.boot(host1, false)
+	h.libvirt.FillDisk(s.id)
+	s.failsAs(hostpb.GuestFailure_GUEST_FAILURE_NO_SPACE, 1)
+	h.libvirt.MakeRoom(s.id)
+	s.eventually(host1, hostpb.DomainState_DOMAIN_STATE_RUNNING)
+	s.failsAs(hostpb.GuestFailure_GUEST_FAILURE_NONE, 1)
+	h.libvirt.SpoilDisk(s.id)
+	s.failsAs(hostpb.GuestFailure_GUEST_FAILURE_IO_ERROR, 2)
+}
+
 func TestAGuestAgentThatFallsSilentIsAFailureAndOneThatEndsIsNone(t *testing.T) {
 	w := newFakeWorld(t)
 	fake := w.hosts[host1].libvirt
@@ -129,5 +143,6 @@ func TestAGuestAgentThatFallsSilentIsAFailureAndOneThatEndsIsNone(t *testing.T) 
 const (
 	fakeSilenceMax   = 300 * time.Millisecond
 	fakeIOErrorAfter = 200 * time.Millisecond
+	fakeSettledAfter = 500 * time.Millisecond
 	pingsUntilSilent = 8
 )

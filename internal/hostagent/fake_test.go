@@ -132,7 +132,7 @@ func (h *fakeHost) start() {
 	agent, err := hostagent.New(h.t.Context(), hostagent.Options{
 		Name: cloud.HostName(h.name), DataDir: h.dir, KVM: h.libvirt, Disk: store, Networks: life.nets, Outbox: life.box, Emulator: "tcg",
 		MigrationAddress: h.address, TunnelAddress: h.address, Version: "test", Logger: log, Reach: h.storage.reach,
-		Failures: hostagent.Failures{SilenceMax: fakeSilenceMax, IOErrorAfter: fakeIOErrorAfter},
+		Failures: hostagent.Failures{SilenceMax: fakeSilenceMax, IOErrorAfter: fakeIOErrorAfter, SettledAfter: fakeSettledAfter},
 	})
 	if err != nil {
 		h.t.Fatal(err)

@@ -257,7 +257,7 @@ func (v *vm) goOnWhenReachable() {
 	v.waiting = v.waiting || begin
 	v.mu.Unlock()
 	if begin {
-		v.signs.stood(time.Now())
+		v.signs.stood(v.a.o.Failures, time.Now())
 		v.log.Warn("stands still until its disks answer")
 		v.a.background(v.awaitVolumes)
 	}
@@ -284,18 +284,35 @@ func (v *vm) awaitVolumes(ctx context.Context) {
 		over, listens := v.goOn(ctx)
 		if over {
 			v.log.Info("goes on", "stood", time.Since(began))
+			v.lookAgain()
 			return
 		}
 		if listens && !resumed { // QEMU makes the new connection beside the request that finds it missing: the next attempt will find it
 			pause = goOnMin
 		}
-		if v.signs.still(listens, v.a.o.Failures.IOErrorAfter, time.Now()) {
+		if v.signs.still(listens, v.a.o.Failures, time.Now()) {
 			v.notify(kvm.Changed)
 		}
 		resumed = listens
 		timer.Reset(pause)
 	}
 }
+
+// lookAgain has the server looked at when one that went on is believed to: only then is what kept it over.
+func (v *vm) lookAgain() {
+	v.a.background(func(ctx context.Context) {
+		timer := time.NewTimer(v.a.o.Failures.SettledAfter + lookAgainSlack)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			v.notify(kvm.Changed)
+		case <-ctx.Done():
+		}
+	})
+}
+
+// lookAgainSlack makes a look come after a time rather than at it.
+const lookAgainSlack = 100 * time.Millisecond
 
 // goOn resumes a stalled server if its volume services listen. It reports whether there is nothing more to do, and whether they did.
 func (v *vm) goOn(ctx context.Context) (over, listens bool) {

@@ -40,10 +40,12 @@ const (
 	Panicked
 	// WatchdogFired: the guest did not feed its watchdog device, which did what its definition says.
 	WatchdogFired
+	// DiskFull: there was no room for what the guest wrote. Set with DiskFailed.
+	DiskFull
 )
 
 var noticeNames = []string{"changed", "resumed", "arrived", "departed", "stopped", "rebooted", "disk-failed", "post-copied", "device-gone", "device-kept",
-	"panicked", "watchdog-fired"}
+	"panicked", "watchdog-fired", "disk-full"}
 
 // Has reports whether all of want are in n.
 func (n Notice) Has(want Notice) bool { return n&want == want }
@@ -154,7 +156,7 @@ func (c *Conn) carry(event any) {
 		c.note(ev.Msg.Dom, Changed|Rebooted)
 	case *libvirt.DomainEventCallbackIOErrorReasonMsg:
 		c.log.Error("disk error", "domain", ev.Msg.Dom.Name, "disk", ev.Msg.DevAlias, "path", ev.Msg.SrcPath, "reason", ev.Msg.Reason)
-		c.note(ev.Msg.Dom, Changed|DiskFailed)
+		c.note(ev.Msg.Dom, diskNotice(ev.Msg.Reason))
 	case *libvirt.DomainEventCallbackDeviceRemovedMsg:
 		c.note(ev.Msg.Dom, Changed|DeviceGone)
 	case *libvirt.DomainEventCallbackDeviceRemovalFailedMsg:
@@ -164,6 +166,16 @@ func (c *Conn) carry(event any) {
 		c.log.Warn("guest's watchdog fired", "domain", ev.Msg.Dom.Name, "action", libvirt.DomainEventWatchdogAction(ev.Msg.Action))
 		c.note(ev.Msg.Dom, Changed|WatchdogFired)
 	}
+}
+
+// noSpace is the only reason for a disk error that QEMU tells.
+const noSpace = "enospc"
+
+func diskNotice(reason string) Notice {
+	if reason == noSpace {
+		return Changed | DiskFailed | DiskFull
+	}
+	return Changed | DiskFailed
 }
 
 func (c *Conn) note(d libvirt.Domain, n Notice) {

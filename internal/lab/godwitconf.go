@@ -38,6 +38,15 @@ type agentConfig struct {
 	TunnelAddress    string `yaml:"tunnel_address"`
 	DiskMount        string `yaml:"disk_mount,omitempty"`
 	CPUs             int    `yaml:"cpus,omitempty"`
+
+	More map[string]any `yaml:",inline"` // what the lab's maker says
+}
+
+// settings are what a lab's maker says of the daemons' configuration.
+type settings struct {
+	optimize, placement, recovery map[string]any // the server's
+	agent                         map[string]any
+	cpus                          int // the agents'
 }
 
 type volumesConfig struct {
@@ -58,10 +67,11 @@ type godwitConfig struct {
 	Server  *serverConfig  `yaml:"server,omitempty"`
 	Agent   *agentConfig   `yaml:"agent,omitempty"`
 	Volumes *volumesConfig `yaml:"volumes,omitempty"`
-	// Optimize is what the lab's maker says of the optimiser.
+	// Optimize and Recovery are what the lab's maker says.
 	Optimize map[string]any `yaml:"optimize,omitempty"`
 	// Placement is what it says of placement.
 	Placement map[string]any `yaml:"placement,omitempty"`
+	Recovery  map[string]any `yaml:"recovery,omitempty"`
 }
 
 // APIURL is where clients on this machine reach the server, "" for a bare lab.
@@ -84,7 +94,7 @@ func (l *Lab) NBDAddr(node string) netip.AddrPort {
 // configFor is the configuration of the node's godwit daemon.
 func (l *Lab) configFor(node string) godwitConfig {
 	if node == Controller {
-		return godwitConfig{Optimize: l.optimize, Placement: l.placement, Server: &serverConfig{
+		return godwitConfig{Optimize: l.settings.optimize, Placement: l.settings.placement, Recovery: l.settings.recovery, Server: &serverConfig{
 			APIListen:     fmt.Sprintf("127.0.0.1:%d", l.APIPort),
 			AgentListen:   l.agentEndpoint(),
 			DataDir:       dataDirInside,
@@ -109,7 +119,8 @@ func (l *Lab) configFor(node string) godwitConfig {
 		Name:             node,
 		MigrationAddress: l.DataAddr(node).String(),
 		TunnelAddress:    l.DataAddr(node).String(),
-		CPUs:             l.cpus,
+		CPUs:             l.settings.cpus,
+		More:             l.settings.agent,
 	}
 	if l.Gluster > 0 {
 		agent.DiskMount = "fuse.glusterfs"

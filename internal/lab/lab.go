@@ -36,10 +36,8 @@ type Options struct {
 	BMC bool
 	// WakeOnLAN gives each compute node a network card that powers it on when a magic packet names it. A bare lab has none.
 	WakeOnLAN bool
-	// Optimize are keys of the server's configuration section of that name.
-	Optimize map[string]any
-	// Placement are keys of the server's configuration section of that name.
-	Placement map[string]any
+	// Optimize, Placement and Recovery are keys of the server's configuration sections of those names, Agent of the agents'.
+	Optimize, Placement, Recovery, Agent map[string]any
 	// CPUs is how many CPUs each compute node says it has; all of the machine's if zero. Nothing holds its guests to them.
 	CPUs int
 	// BareHosts makes only compute nodes, with libvirtd and certificates of a throw-away authority, without server and agents.
@@ -67,10 +65,9 @@ const (
 type Lab struct {
 	State
 
-	children            sync.WaitGroup // goroutines that reap nodes started by this process
-	tether              *tether        // nil unless this process made a tethered lab
-	optimize, placement map[string]any // of the server's configuration, while the lab is built
-	cpus                int            // of the agents' configuration, while the lab is built
+	children sync.WaitGroup // goroutines that reap nodes started by this process
+	tether   *tether        // nil unless this process made a tethered lab
+	settings settings       // of the daemons' configuration, while the lab is built
 }
 
 // tether is a pipe nobody writes to: the nodes hold the reading end and see its end when this process, the only writer, is gone.
@@ -246,7 +243,7 @@ func (l *Lab) build(ctx context.Context, o Options) error {
 			return err
 		}
 	}
-	l.optimize, l.placement, l.cpus = o.Optimize, o.Placement, o.CPUs
+	l.settings = settings{optimize: o.Optimize, placement: o.Placement, recovery: o.Recovery, agent: o.Agent, cpus: o.CPUs}
 	prepare, err := l.preparer()
 	if err != nil {
 		return err

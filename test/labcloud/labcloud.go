@@ -30,8 +30,10 @@ type Options struct {
 	Gluster   bool           // GlusterFS nodes, whose volume all hosts keep server disks on
 	BMC       bool           // compute hosts have BMCs, which the server knows
 	WakeOnLAN bool           // compute hosts wake by magic packet
-	Optimize  map[string]any // the server's configuration section of that name
-	Placement map[string]any // that of placement
+	Optimize  map[string]any // the server's configuration section of that name, as Placement and Recovery
+	Placement map[string]any
+	Recovery  map[string]any
+	Agent     map[string]any // of the agents' configuration
 	CPUs      int            // that each compute host says it has; all of the machine's if zero
 	Binary    string         // the godwit program
 	Tethered  bool           // the lab ends with this process
@@ -58,7 +60,8 @@ const OpenrcInside = "/var/lib/godwit/openrc"
 
 // Up brings a lab up and logs in.
 func Up(ctx context.Context, o Options) (*Cloud, error) {
-	l, err := lab.Up(ctx, lab.Options{Name: o.Name, Hosts: o.Hosts, Storage: o.Storage, Gluster: o.Gluster, BMC: o.BMC, WakeOnLAN: o.WakeOnLAN, Optimize: o.Optimize, Placement: o.Placement, CPUs: o.CPUs, Binary: o.Binary, Tethered: o.Tethered, Progress: o.Progress})
+	l, err := lab.Up(ctx, lab.Options{Name: o.Name, Hosts: o.Hosts, Storage: o.Storage, Gluster: o.Gluster, BMC: o.BMC, WakeOnLAN: o.WakeOnLAN, Optimize: o.Optimize,
+		Placement: o.Placement, Recovery: o.Recovery, Agent: o.Agent, CPUs: o.CPUs, Binary: o.Binary, Tethered: o.Tethered, Progress: o.Progress})
 	if err != nil {
 		return nil, err
 	}

@@ -109,6 +109,7 @@ const (
 	GuestFailure_GUEST_FAILURE_WATCHDOG GuestFailure = 3 // its watchdog device expired
 	GuestFailure_GUEST_FAILURE_IO_ERROR GuestFailure = 4 // stopped on an I/O error that does not go away by itself
 	GuestFailure_GUEST_FAILURE_SILENT   GuestFailure = 5 // its guest agent, which answered before, answers no more
+	GuestFailure_GUEST_FAILURE_NO_SPACE GuestFailure = 6 // stopped because there is no room for what it writes, and that stays so
 )
 
 // Enum value maps for GuestFailure.
@@ -120,6 +121,7 @@ var (
 		3: "GUEST_FAILURE_WATCHDOG",
 		4: "GUEST_FAILURE_IO_ERROR",
 		5: "GUEST_FAILURE_SILENT",
+		6: "GUEST_FAILURE_NO_SPACE",
 	}
 	GuestFailure_value = map[string]int32{
 		"GUEST_FAILURE_NONE":     0,
@@ -128,6 +130,7 @@ var (
 		"GUEST_FAILURE_WATCHDOG": 3,
 		"GUEST_FAILURE_IO_ERROR": 4,
 		"GUEST_FAILURE_SILENT":   5,
+		"GUEST_FAILURE_NO_SPACE": 6,
 	}
 )
 
@@ -5456,14 +5459,15 @@ const file_host_proto_rawDesc = "" +
 	"\x14DOMAIN_STATE_SHUTOFF\x10\x04\x12\x18\n" +
 	"\x14DOMAIN_STATE_CRASHED\x10\x05\x12\x19\n" +
 	"\x15DOMAIN_STATE_INCOMING\x10\x06\x12\x19\n" +
-	"\x15DOMAIN_STATE_OUTGOING\x10\a*\xaf\x01\n" +
+	"\x15DOMAIN_STATE_OUTGOING\x10\a*\xcb\x01\n" +
 	"\fGuestFailure\x12\x16\n" +
 	"\x12GUEST_FAILURE_NONE\x10\x00\x12\x19\n" +
 	"\x15GUEST_FAILURE_CRASHED\x10\x01\x12\x1a\n" +
 	"\x16GUEST_FAILURE_PANICKED\x10\x02\x12\x1a\n" +
 	"\x16GUEST_FAILURE_WATCHDOG\x10\x03\x12\x1a\n" +
 	"\x16GUEST_FAILURE_IO_ERROR\x10\x04\x12\x18\n" +
-	"\x14GUEST_FAILURE_SILENT\x10\x05*J\n" +
+	"\x14GUEST_FAILURE_SILENT\x10\x05\x12\x1a\n" +
+	"\x16GUEST_FAILURE_NO_SPACE\x10\x06*J\n" +
 	"\bPostCopy\x12\x12\n" +
 	"\x0ePOST_COPY_NONE\x10\x00\x12\x14\n" +
 	"\x10POST_COPY_ACTIVE\x10\x01\x12\x14\n" +

@@ -47,6 +47,31 @@ func (h *Host) SpoilDisk(id cloud.ServerID) {
 	h.FailDisk(id)
 }
 
+// FillDisk leaves no room for what the domain's guest writes, whoever resumes it, until MakeRoom.
+func (h *Host) FillDisk(id cloud.ServerID) {
+	h.fleet.mu.Lock()
+	p := h.domains[id].proc
+	p.spoiled, p.full = true, true
+	h.fleet.mu.Unlock()
+	h.FailDisk(id)
+}
+
+// MakeRoom ends FillDisk: the guest goes on when it is resumed.
+func (h *Host) MakeRoom(id cloud.ServerID) {
+	h.fleet.mu.Lock()
+	defer h.fleet.mu.Unlock()
+	p := h.domains[id].proc
+	p.spoiled, p.full = false, false
+}
+
+// diskNotice is what libvirt tells of a disk error of the process.
+func (p *proc) diskNotice() kvm.Notice {
+	if p.full {
+		return kvm.Changed | kvm.DiskFailed | kvm.DiskFull
+	}
+	return kvm.Changed | kvm.DiskFailed
+}
+
 // SetAgent says how the guest's agent answers from now on.
 func (h *Host) SetAgent(id cloud.ServerID, pong kvm.Pong) {
 	h.fleet.mu.Lock()

@@ -59,6 +59,7 @@ type proc struct {
 	in      *migration
 	deaf    int  // requests to let go of a disk that the guest ignores
 	spoiled bool // no request to its disks succeeds
+	full    bool // for want of room
 	agent   kvm.Pong
 }
 
@@ -324,7 +325,7 @@ func (h *Host) Resume(ctx context.Context, id cloud.ServerID) error {
 			return cloud.Errorf(cloud.KindConflict, "fake: domain %s is in post-copy", id)
 		}
 		if p.spoiled { // it runs, tries again, and stands still again
-			h.noteLocked(id, kvm.Changed|kvm.Resumed|kvm.DiskFailed)
+			h.noteLocked(id, kvm.Resumed|p.diskNotice())
 			return nil
 		}
 		p.running, p.reason = true, "unpaused"

@@ -126,7 +126,7 @@ func (h *Host) FailDisk(id cloud.ServerID) {
 	defer h.fleet.mu.Unlock()
 	p := h.domains[id].proc
 	p.running, p.reason = false, kvm.ReasonIOError
-	h.noteLocked(id, kvm.Changed|kvm.DiskFailed)
+	h.noteLocked(id, p.diskNotice())
 }
 
 // Defined returns the domain's definition, nil when there is none.
