@@ -3,10 +3,13 @@ package main
 import (
 	"fmt"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/godwit-cloud/godwit/internal/client"
+	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/config"
 	"github.com/godwit-cloud/godwit/internal/operator"
 )
@@ -63,8 +66,41 @@ func volumeServiceTable(services []operator.VolumeService) table {
 				snapshots = "shared blocks"
 			}
 			t.add(string(s.Name), state, s.Zone, s.Report.Engine, b.Name, b.Kind, snapshots, strconv.Itoa(b.Volumes),
-				fmt.Sprintf("%d of %d", b.FreeBytes>>30, b.TotalBytes>>30), orDash(b.Error))
+				fmt.Sprintf("%d of %d", b.FreeBytes>>30, b.TotalBytes>>30), problemOf(b, s.Troubles))
 		}
 	}
 	return t
+}
+
+// troublesShown is how many volumes a back end's row names; JSON has more.
+const troublesShown = 3
+
+// problemOf says what is wrong with a back end and with its volumes.
+func problemOf(b cloud.VolumeBackend, troubles []operator.VolumeTrouble) string {
+	var parts []string
+	if b.Error != "" {
+		parts = append(parts, b.Error)
+	}
+	shown := 0
+	for _, t := range troubles {
+		if t.Backend != b.Name || shown == troublesShown {
+			continue
+		}
+		shown++
+		text := t.What.String() + ": volume " + string(t.Volume)
+		if t.Name != "" {
+			text += " (" + t.Name + ")"
+		}
+		for _, server := range t.Servers {
+			text += ", server " + string(server) + " stands still"
+		}
+		if !t.Since.IsZero() {
+			text += " since " + t.Since.UTC().Format(time.TimeOnly)
+		}
+		parts = append(parts, text)
+	}
+	if more := b.Troubled - shown; more > 0 {
+		parts = append(parts, fmt.Sprintf("%d more volumes", more))
+	}
+	return strings.Join(parts, "; ")
 }

@@ -110,6 +110,9 @@ func (t *ticket) Begin() volume.Verdict {
 	}
 }
 
+// Ended implements Lease.
+func (t *ticket) Ended(_, _ int64, _ error) {}
+
 // EndAt implements Lease.
 func (t *ticket) EndAt(_, _ int64) { t.disk.mutations.Add(-1) }
 

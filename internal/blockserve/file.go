@@ -142,6 +142,9 @@ func (l plainLease) Begin() volume.Verdict {
 // EndAt implements Lease.
 func (plainLease) EndAt(_, _ int64) {}
 
+// Ended implements Lease; nobody asks.
+func (plainLease) Ended(_, _ int64, _ error) {}
+
 // Await implements Lease; nothing is ever held.
 func (plainLease) Await(done func(error)) { done(nil) }
 

@@ -99,6 +99,9 @@ func (t *task) finish(err error) {
 		t.runs = false
 		t.lane.ended()
 	}
+	if r.Command != nbd.CmdBlockStatus && r.Command != nbd.CmdCache && r.Command != nbd.CmdFlush {
+		g.lease.Ended(int64(r.Offset), int64(r.Length), err)
+	}
 	if t.holds {
 		t.holds = false
 		g.lease.EndAt(int64(r.Offset), int64(r.Length))

@@ -14,6 +14,7 @@ import (
 type Lease interface {
 	Begin() volume.Verdict
 	EndAt(off, length int64)
+	Ended(off, length int64, err error)
 	Await(done func(error))
 	Err() error
 	Refusal() error

@@ -251,4 +251,42 @@ type VolumeBackend struct {
 	FreeBytes  int64  `json:"free_bytes"`
 	Volumes    int    `json:"volumes"`
 	Error      string `json:"error,omitempty"` // why it takes no volumes now
+	// Troubles are those of its volumes whose users stand still, the oldest first; Troubled is how many there are, of which only so many are named.
+	Troubles []VolumeTrouble `json:"troubles,omitempty"`
+	Troubled int             `json:"troubled,omitempty"`
+}
+
+// VolumeTroubleKind is why the users of a volume stand still.
+type VolumeTroubleKind string
+
+// The kinds.
+const (
+	TroubleFull    VolumeTroubleKind = "full"        // the back end has no room for what is written
+	TroubleIO      VolumeTroubleKind = "io-error"    // the disk fails a request
+	TroubleSync    VolumeTroubleKind = "sync-failed" // nothing more is acknowledged until the volume is opened anew
+	TroubleDamaged VolumeTroubleKind = "damaged"     // its metadata or data cannot be used
+)
+
+// String says it in words.
+func (k VolumeTroubleKind) String() string {
+	switch k {
+	case TroubleFull:
+		return "no room"
+	case TroubleIO:
+		return "I/O error"
+	case TroubleSync:
+		return "a sync failed"
+	case TroubleDamaged:
+		return "damaged"
+	default:
+		return string(k)
+	}
+}
+
+// VolumeTrouble says of one volume why its users stand still.
+type VolumeTrouble struct {
+	Volume VolumeID          `json:"volume"`
+	What   VolumeTroubleKind `json:"what"`
+	Since  time.Time         `json:"since,omitzero"` // zero: since before the service began
+	Detail string            `json:"detail,omitempty"`
 }

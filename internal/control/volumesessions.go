@@ -81,10 +81,22 @@ func volumeReportOf(name cloud.HostName, f *hostpb.VolumeFacts, now time.Time) c
 	for _, b := range f.GetBackends() {
 		r.Backends = append(r.Backends, cloud.VolumeBackend{
 			Name: b.GetName(), Kind: b.GetKind(), Reflink: b.GetReflink(), TotalBytes: b.GetTotalBytes(), FreeBytes: b.GetFreeBytes(),
-			Volumes: int(b.GetVolumes()), Error: b.GetError(),
+			Volumes: int(b.GetVolumes()), Error: b.GetError(), Troubles: troublesOf(b.GetTroubles()), Troubled: int(b.GetTroubled()),
 		})
 	}
 	return r
+}
+
+func troublesOf(all []*hostpb.VolumeTrouble) []cloud.VolumeTrouble {
+	var out []cloud.VolumeTrouble
+	for _, t := range all {
+		told := cloud.VolumeTrouble{Volume: cloud.VolumeID(t.GetVolumeId()), What: cloud.VolumeTroubleKind(t.GetWhat()), Detail: t.GetDetail()}
+		if since := t.GetSince(); since != 0 {
+			told.Since = time.Unix(0, since).UTC()
+		}
+		out = append(out, told)
+	}
+	return out
 }
 
 // VolumesEvent implements hostapi.VolumeSessionHandler.

@@ -21,6 +21,8 @@ type VolumeService struct {
 	// Volumes are recorded on it; PromisedGiB is the sum of their sizes. What they take is in the report.
 	Volumes     int `json:"volumes"`
 	PromisedGiB int `json:"promised_gib"`
+	// Troubles are those of its volumes whose servers stand still, by back end, the oldest first. Of very many the oldest; the report has their number.
+	Troubles []VolumeTrouble `json:"troubles,omitempty"`
 }
 
 func volumeServiceView(v store.View, s *cloud.VolumeService) VolumeService {
@@ -29,7 +31,7 @@ func volumeServiceView(v store.View, s *cloud.VolumeService) VolumeService {
 		out.Session, out.State = session, HostUp
 	}
 	if report, ok := store.Lookup(v, tables.VolumeReports, s.Name); ok {
-		out.Report = report
+		out.Report, out.Troubles = report, troublesOf(v, report)
 	}
 	for _, volume := range store.By(v, tables.Volumes, tables.ByHost, s.Name) {
 		out.Volumes++

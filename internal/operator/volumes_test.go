@@ -1,6 +1,9 @@
 package operator
 
 import (
+	"errors"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
@@ -37,5 +40,55 @@ func TestVolumeServicesShowWhatTheyPromisedAndWhetherTheyAreThere(t *testing.T) 
 	}
 	if b := list[1]; b.State != HostDown || b.Session != nil || b.Report != nil || b.Volumes != 0 {
 		t.Errorf("storage-2: %+v", b)
+	}
+}
+
+// TestAVolumeWhoseServersStandStillIsNamedInTheListAndInTheStream, with its name and servers, when it begins and when it is over.
+func TestAVolumeWhoseServersStandStillIsNamedInTheListAndInTheStream(t *testing.T) {
+	w := newWorld(t)
+	w.hosts("a")
+	guest := w.guest("web", "a")
+	report := func(troubles ...cloud.VolumeTrouble) {
+		w.put(func(tx *store.Tx) error {
+			return store.Put(tx, tables.VolumeReports, "storage-1", cloud.VolumeReport{Service: "storage-1", At: epoch,
+				Backends: []cloud.VolumeBackend{{Name: "main"}, {Name: "second", Troubles: troubles, Troubled: len(troubles)}}})
+		})
+	}
+	w.put(func(tx *store.Tx) error {
+		return errors.Join(
+			store.Put(tx, tables.VolumeServices, "storage-1", cloud.VolumeService{Name: "storage-1", Zone: "nova", Created: epoch, Updated: epoch}),
+			store.Put(tx, tables.Volumes, "v1", cloud.Volume{ID: "v1", Name: "data", Service: "storage-1", SizeGiB: 5}),
+			store.Put(tx, tables.Attachments, "at1", cloud.Attachment{ID: "at1", Volume: "v1", Server: guest.ID}),
+		)
+	})
+	full := cloud.VolumeTrouble{Volume: "v1", What: cloud.TroubleFull, Since: epoch}
+	report()
+	in, other := w.listen("", adminToken), w.listen("?server="+string(guest.ID), adminToken)
+	in.until(EventReady)
+	other.until(EventReady)
+	report(full)
+	for name, stream := range map[string]*eventStream{"all": in, "of the server": other} {
+		events := stream.until(EventVolumeTrouble)
+		got := decode[VolumeTrouble](stream, events[len(events)-1])
+		if got.Volume != "v1" || got.Name != "data" || got.Backend != "second" || got.Service != "storage-1" || got.What != cloud.TroubleFull || got.Over ||
+			!slices.Equal(got.Servers, []cloud.ServerID{guest.ID}) {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+	list := get[struct {
+		Services []VolumeService `json:"volume_services"`
+	}](w, Root+"/volume-services").Services
+	if len(list) != 1 || len(list[0].Troubles) != 1 || list[0].Troubles[0].Name != "data" {
+		t.Errorf("listed: %+v", list)
+	}
+	late := w.listen("", adminToken)
+	if events := late.until(EventReady); !strings.Contains(names(events), EventVolumeTrouble) {
+		t.Errorf("who comes later is told %s", names(events))
+	}
+	report(full) // as it was
+	report()
+	events := in.until(EventVolumeTrouble)
+	if got := decode[VolumeTrouble](in, events[0]); len(events) != 1 || got.Volume != "v1" || !got.Over {
+		t.Errorf("at its end: %+v of %d events", got, len(events))
 	}
 }

@@ -180,6 +180,7 @@ func (l *Lease) Refusal() error {
 // SyncFailed tells that a sync of File failed, whoever asked for it. From then on SyncErr says so to every lease of the volume.
 func (l *Lease) SyncFailed(err error) {
 	if l.data.lost.CompareAndSwap(nil, &err) {
+		defer l.volume.store.told()
 		l.volume.store.log.Error("a sync failed: what was written since the last one may be lost, and nothing more is acknowledged until the volume is opened anew",
 			"volume", l.volume.id, "error", err)
 	}
@@ -234,11 +235,15 @@ func (l *Lease) Close() {
 	l.closed = true
 	l.dead.Store(true)
 	delete(v.leases, l)
+	relieved := len(v.leases) == 0 && v.stall.Swap(nil) != nil // nobody asks any more, so nobody stands still
 	wake := v.wakeLocked()
 	closeData := v.releaseLocked(l.data)
 	last := l.data.refs == 0
 	v.mu.Unlock()
 	wake()
+	if relieved {
+		v.store.told()
+	}
 	if last {
 		v.store.later(closeData)
 	}

@@ -64,6 +64,8 @@ type Store struct {
 	tasks  sync.WaitGroup // started by later
 
 	deletions atomic.Int64
+	refusals  atomic.Uint64 // of the data path, for want of room
+	watch     func()        // see Watch
 
 	mu      sync.Mutex
 	volumes map[cloud.VolumeID]*volume
@@ -245,6 +247,7 @@ func (s *Store) Facts() Facts {
 		f.Error = err.Error()
 	}
 	for _, v := range s.all() {
+		f.Troubles = append(f.Troubles, v.troubles()...)
 		v.mu.Lock()
 		if v.damage != nil {
 			f.Damaged = append(f.Damaged, v.id)
@@ -257,6 +260,7 @@ func (s *Store) Facts() Facts {
 		v.mu.Unlock()
 	}
 	slices.Sort(f.Damaged)
+	orderTroubles(f.Troubles)
 	return f
 }
 

@@ -137,6 +137,7 @@ type Facts struct {
 	Volumes      int
 	Attachments  int
 	Damaged      []cloud.VolumeID // whose metadata or data cannot be used
+	Troubles     []Trouble        // why users of volumes stand still, the oldest first
 	RequestsHeld int              // leases that wait for a writer's turn or for a copy
 	Error        string           // why it takes no volumes now
 }

@@ -17,6 +17,7 @@ type volume struct {
 
 	size    atomic.Int64
 	limiter Limiter
+	stall   atomic.Pointer[stall]   // nil unless its users stand still; trouble.go
 	tracker atomic.Pointer[tracker] // nil unless the data is being copied while it may be written
 
 	mu        sync.Mutex

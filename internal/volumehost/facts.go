@@ -54,9 +54,25 @@ func (h *Host) Facts(ctx context.Context) *hostpb.VolumeFacts {
 		b := p.ask(ctx)
 		f.Backends = append(f.Backends, &hostpb.Backend{
 			Name: b.Name, Kind: b.Kind, Reflink: b.Reflink, TotalBytes: b.TotalBytes, FreeBytes: b.FreeBytes, Volumes: int64(b.Volumes), Error: b.Error,
+			Troubles: troublesOf(b.Troubles), Troubled: int64(len(b.Troubles)),
 		})
 	}
 	return f
+}
+
+// troublesMax bounds the volumes that are named in the facts: a back end that is full, or whose disk fails, may have thousands that stand still.
+const troublesMax = 64
+
+func troublesOf(all []volume.Trouble) []*hostpb.VolumeTrouble {
+	var out []*hostpb.VolumeTrouble
+	for _, t := range all[:min(len(all), troublesMax)] {
+		told := &hostpb.VolumeTrouble{VolumeId: string(t.Volume), What: string(t.What), Detail: t.Detail}
+		if !t.Since.IsZero() {
+			told.Since = t.Since.UnixNano()
+		}
+		out = append(out, told)
+	}
+	return out
 }
 
 // probe asks one store for its facts, once at a time however often it is asked.

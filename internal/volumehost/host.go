@@ -85,6 +85,7 @@ func New(ctx context.Context, o Options) (*Host, error) {
 	h.gate.stores = o.Stores
 	h.jobs.start(ctx)
 	for _, s := range o.Stores {
+		s.Watch(h.changed)
 		h.probes = append(h.probes, newProbe(s))
 	}
 	return h, nil

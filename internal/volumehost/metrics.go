@@ -9,12 +9,14 @@ var (
 	descAttachments = prometheus.NewDesc("godwit_volumes_attachments", "Open attachments of its volumes.", []string{"backend"}, nil)
 	descDamaged     = prometheus.NewDesc("godwit_volumes_damaged", "Volumes whose metadata or data cannot be used.", []string{"backend"}, nil)
 	descReflink     = prometheus.NewDesc("godwit_volumes_backend_reflink", "1 if snapshots and clones share blocks, 0 if they are copies.", []string{"backend"}, nil)
+	descTroubled    = prometheus.NewDesc("godwit_volumes_troubled", "1 for each volume whose users stand still, and why; of very many the oldest.", []string{"backend", "volume", "what"}, nil)
+	descRefusals    = prometheus.NewDesc("godwit_volumes_room_refusals_total", "Requests of volumes' users that found no room on the back end.", []string{"backend"}, nil)
 	descDirect      = prometheus.NewDesc("godwit_volumes_backend_direct_io", "1 if volumes' data bypasses the page cache.", []string{"backend"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (h *Host) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descTotal, descFree, descVolumes, descAttachments, descDamaged, descReflink, descDirect} {
+	for _, d := range []*prometheus.Desc{descTotal, descFree, descVolumes, descAttachments, descDamaged, descReflink, descDirect, descTroubled, descRefusals} {
 		ch <- d
 	}
 }
@@ -28,6 +30,10 @@ func (h *Host) Collect(ch chan<- prometheus.Metric) {
 			descDamaged: float64(len(f.Damaged)), descReflink: one(f.Reflink), descDirect: one(f.Direct),
 		} {
 			ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, f.Name)
+		}
+		ch <- prometheus.MustNewConstMetric(descRefusals, prometheus.CounterValue, float64(p.store.RoomRefusals()), f.Name)
+		for _, t := range f.Troubles[:min(len(f.Troubles), troublesMax)] {
+			ch <- prometheus.MustNewConstMetric(descTroubled, prometheus.GaugeValue, 1, f.Name, string(t.Volume), string(t.What))
 		}
 	}
 }

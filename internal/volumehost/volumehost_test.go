@@ -81,10 +81,14 @@ type world struct {
 // newWorld makes a service of the back ends "a" and "b" in dir, which may be that of an earlier one.
 func newWorld(t *testing.T, dir string) *world {
 	t.Helper()
+	return newWorldLogging(t, dir, slog.New(slog.DiscardHandler))
+}
+
+func newWorldLogging(t *testing.T, dir string, log *slog.Logger) *world {
+	t.Helper()
 	w := &world{t: t, dir: dir, library: &library{images: map[cloud.ImageID][]byte{}, asked: make(chan struct{}, 16)}}
-	quiet := slog.New(slog.DiscardHandler)
 	for _, name := range []string{"a", "b"} {
-		s, err := volume.Open(t.Context(), volume.Options{Dir: filepath.Join(dir, name), Name: name, Kind: "file", Direct: volume.DirectOff, Log: quiet})
+		s, err := volume.Open(t.Context(), volume.Options{Dir: filepath.Join(dir, name), Name: name, Kind: "file", Direct: volume.DirectOff, Log: log})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -93,7 +97,7 @@ func newWorld(t *testing.T, dir string) *world {
 	var err error
 	w.Host, err = New(t.Context(), Options{
 		Name: "storage-1", Stores: w.stores, Dir: filepath.Join(dir, "service"), Fetch: w.library.fetch, ImageCacheBytes: mib,
-		NBD: netip.MustParseAddrPort("192.0.2.1:10809"), TLS: true, Engine: "threads", EngineWhy: "test", Version: "1", Log: quiet,
+		NBD: netip.MustParseAddrPort("192.0.2.1:10809"), TLS: true, Engine: "threads", EngineWhy: "test", Version: "1", Log: log,
 	})
 	if err != nil {
 		t.Fatal(err)
