@@ -85,6 +85,27 @@ func TestVerbsPrintStableJSON(t *testing.T) {
 	}
 }
 
+// TestHostsAndRecoverStatusSayWhenSpareRoomIsShort: below the table, with who would be without room and why; not a word when there is room.
+func TestHostsAndRecoverStatusSayWhenSpareRoomIsShort(t *testing.T) {
+	c, web := furnished(t)
+	room := cloud.SpareRoom{Hosts: 1, Lost: []cloud.HostName{"compute-1"}, Servers: 2, Homeless: 1, Missing: cloud.Resources{VCPUs: 1, RAMMiB: 256, DiskGiB: 1}, Since: epoch,
+		Named: []cloud.SpareServer{{Server: web.ID, Host: "compute-1", Reason: "compute-2: memory: needs 256 MiB, 0 MiB free"}}}
+	for _, short := range []bool{true, false} {
+		if !short {
+			room.Homeless, room.Named = 0, nil
+		}
+		c.put(func(tx *store.Tx) error { return store.Put(tx, tables.SpareRooms, tables.SpareRoomKey, room) })
+		for _, args := range [][]string{{"hosts"}, {"recover", "status"}} {
+			out := c.must(args...)
+			said := strings.Contains(out, "1 of the 2 servers of compute-1 would find no room elsewhere (256 MiB, 1 vCPUs, 1 GiB)") &&
+				strings.Contains(out, string(web.ID)+" on compute-1: compute-2: memory")
+			if said != short || !short && strings.Contains(out, "spare") {
+				t.Errorf("%v, short %v:\n%s", args, short, out)
+			}
+		}
+	}
+}
+
 // scrub replaces what no two runs have alike.
 func scrub(out string) string {
 	var b strings.Builder

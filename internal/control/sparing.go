@@ -19,7 +19,7 @@ const (
 
 // spare keeps the record of whether the servers of the largest hosts would find room elsewhere.
 func (l *leader) spare(ctx context.Context) error {
-	watch := l.Store.Watch(ctx, tables.Hosts, tables.HostSessions, tables.HostVerdicts, tables.HostPowers, tables.Usages, tables.Aggregates, tables.ServerGroups, tables.SegmentHosts)
+	watch := l.Store.Watch(ctx, tables.Hosts, tables.HostSessions, tables.HostVerdicts, tables.HostPowers, tables.Usages, tables.Servers, tables.Aggregates, tables.ServerGroups, tables.SegmentHosts)
 	return l.loop(ctx, "judging spare room", sparePeriod, watch, func(ctx context.Context) error {
 		if err := l.judgeSpare(ctx); err != nil {
 			return err

@@ -226,3 +226,34 @@ func TestHostsShowEverythingInOneRow(t *testing.T) {
 		t.Errorf("detail: %+v", detail)
 	}
 }
+
+// TestSpareRoomIsShownAsTheLeaderJudgedIt, and a stream that begins while the fleet is short says so first.
+func TestSpareRoomIsShownAsTheLeaderJudgedIt(t *testing.T) {
+	w := newWorld(t)
+	type answer struct {
+		Room cloud.SpareRoom `json:"spare_room"`
+	}
+	if got := get[answer](w, Root+"/spare-room").Room; got.Hosts != 0 || got.Short() {
+		t.Errorf("before anything was judged: %+v", got)
+	}
+	noon := time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)
+	room := cloud.SpareRoom{Hosts: 1, Lost: []cloud.HostName{"a"}, Servers: 3, Homeless: 1, Missing: cloud.Resources{VCPUs: 1, RAMMiB: 512}, Since: noon,
+		Named: []cloud.SpareServer{{Server: "s", Host: "a", Reason: "b: memory"}}}
+	put := func() {
+		w.put(func(tx *store.Tx) error { return store.Put(tx, tables.SpareRooms, tables.SpareRoomKey, room) })
+	}
+	put()
+	if got := get[answer](w, Root+"/spare-room").Room; got.Homeless != 1 || len(got.Named) != 1 || !got.Since.Equal(noon) {
+		t.Errorf("%+v", got)
+	}
+	in := w.listen("", adminToken)
+	first := in.until(EventReady)
+	if got := names(first); got != "spare-room ready" {
+		t.Fatalf("a stream began with %q", got)
+	}
+	room.Homeless, room.Named = 0, nil
+	put()
+	if got := decode[cloud.SpareRoom](in, in.until(EventSpareRoom)[0]); got.Short() {
+		t.Errorf("there is room again: %+v", got)
+	}
+}
