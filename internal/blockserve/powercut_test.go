@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -26,12 +27,28 @@ func mount(t testing.TB, dir string, args ...string) {
 	}
 	must(t, os.MkdirAll(dir, 0o700))
 	run(t, "mount", append(args, dir)...)
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, 0); err != nil {
-			t.Errorf("umount %s: %v", dir, err)
-			_ = unix.Unmount(dir, unix.MNT_DETACH)
+	t.Cleanup(func() { unmount(t, dir) })
+}
+
+// unmount unmounts. The kernel gives up a loop device's file, and the last files of a ring, a moment after their users have ended.
+func unmount(t testing.TB, dir string) {
+	t.Helper()
+	const (
+		tries = 200
+		pause = 50 * time.Millisecond
+	)
+	for n := range tries {
+		err := unix.Unmount(dir, 0)
+		if err == nil {
+			return
 		}
-	})
+		if !errors.Is(err, unix.EBUSY) || n == tries-1 {
+			t.Errorf("umount %s: %v", dir, err)
+			break
+		}
+		<-time.After(pause)
+	}
+	_ = unix.Unmount(dir, unix.MNT_DETACH)
 }
 
 // machine is a computer whose power can be cut: a file system with volumes in a loop file, which itself lies on a file system that can clone it
@@ -87,7 +104,7 @@ func (m *machine) cut(k *kept) ([]byte, error) {
 	must(m, os.Mkdir(dir, 0o700))
 	run(m, "mount", "-o", options, disk, dir)
 	defer func() {
-		must(m, unix.Unmount(dir, 0))
+		unmount(m, dir)
 		must(m, errors.Join(os.Remove(dir), os.Remove(disk)))
 	}()
 	store, err := volume.Open(m.Context(), volume.Options{Dir: filepath.Join(dir, "store"), Name: "recovered", Kind: "file", Log: slog.New(slog.DiscardHandler)})
