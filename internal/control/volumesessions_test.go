@@ -1,6 +1,7 @@
 package control
 
 import (
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -35,7 +36,7 @@ func TestAVolumeServiceIsKnownFromItsFirstSession(t *testing.T) {
 		t.Errorf("service %+v", service)
 	}
 	want := cloud.VolumeBackend{Name: "main", Kind: "file", Reflink: true, TotalBytes: 100, FreeBytes: 40, Volumes: 3, Error: "full"}
-	if report.Engine != "threads" || report.EngineWhy != "seccomp" || !slices.Equal(report.Backends, []cloud.VolumeBackend{want}) {
+	if report.Engine != "threads" || report.EngineWhy != "seccomp" || !reflect.DeepEqual(report.Backends, []cloud.VolumeBackend{want}) {
 		t.Errorf("report %+v", report)
 	}
 	s.VolumesDown("storage")
