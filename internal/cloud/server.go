@@ -109,6 +109,7 @@ type Server struct {
 	Hostname          string            `json:"hostname"`              // guest's host name, from Name unless set (2.90)
 	Flavor            Flavor            `json:"flavor"`                // as it was at boot
 	Image             ImageID           `json:"image"`
+	ShownImage        ImageID           `json:"shown_image,omitempty"` // see OwnersImage
 	ImageFormat       string            `json:"image_format"`
 	ImageBytes        int64             `json:"image_bytes"`
 	ImageVirtualBytes int64             `json:"image_virtual_bytes"`
@@ -159,6 +160,15 @@ type Fault struct {
 	Message string    `json:"message"`
 	Details string    `json:"details,omitempty"` // administrators only
 	Created time.Time `json:"created"`
+}
+
+// OwnersImage is the image that the server shows: the one it was booted from, also after it came back from shelving with a root disk that is built on
+// what it was kept as, which is Image then.
+func (s *Server) OwnersImage() ImageID {
+	if s.ShownImage != "" {
+		return s.ShownImage
+	}
+	return s.Image
 }
 
 // RootBytes returns the size of the server's root disk: the flavor's, or the image's when the flavor says 0.

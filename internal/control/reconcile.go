@@ -157,7 +157,7 @@ func (r *reconciler) carryOut(ctx context.Context, a reconcile.Action, now time.
 			}
 			return store.Put(tx, tables.Servers, s.ID, s)
 		})
-	case reconcile.Discard, reconcile.DiscardDeleted, reconcile.DiscardEvacuated:
+	case reconcile.Discard, reconcile.DiscardDeleted, reconcile.DiscardEvacuated, reconcile.DiscardShelved:
 		return r.discard(ctx, a)
 	case reconcile.CreateHost:
 		return r.write(ctx, func(tx *store.Tx) error { return introduce(tx, a.Host, now) })

@@ -150,6 +150,11 @@ func giveBack(tx *store.Tx, r *run, s *cloud.Server) error {
 	if err := leaveGroup(tx, s); err != nil {
 		return err
 	}
+	if s.Shelved != nil {
+		if err := dropImage(tx, s.Shelved.Image); err != nil {
+			return err
+		}
+	}
 	if err := dropVolumes(tx, r, s); err != nil {
 		return err
 	}

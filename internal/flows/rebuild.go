@@ -98,6 +98,7 @@ func (f *Flows) changeImage(ctx context.Context, r *run) error {
 	}
 	return f.update(ctx, r, func(_ *store.Tx, s *cloud.Server) error {
 		if s.RootDevice() == nil { // a server that boots from a volume has no image of its own
+			s.ShownImage = ""
 			s.Image, s.ImageFormat, s.ImageBytes, s.ImageVirtualBytes, s.ImageHash = to.Image, to.Format, to.Bytes, to.VirtualBytes, to.Hash
 		}
 		if !to.KeepVolume {

@@ -7,6 +7,7 @@ import (
 	"github.com/godwit-cloud/godwit/internal/hostapi/hostpb"
 	"github.com/godwit-cloud/godwit/internal/placement"
 	"github.com/godwit-cloud/godwit/internal/store"
+	"github.com/godwit-cloud/godwit/internal/store/tables"
 	"github.com/godwit-cloud/godwit/internal/workflow"
 )
 
@@ -17,7 +18,7 @@ func (f *Flows) Shelve() *workflow.Definition[cloud.Intent] {
 	return define(cloud.IntentShelve, f.shelveFinished,
 		workflow.Step("begin", f.begin, nil, workflow.NoUndo("a generation that is not used costs nothing")),
 		workflow.Step("stop", f.stopForRebuild, f.startAgain, workflow.TimeLimit(f.StopGrace+callMargin)),
-		workflow.Step("upload", f.uploadShelved, nil, workflow.NoUndo("the end of the run closes the image"), workflow.TimeLimit(volumeCopyMax)),
+		workflow.Step("upload", f.uploadShelved, nil, workflow.NoUndo("the end of the run drops the image"), workflow.TimeLimit(volumeCopyMax)),
 		// The image is whole: from here on it is the server.
 		workflow.Step("offload", f.offload, nil, workflow.PointOfNoReturn(), forward, workflow.TimeLimit(discardMax)),
 		workflow.Step("close-volumes", f.closeVolumes, nil, forward, workflow.TimeLimit(volumeCallMax)),
@@ -41,8 +42,8 @@ func (f *Flows) offload(ctx context.Context, r *run) error {
 
 func (f *Flows) shelveFinished(ctx context.Context, r *run, o workflow.Outcome) error {
 	return f.conclude(ctx, r, o, func(tx *store.Tx, s *cloud.Server) error {
-		if r.Args.Image != "" {
-			if _, err := closeImage(tx, r); err != nil {
+		if o.Phase != workflow.Done {
+			if err := dropImage(tx, r.Args.Image); err != nil {
 				return err
 			}
 		}
@@ -59,9 +60,23 @@ func (f *Flows) shelveFinished(ctx context.Context, r *run, o workflow.Outcome) 
 		if err := bindPorts(tx, s, "", portDown); err != nil {
 			return err
 		}
-		s.Host, s.Power, s.Fault, s.Shelved = "", cloud.PowerShutdown, nil, &cloud.Shelved{Image: r.Args.Image, Base: s.Image}
+		s.Host, s.Power, s.Fault, s.Shelved = "", cloud.PowerShutdown, nil, &cloud.Shelved{Image: r.Args.Image, Base: s.OwnersImage()}
 		return become(s, cloud.VMOffloaded)
 	})
+}
+
+// dropImage deletes the image that a shelved server was kept as, when it is not needed any more: it is gone for everybody at once, and its data with the
+// last server whose root disk is built on it. One that its owner has protected stays, as in Nova. An empty id is nothing.
+func dropImage(tx *store.Tx, id cloud.ImageID) error {
+	if id == "" {
+		return nil
+	}
+	i, err := store.Get(tx, tables.Images, id)
+	if err != nil || i.Protected || i.Status == cloud.ImageDeleted {
+		return ignoreMissing(err)
+	}
+	i.Status, i.Updated = cloud.ImageDeleted, now()
+	return store.Put(tx, tables.Images, id, i)
 }
 
 // Unshelve brings a shelved server back, on whatever host has room.
@@ -122,6 +137,11 @@ func (f *Flows) unshelveFinished(ctx context.Context, r *run, o workflow.Outcome
 		}
 		if s.Shelved != nil && s.Shelved.Pinned {
 			s.Zone = s.Shelved.Zone
+		}
+		if s.Shelved != nil {
+			if err := dropImage(tx, s.Shelved.Image); err != nil {
+				return err
+			}
 		}
 		s.Shelved, s.Fault, s.Power, s.Launched, s.Progress = nil, nil, cloud.PowerRunning, now(), 100
 		if err := bindPorts(tx, s, s.Host, portActive); err != nil {

@@ -62,6 +62,7 @@ func TestShelveKeepsTheEnginesPromises(t *testing.T) {
 			Clean: func() error {
 				c := w.settled()
 				c.livesOn(w, hostA)
+				c.must(w.image().Status == cloud.ImageDeleted, "image is %s", w.image().Status)
 				return c.err()
 			}}
 	})
@@ -72,16 +73,19 @@ func TestUnshelveKeepsTheEnginesPromises(t *testing.T) {
 		w := newWorld(t, cloud.IntentUnshelve)
 		w.server.VMState, w.server.Task, w.server.Generation, w.server.Shelved = cloud.VMOffloaded, cloud.TaskUnshelving, 3, &cloud.Shelved{Image: "made"}
 		w.saveServer()
+		w.write(func(tx *store.Tx) error {
+			return store.Put(tx, tables.Images, "made", cloud.Image{ID: "made", Status: cloud.ImageActive})
+		})
 		return workflowtest.Case[cloud.Intent]{Definition: w.flows.Unshelve(), Args: w.intent,
 			Done: func() error {
 				c := w.settled()
 				c.livesOn(w, w.now().Host)
-				c.must(w.now().Shelved == nil, "it is shelved still")
+				c.must(w.now().Shelved == nil && w.image().Status == cloud.ImageDeleted, "it is shelved as %+v, image is %s", w.now().Shelved, w.image().Status)
 				return c.err()
 			},
 			Clean: func() error {
 				c, s := w.settled(), w.now()
-				c.must(s.VMState == cloud.VMOffloaded && s.Task == cloud.TaskNone && s.Host == "" && s.Fault != nil && s.Shelved != nil, "server is %s/%q on %q", s.VMState, s.Task, s.Host)
+				c.must(s.VMState == cloud.VMOffloaded && s.Task == cloud.TaskNone && s.Host == "" && s.Fault != nil && s.Shelved != nil && w.image().Status == cloud.ImageActive, "server is %s/%q on %q", s.VMState, s.Task, s.Host)
 				c.must(len(w.fleet.Leftovers(serverID)) == 0 && len(w.claims()) == 0, "hosts keep %v, claims on %v", w.fleet.Leftovers(serverID), w.claims())
 				return c.err()
 			}}
@@ -112,5 +116,20 @@ func TestRebuildKeepsTheEnginesPromises(t *testing.T) {
 					return c.err()
 				}}
 		})
+	}
+}
+
+func TestAShelvedServerTakesItsImageAlongWhenItIsDeleted(t *testing.T) {
+	for protected, want := range map[bool]cloud.ImageStatus{false: cloud.ImageDeleted, true: cloud.ImageActive} {
+		w := newWorld(t, cloud.IntentDelete)
+		w.server.VMState, w.server.Task, w.server.Generation, w.server.Shelved = cloud.VMOffloaded, cloud.TaskDeleting, 3, &cloud.Shelved{Image: "made"}
+		w.saveServer()
+		w.write(func(tx *store.Tx) error {
+			return store.Put(tx, tables.Images, "made", cloud.Image{ID: "made", Status: cloud.ImageActive, Protected: protected})
+		})
+		w.run(w.flows.Delete())
+		if got := w.image().Status; got != want {
+			t.Errorf("protected %v: image is %s, want %s", protected, got, want)
+		}
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	"github.com/godwit-cloud/godwit/internal/hostapi/hostpb"
 	"github.com/godwit-cloud/godwit/internal/kvm"
 )
@@ -128,6 +130,10 @@ func (a *Agent) facts(ctx context.Context) (*hostpb.HostFacts, error) {
 	f.SelfFencing = a.selfFencing()
 	if a.shared != nil {
 		f.Shared = a.shared.facts()
+		if a.guardian != nil {
+			_, lease := a.guardian.ages(time.Now())
+			f.Shared.LeaseAge = durationpb.New(lease)
+		}
 	}
 	for _, s := range states {
 		if s.Run == kvm.Running || s.Run == kvm.Outgoing {

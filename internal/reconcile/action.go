@@ -21,6 +21,9 @@ const (
 	// DiscardEvacuated removes what a host that was believed dead still has, or runs, of a server that was started elsewhere: Host.Discard with
 	// destroy_running.
 	DiscardEvacuated Kind = "discard-evacuated"
+	// DiscardShelved removes what a host that was away has of a server that was shelved meanwhile: Host.Discard with destroy_running, as files in a
+	// directory that hosts share go with the server only.
+	DiscardShelved Kind = "discard-shelved"
 	// Alarm tells the operator something that nobody but a person should decide.
 	Alarm Kind = "alarm"
 	// CreateHost writes the record of a host that has reported and has none.

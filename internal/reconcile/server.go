@@ -45,6 +45,9 @@ func Server(c ServerCase, now time.Time) Outcome {
 	case c.Server == nil:
 		c.withoutRecord(&o, now)
 		c.waitForSessions(&o, now)
+	case c.Server.VMState == cloud.VMOffloaded && c.Server.Task == cloud.TaskNone && c.Server.Host == "":
+		c.offloaded(&o, now)
+		c.waitForSessions(&o, now)
 	case c.Server.Task != cloud.TaskNone, c.Server.VMState == cloud.VMBuilding, c.Server.VMState == cloud.VMDeleted, c.Server.Host == "":
 		return o // a flow's, or nowhere
 	default:
@@ -182,6 +185,26 @@ func (c *ServerCase) elsewhere(o *Outcome, now time.Time) {
 		default:
 			o.Actions = append(o.Actions, Action{Kind: Discard, Server: s.ID, Host: seen.Host, Generation: s.Generation,
 				Reason: fmt.Sprintf("left over (%s): the server belongs to %s, which sees it %s", powerName(seen.Power), s.Host, powerName(own.Power))})
+		}
+	}
+}
+
+// offloaded deals with what hosts still have of a server that is shelved: its disk is an image, or a volume, and what a host has that was away when the server
+// was taken off it is worth nothing. Unless it runs or has memory: then somebody has started it by hand.
+func (c *ServerCase) offloaded(o *Outcome, now time.Time) {
+	s := c.Server
+	for _, seen := range c.current(now) {
+		settled := later(s.Updated, seen.At).Add(SettleDefault)
+		switch {
+		case seen.Generation > s.Generation:
+			o.alarm(s.ID, seen, s.Generation, fmt.Sprintf("host %s acts on generation %d of a server shelved at %d", seen.Host, seen.Generation, s.Generation))
+		case now.Before(settled):
+			o.waitUntil(settled)
+		case seen.Power == cloud.PowerRunning || live(seen.Power):
+			o.alarm(s.ID, seen, s.Generation, fmt.Sprintf("the server is shelved, and host %s has it %s", seen.Host, powerName(seen.Power)))
+		default:
+			o.Actions = append(o.Actions, Action{Kind: DiscardShelved, Server: s.ID, Host: seen.Host, Generation: s.Generation,
+				Reason: fmt.Sprintf("shelved while the host was away, and still there (%s)", powerName(seen.Power))})
 		}
 	}
 }

@@ -189,6 +189,29 @@ func TestDeletedServerIsDestroyedWhenItsHostReturnsAndAnUnknownOneNever(t *testi
 	}
 }
 
+func TestWhatAReturningHostHasOfAShelvedServerIsRemovedUnlessItRuns(t *testing.T) {
+	shelved := server(cloud.VMOffloaded, cloud.PowerShutdown)
+	shelved.Host = ""
+	for power, want := range map[cloud.PowerState]reconcile.Kind{
+		cloud.PowerShutdown: reconcile.DiscardShelved, cloud.PowerNone: reconcile.DiscardShelved, cloud.PowerCrashed: reconcile.DiscardShelved,
+		cloud.PowerRunning: reconcile.Alarm, cloud.PowerPaused: reconcile.Alarm,
+	} {
+		c := reconcile.ServerCase{ID: "s", Server: shelved, Seen: []cloud.ServerObservation{seen("b", power, 200)}, Sessions: up("b")}
+		if o := reconcile.Server(c, at(201)); len(o.Actions) != 0 || !o.Again.Equal(at(200).Add(reconcile.SettleDefault)) {
+			t.Errorf("%v, too early: %+v", power, o)
+		}
+		if o := reconcile.Server(c, at(300)); len(o.Actions) != 1 || o.Actions[0].Kind != want || o.Actions[0].Host != "b" || o.Actions[0].Generation != 5 {
+			t.Errorf("%v: %+v, want %s", power, o, want)
+		}
+		busy := *shelved
+		busy.Task = cloud.TaskUnshelving
+		c.Server = &busy
+		if o := reconcile.Server(c, at(300)); len(o.Actions) != 0 {
+			t.Errorf("%v, somebody unshelves it: %+v", power, o)
+		}
+	}
+}
+
 func TestApplyRefusesAServerThatHasMovedOn(t *testing.T) {
 	a := reconcile.Action{Kind: reconcile.SetState, Server: "s", Generation: 5, From: cloud.VMActive, State: cloud.VMStopped, Power: cloud.PowerShutdown}
 	for name, change := range map[string]func(*cloud.Server){
@@ -268,6 +291,10 @@ func TestNothingDestructiveReachesTheOwnerABusyServerOrAnUnprovenCopy(t *testing
 				if !c.Evacuated[a.Host] || a.Host == c.Server.Host || a.Generation != c.Server.Generation || !owns || !older {
 					t.Fatalf("%v with %+v", a, c)
 				}
+			case reconcile.DiscardShelved:
+				if c.Server == nil || c.Server.VMState != cloud.VMOffloaded || c.Server.Host != "" || a.Generation != c.Server.Generation {
+					t.Fatalf("%v with %+v", a, c)
+				}
 			case reconcile.DiscardDeleted:
 				if c.Server != nil || c.Grave == nil || a.Generation != c.Grave.Generation {
 					t.Fatalf("%v with %+v", a, c)
@@ -305,7 +332,7 @@ func TestCarryingOutTheActionsSettlesTheServer(t *testing.T) {
 						t.Fatal(err)
 					}
 					acted = true
-				case reconcile.Discard, reconcile.DiscardDeleted, reconcile.DiscardEvacuated:
+				case reconcile.Discard, reconcile.DiscardDeleted, reconcile.DiscardEvacuated, reconcile.DiscardShelved:
 					c.Seen = slices.DeleteFunc(c.Seen, func(s cloud.ServerObservation) bool { return s.Host == a.Host })
 					acted = true
 				case reconcile.Alarm, reconcile.CreateHost, reconcile.ReleaseClaim, reconcile.RestoreClaim: // change nothing that is judged here

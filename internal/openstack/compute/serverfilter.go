@@ -57,7 +57,7 @@ var expressionFilters = map[string]func(*cloud.Server) string{
 // exactFilters are parameters that must be equal; several values are alternatives.
 var exactFilters = map[string]func(*cloud.Server) string{
 	"user_id": func(s *cloud.Server) string { return string(s.User) },
-	"image":   func(s *cloud.Server) string { return string(s.Image) }, "image_ref": func(s *cloud.Server) string { return string(s.Image) },
+	"image":   func(s *cloud.Server) string { return string(s.OwnersImage()) }, "image_ref": func(s *cloud.Server) string { return string(s.OwnersImage()) },
 	"vm_state": func(s *cloud.Server) string { return string(s.VMState) }, "task_state": func(s *cloud.Server) string { return string(s.Task) },
 	"uuid": func(s *cloud.Server) string { return string(s.ID) }, "host": func(s *cloud.Server) string { return string(s.Host) },
 	"launch_index": func(s *cloud.Server) string { return strconv.Itoa(s.BootIndex) },

@@ -71,7 +71,7 @@ func (c *call) imageOf(s *cloud.Server, id cloud.ImageID, name string, more map[
 	}
 	maps.Copy(properties, map[string]string{
 		"instance_uuid": string(s.ID), "user_id": string(c.r.Caller.User), "image_type": "snapshot", "image_location": "snapshot", "image_state": "available",
-		"base_image_ref": string(s.Image), "owner_id": string(s.Project), "owner_project_id": string(s.Project), "boot_roles": "member",
+		"base_image_ref": string(s.OwnersImage()), "owner_id": string(s.Project), "owner_project_id": string(s.Project), "boot_roles": "member",
 	})
 	maps.Copy(properties, more)
 	return cloud.Image{
@@ -328,6 +328,7 @@ func (c *call) askUnshelve(id cloud.ServerID, wish cloud.Shelved) error {
 			if err != nil || image.Status != cloud.ImageActive {
 				return conflict("Unshelve of instance %s failed: its image %s is not active.", s.ID, kept.Image)
 			}
+			s.ShownImage = kept.Base
 			s.Image, s.ImageFormat, s.ImageBytes, s.ImageVirtualBytes, s.ImageHash = image.ID, image.DiskFormat, image.SizeBytes, image.VirtualBytes, image.Hash
 		}
 		s.Task = cloud.TaskUnshelving

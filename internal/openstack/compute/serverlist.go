@@ -176,7 +176,7 @@ var serverSortKeys = map[string]func(a, b *cloud.Server) int{
 	"display_name":        byText(func(s *cloud.Server) string { return s.Name }),
 	"host":                byText(func(s *cloud.Server) string { return string(s.Host) }),
 	"hostname":            byText(func(s *cloud.Server) string { return s.Hostname }),
-	"image_ref":           byText(func(s *cloud.Server) string { return string(s.Image) }),
+	"image_ref":           byText(func(s *cloud.Server) string { return string(s.OwnersImage()) }),
 	"instance_type_id":    byText(func(s *cloud.Server) string { return string(s.Flavor.ID) }),
 	"kernel_id":           nil,
 	"key_name":            byText(func(s *cloud.Server) string { return s.KeyName }),

@@ -216,11 +216,12 @@ func (v *serverViews) reference(name, collection, id string) {
 }
 
 func (v *serverViews) image(s *cloud.Server) {
-	if s.Image == "" {
+	id := s.OwnersImage()
+	if id == "" {
 		v.text("image", "")
 		return
 	}
-	v.reference("image", "/images/", string(s.Image))
+	v.reference("image", "/images/", string(id))
 }
 
 func (v *serverViews) flavor(s *cloud.Server) {
