@@ -157,7 +157,7 @@ func assembleHost(ctx context.Context, c config.Agent, wire *hostapi.Agent, log 
 	}
 	closers = append(closers, libvirt.Close)
 	host, err = hostagent.New(ctx, hostagent.Options{
-		Name: cloud.HostName(c.Name), DataDir: c.DataDir, DiskMount: c.DiskMount, KVM: libvirt, Disk: disks, Networks: networks, Outbox: wire.Outbox(), Meter: libvirt,
+		Name: cloud.HostName(c.Name), DataDir: c.DataDir, DiskMount: c.DiskMount, DiskShared: c.DiskShared, KVM: libvirt, Disk: disks, Networks: networks, Outbox: wire.Outbox(), Meter: libvirt,
 		Emulator: c.Emulator, CPUs: c.CPUs, CPUModel: c.CPUModel, MigrationAddress: c.MigrationAddress, TunnelAddress: c.TunnelAddress, Version: version,
 		Peers: peers, Contact: wire.Contact(), Logger: log,
 		Failures: hostagent.Failures{SilenceMax: c.GuestSilenceMax, IOErrorAfter: c.GuestDiskErrorAfter},

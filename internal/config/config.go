@@ -53,6 +53,7 @@ type Agent struct {
 	Name             string   `key:"name" usage:"The host's name in the fleet. Empty: the host name."`
 	DataDir          string   `key:"data_dir" usage:"Directory of server disks, the image cache, certificates and the agent's journal."`
 	DiskMount        string   `key:"disk_mount" usage:"Type of the file system that has to be mounted at DATA_DIR/instances, such as fuse.glusterfs or nfs4: the agent does not start on anything else, so that a directory of server disks that is not mounted is not taken for an empty one. Empty: whatever is there."`
+	DiskShared       bool     `key:"disk_shared" usage:"Other hosts have the same directory at DATA_DIR/instances although its file system does not tell so, as FUSE, NFS, CephFS, GFS2, OCFS2 and their like do: the host keeps leases there and fences itself."`
 	LibvirtSocket    string   `key:"libvirt_socket" usage:"libvirtd's unix socket."`
 	MigrationAddress string   `key:"migration_address" usage:"IP address of this host for libvirt's and QEMU's migration traffic. Empty: the address the server is reached from."`
 	TunnelAddress    string   `key:"tunnel_address" usage:"IP address of this host's VXLAN end point. Empty: migration_address."`

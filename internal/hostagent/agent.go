@@ -79,6 +79,8 @@ type Options struct {
 	Meter Meter
 	// DiskMount is the type that the file system at the disk directory must have; empty: any.
 	DiskMount string
+	// DiskShared says that other hosts have the disk directory too, whatever it lies on.
+	DiskShared bool
 	// Share is the file system of a shared disk directory; nil: the machine's own.
 	Share Share
 	// Power puts the host to sleep; nil: the machine's own.

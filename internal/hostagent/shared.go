@@ -139,7 +139,7 @@ func newSharing(o Options) (*sharing, error) {
 		return nil, err
 	case o.DiskMount != "" && m.Type != o.DiskMount:
 		return nil, cloud.Errorf(cloud.KindUnavailable, "%s is to be a mount of type %s; it lies on %s (%s)", o.Disk.Instances(), o.DiskMount, m.Point, m.Type)
-	case !m.Remote():
+	case !m.Remote() && !o.DiskShared:
 		return nil, nil
 	}
 	s := &sharing{share: share, host: o.Name, store: o.Disk, mount: m, word: rand.Text()}

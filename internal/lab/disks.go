@@ -69,3 +69,22 @@ func awaitDisksFree(ctx context.Context, dir string) error {
 		return nil
 	})
 }
+
+// sharedDir is what the compute nodes of a Shared lab have at ShareInside.
+func sharedDir(name string) string { return filepath.Join(dataDir(name), "shared") }
+
+// CutShare takes the hosts' leases in a Shared lab's directory away from a node, though not the disks of its servers, which its guests go on using: the worst
+// that losing storage can be. RestoreShare brings them back.
+func (l *Lab) CutShare(ctx context.Context, node string) error {
+	_, err := l.Output(ctx, node, "mount", "-t", "tmpfs", "-o", "ro,size=4k", "cut", leasesInside)
+	return err
+}
+
+// RestoreShare undoes CutShare.
+func (l *Lab) RestoreShare(ctx context.Context, node string) error {
+	_, err := l.Output(ctx, node, "umount", leasesInside)
+	return err
+}
+
+// leasesInside is where package sharedlease keeps its files.
+const leasesInside = ShareInside + "/.godwit"

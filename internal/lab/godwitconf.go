@@ -37,6 +37,7 @@ type agentConfig struct {
 	MigrationAddress string `yaml:"migration_address"`
 	TunnelAddress    string `yaml:"tunnel_address"`
 	DiskMount        string `yaml:"disk_mount,omitempty"`
+	DiskShared       bool   `yaml:"disk_shared,omitempty"`
 	CPUs             int    `yaml:"cpus,omitempty"`
 
 	More map[string]any `yaml:",inline"` // what the lab's maker says
@@ -122,6 +123,7 @@ func (l *Lab) configFor(node string) godwitConfig {
 		CPUs:             l.settings.cpus,
 		More:             l.settings.agent,
 	}
+	agent.DiskShared = l.Shared
 	if l.Gluster > 0 {
 		agent.DiskMount = "fuse.glusterfs"
 	}

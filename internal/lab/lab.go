@@ -32,6 +32,8 @@ type Options struct {
 	Storage int
 	// Gluster adds four GlusterFS nodes with a brick each. Their volume, two pairs of replicas, is every compute node's directory of server disks.
 	Gluster bool
+	// Shared gives all compute nodes one directory of server disks, of this machine: what a cluster file system gives real hosts.
+	Shared bool
 	// BMC gives each compute node a BMC that speaks IPMI, see BMCAddr. A bare lab has none.
 	BMC bool
 	// WakeOnLAN gives each compute node a network card that powers it on when a magic packet names it. A bare lab has none.
@@ -181,6 +183,9 @@ func (o *Options) fill() error {
 	if o.BareHosts && o.Gluster {
 		return fmt.Errorf("lab %s: a bare lab has no directory of server disks to put on GlusterFS", o.Name)
 	}
+	if o.Shared && (o.BareHosts || o.Gluster) {
+		return fmt.Errorf("lab %s: only compute nodes with agents, and without GlusterFS, can have a directory of this machine for their servers' disks", o.Name)
+	}
 	return checkName(o.Name)
 }
 
@@ -192,7 +197,7 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 	if err := checkMachine(o); err != nil {
 		return nil, err
 	}
-	l := &Lab{State: State{Name: o.Name, Hosts: o.Hosts, Storage: o.Storage, Bare: o.BareHosts, APIPort: o.APIPort, Created: time.Now()}}
+	l := &Lab{State: State{Name: o.Name, Hosts: o.Hosts, Storage: o.Storage, Shared: o.Shared, Bare: o.BareHosts, APIPort: o.APIPort, Created: time.Now()}}
 	if o.Gluster {
 		l.Gluster = glusterNodes
 	}

@@ -101,6 +101,9 @@ var mountPoints = []string{
 // itself is returned unchanged.
 func (l *Lab) Path(node, inside string) string {
 	inside = filepath.Clean(inside)
+	if rest, ok := strings.CutPrefix(inside, ShareInside+"/"); ok && l.Shared && l.isCompute(node) {
+		return filepath.Join(sharedDir(l.Name), rest)
+	}
 	for _, v := range views {
 		if inside == v.inside {
 			return filepath.Join(nodeDir(l.Name, node), v.backing())

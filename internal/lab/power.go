@@ -180,6 +180,9 @@ func (l *Lab) mounts(node string) []nodeinit.Bind {
 	for _, v := range l.views(node) {
 		binds = append(binds, nodeinit.Bind{Source: l.Path(node, v.inside), Target: v.inside})
 	}
+	if l.Shared && l.isCompute(node) {
+		binds = append(binds, nodeinit.Bind{Source: sharedDir(l.Name), Target: ShareInside}) // after the view it lies in
+	}
 	return binds
 }
 
@@ -200,6 +203,9 @@ func (l *Lab) makeViews(node string) error {
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 			return err
 		}
+	}
+	if l.Shared && l.isCompute(node) {
+		return errors.Join(os.MkdirAll(sharedDir(l.Name), 0o755), os.MkdirAll(l.Path(node, ShareInside), 0o755))
 	}
 	return nil
 }

@@ -25,6 +25,8 @@ type State struct {
 	Storage int `json:"storage,omitempty"`
 	// Gluster is the number of GlusterFS nodes.
 	Gluster int `json:"gluster,omitempty"`
+	// Shared labs have one directory of server disks for all compute nodes.
+	Shared bool `json:"shared,omitempty"`
 	// Bare labs have no controller and no agents.
 	Bare bool `json:"bare"`
 	// APIPort is the loopback port of the server's API, 0 in a bare lab.

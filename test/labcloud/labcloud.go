@@ -28,6 +28,7 @@ type Options struct {
 	Hosts     int            // compute hosts; 3 if zero
 	Storage   int            // storage nodes; none if zero
 	Gluster   bool           // GlusterFS nodes, whose volume all hosts keep server disks on
+	Shared    bool           // all hosts have one directory of server disks
 	BMC       bool           // compute hosts have BMCs, which the server knows
 	WakeOnLAN bool           // compute hosts wake by magic packet
 	Optimize  map[string]any // the server's configuration section of that name, as Placement and Recovery
@@ -60,7 +61,7 @@ const OpenrcInside = "/var/lib/godwit/openrc"
 
 // Up brings a lab up and logs in.
 func Up(ctx context.Context, o Options) (*Cloud, error) {
-	l, err := lab.Up(ctx, lab.Options{Name: o.Name, Hosts: o.Hosts, Storage: o.Storage, Gluster: o.Gluster, BMC: o.BMC, WakeOnLAN: o.WakeOnLAN, Optimize: o.Optimize,
+	l, err := lab.Up(ctx, lab.Options{Name: o.Name, Hosts: o.Hosts, Storage: o.Storage, Gluster: o.Gluster, Shared: o.Shared, BMC: o.BMC, WakeOnLAN: o.WakeOnLAN, Optimize: o.Optimize,
 		Placement: o.Placement, Recovery: o.Recovery, Agent: o.Agent, CPUs: o.CPUs, Binary: o.Binary, Tethered: o.Tethered, Progress: o.Progress})
 	if err != nil {
 		return nil, err
