@@ -196,7 +196,7 @@ func (r *rester) tellSleep(ctx context.Context, p *cloud.HostPower) {
 	if err == nil {
 		_, err = host.Sleep(ctx, &hostpb.SleepRequest{Mode: string(p.Mode), Reason: p.Reason})
 	}
-	if err == nil || ctx.Err() != nil {
+	if err == nil || ctx.Err() != nil || cloud.Is(err, cloud.KindUnavailable) { // it may be asleep already: its answer was lost
 		return
 	}
 	r.log.Warn("a host does not want to sleep", "host", p.Host, "error", err)

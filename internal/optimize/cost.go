@@ -14,7 +14,7 @@ type Rates struct {
 	BytesPerSecond int64
 	Aside          time.Duration // of a move: not copying
 	Downtime       time.Duration
-	// Own are servers' last moves.
+	// Own are servers' last moves, also those that failed: what failed a minute ago is not tried again and again.
 	Own map[cloud.ServerID]OwnRate
 }
 
@@ -24,6 +24,7 @@ type OwnRate struct {
 	Kind                cloud.MigrationKind
 	DirtyBytesPerSecond int64 // 0: not told
 	Finished            time.Time
+	Failed              bool
 }
 
 // What is assumed before anything was moved: half of 1 Gbit/s, as in the 2012 paper, and what libvirt takes for a small guest.
@@ -39,14 +40,18 @@ func Learn(history []*cloud.Migration) Rates {
 	r := Rates{BytesPerSecond: bytesPerSecondDefault, Aside: asideDefault, Downtime: downtimeDefault, Own: map[cloud.ServerID]OwnRate{}}
 	var useful []*cloud.Migration
 	for _, m := range history {
+		if own := r.Own[m.Server]; m.Type == cloud.TypeLiveMigration && m.Finished.After(own.Finished) {
+			r.Own[m.Server] = OwnRate{Finished: m.Finished, Failed: m.Status != cloud.MigrationCompleted}
+		}
 		if m.Status == cloud.MigrationCompleted && m.Type == cloud.TypeLiveMigration && m.Totals != nil && m.Totals.Elapsed > m.Totals.Setup {
 			useful = append(useful, m)
 		}
 	}
 	slices.SortFunc(useful, func(a, b *cloud.Migration) int { return b.Finished.Compare(a.Finished) })
 	for _, m := range useful {
-		if _, known := r.Own[m.Server]; !known {
-			r.Own[m.Server] = OwnRate{m.Totals.MemoryProcessed + m.Totals.DiskProcessed, m.Kind, m.Totals.DirtyBytesPerSecond, m.Finished}
+		if own := r.Own[m.Server]; own.Bytes == 0 {
+			own.Bytes, own.Kind, own.DirtyBytesPerSecond = m.Totals.MemoryProcessed+m.Totals.DiskProcessed, m.Kind, m.Totals.DirtyBytesPerSecond
+			r.Own[m.Server] = own
 		}
 	}
 	useful = useful[:min(len(useful), ratesFrom)]
@@ -93,7 +98,7 @@ func (in *Input) cost(s *cloud.Server, kind cloud.MigrationKind, reading telemet
 	if kind == cloud.MigrateBlock {
 		c.Bytes += s.RootBytes()
 	}
-	if moved && own.Kind == kind {
+	if moved && own.Bytes > 0 && own.Kind == kind {
 		c.Bytes = own.Bytes
 	}
 	effective := float64(rate)

@@ -144,6 +144,9 @@ func (in *Input) pin(s *cloud.Server, known bool) string {
 		return "its automation level is partial: it moves only in plans that a person starts"
 	}
 	if own, moved := in.Rates.Own[s.ID]; moved && in.Snapshot.Now.Sub(own.Finished) < in.Settings.Window {
+		if own.Failed {
+			return fmt.Sprintf("a move of it ended without success %s ago; it is not tried again within %s", in.Snapshot.Now.Sub(own.Finished).Round(time.Second), in.Settings.Window)
+		}
 		return fmt.Sprintf("it moved %s ago; no server moves twice within %s", in.Snapshot.Now.Sub(own.Finished).Round(time.Second), in.Settings.Window)
 	}
 	if !known {

@@ -374,3 +374,29 @@ func crowd(hosts int) *fleet {
 	}
 	return f
 }
+
+func TestAMoveWithoutFiguresCountsAndSoDoesOneThatFailed(t *testing.T) {
+	live := func(server string, status cloud.MigrationStatus, ago time.Duration, totals *cloud.MigrationStats) *cloud.Migration {
+		return &cloud.Migration{Server: cloud.ServerID(server), Type: cloud.TypeLiveMigration, Status: status, Created: noon.Add(-ago - 10*time.Second), Finished: noon.Add(-ago), Totals: totals,
+			Kind: cloud.MigrateBlock}
+	}
+	r := Learn([]*cloud.Migration{
+		live("a", cloud.MigrationCompleted, time.Minute, nil), // its source could not tell what was sent
+		live("b", cloud.MigrationError, time.Minute, nil),
+		live("b", cloud.MigrationCompleted, time.Hour, &cloud.MigrationStats{MemoryProcessed: 100 << 20, Elapsed: 2 * time.Second, Setup: time.Second}),
+	})
+	if own := r.Own["a"]; own.Failed || !own.Finished.Equal(noon.Add(-time.Minute)) {
+		t.Errorf("own move of a: %+v", own)
+	}
+	if own := r.Own["b"]; !own.Failed || !own.Finished.Equal(noon.Add(-time.Minute)) || own.Bytes != 100<<20 {
+		t.Errorf("own move of b: %+v", own)
+	}
+	if r.BytesPerSecond != 100<<20 {
+		t.Errorf("%d bytes per second", r.BytesPerSecond)
+	}
+	f := quiet()
+	f.Rates.Own["d"] = r.Own["b"]
+	if o := planned(t, f, cloud.GoalConsolidate); slices.ContainsFunc(moves(o), func(a cloud.PlanAction) bool { return a.Server == "d" }) || !refusedFor(o, "without success") {
+		t.Errorf("moves %+v, refused %+v", moves(o), o.Refused)
+	}
+}

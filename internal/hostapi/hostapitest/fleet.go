@@ -25,6 +25,7 @@ type Fleet struct {
 	migrations func(*hostpb.MigrateRequest) Migration
 	observe    func(cloud.HostName, *hostpb.ServerState)
 	jobs       sync.WaitGroup
+	sleeper    Sleeper
 	disks      map[string][]byte // what is on servers' disks
 }
 

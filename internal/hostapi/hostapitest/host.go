@@ -228,7 +228,7 @@ func (h *FakeHost) facts() *hostpb.HostFacts {
 		Name: string(h.name), Generation: h.epoch, Seq: h.seq, AgentVersion: "fake", LibvirtVersion: "9.0.0", QemuVersion: "7.2.0",
 		Hypervisor: "QEMU", Virtualization: "tcg", Arch: "x86_64", CpuModels: []string{"qemu64"}, CpuInfo: "{}",
 		Vcpus: 16, RamMib: 65536, RamFreeMib: 65536, DiskGib: 1000, DiskFreeGib: 1000,
-		MigrationAddress: h.address, TunnelAddress: h.address, Running: up, Load: []float64{0, 0, 0},
+		MigrationAddress: h.address, TunnelAddress: h.address, Running: up, Load: []float64{0, 0, 0}, WakeMacs: []string{h.mac()},
 	}
 }
 
