@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -318,5 +319,28 @@ func (c *testCloud) decided(s cloud.Server, purpose string, at time.Time, chosen
 	d := cloud.Decision{Server: s.ID, Intent: cloud.IntentID(uuid.NewString()), Purpose: purpose, Chosen: chosen, At: at, Verdicts: verdicts}
 	c.put(func(tx *store.Tx) error {
 		return store.Put(tx, tables.Decisions, tables.DecisionKey(s.ID, d.Intent), d)
+	})
+}
+
+// healed has a server's guest have failed twice, a minute apart, and its host have died before that.
+func (c *testCloud) healed(s cloud.Server) {
+	c.Helper()
+	at := func(seconds int) time.Time { return epoch.Add(time.Duration(seconds) * time.Second) }
+	failure := func(id cloud.NotificationID, kind cloud.GuestFailure, detail string, status cloud.NotificationStatus, lines ...cloud.ProgressDetail) {
+		c.put(func(tx *store.Tx) error {
+			return store.Put(tx, tables.Notifications, id, cloud.Notification{ID: id, Type: cloud.NotifyVM, Host: s.Host, Server: s.ID, Generated: lines[0].At, ByCluster: true,
+				Status: status, Details: lines, Payload: map[string]any{cloud.PayloadFailure: string(kind), cloud.PayloadDetail: detail}})
+		})
+	}
+	failure("n1", cloud.FailureCrashed, "its QEMU process ended without having been asked to", cloud.NotificationFinished,
+		cloud.ProgressDetail{At: at(60), Message: "attempt 1: it is restarted on host compute-1", Progress: 0.5}, cloud.ProgressDetail{At: at(61), Message: "it was restarted", Progress: 1})
+	failure("n2", cloud.FailurePanicked, "the guest's kernel panicked", cloud.NotificationRunning,
+		cloud.ProgressDetail{At: at(120), Message: "attempt 2 follows after a pause of 10s"})
+	c.put(func(tx *store.Tx) error {
+		return errors.Join(
+			store.Put(tx, tables.Healings, s.ID, cloud.Healing{Server: s.ID, Host: s.Host, Failure: cloud.FailurePanicked, Status: cloud.HealWaiting, Seen: at(120), Next: at(130),
+				Reason: "attempt 2 follows after a pause of 10s", Notification: "n2", Tries: []cloud.HealAttempt{{At: at(60), Ended: at(61), Failure: cloud.FailureCrashed, Host: s.Host}}}),
+			store.Put(tx, tables.Recoveries, "r1", cloud.Recovery{ID: "r1", Host: "compute-2", Status: cloud.RecoveryReturned, Began: epoch, Servers: []cloud.RecoveryServer{
+				{Server: s.ID, Outcome: cloud.RecoveryRecovered, Target: s.Host, Began: epoch, Ended: at(2)}}}))
 	})
 }

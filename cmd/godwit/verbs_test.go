@@ -38,6 +38,7 @@ func furnished(t *testing.T) (*testCloud, cloud.Server) {
 	c.moved(web, "compute-2", cloud.MigrationFailed, "operation failed: job 'migration out' failed: the target ran out of file descriptors while it connected")
 	c.decided(web, "boot", epoch, "compute-1", cloud.Verdict{Host: "compute-1", Fits: true, Score: 2.5}, cloud.Verdict{Host: "compute-2", Fits: true, Score: 2.25},
 		cloud.Verdict{Host: "compute-3", Reasons: []string{"state: the host is disabled (new memory)", "memory: needs 256 MiB, 0 MiB free of 15872 MiB (ratio 1.0)"}})
+	c.healed(db)
 	c.decided(web, "migrate", epoch.Add(2*time.Hour), "", cloud.Verdict{Host: "compute-1", Reasons: []string{"migration: the server runs on this host already"}})
 	return c, web
 }
@@ -57,7 +58,9 @@ func TestVerbsPrintTables(t *testing.T) {
 		"volumes-status":      {"volumes", "status"},
 		"why":                 {"why", "web"},
 		"why-all":             {"why", "--all", string(web.ID)},
-		"why-nothing":         {"why", "db"},
+		"why-nothing":         {"why", "theirs"},
+		"why-healed":          {"why", "db", "--all"},
+		"why-healed-last":     {"why", "db"},
 		"dryrun":              {"migrate", "--dry-run", "web"},
 		"dryrun-own-history":  {"migrate", "--dry-run", "db", "compute-2"},
 		"servers-other-admin": {"servers", "theirs"},

@@ -17,8 +17,9 @@ import (
 func newWhyCommand(a *access) *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
-		Use: "why SERVER|HOST", Short: "Say why a server is where it is, or what is believed of a host and why", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeServer,
+		Use: "why SERVER|HOST", Short: "Say why a server is where it is and what befell it, or what is believed of a host and why", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeServer,
 		Long: "Say why a server is where it is: the last decision of placement with its verdict on each host, or all that are kept.\n\n" +
+			"Then how its guest failed and what was done about it, step by step, and how it was recovered from hosts that died.\n" +
 			"A deleted server is known by its id for a while.\n\n" +
 			"Of a host: whether it is believed alive, suspect or dead, the evidence for it, and what became of its servers.",
 		Example: "  godwit why web\n  godwit why compute-2",
@@ -36,16 +37,24 @@ func newWhyCommand(a *access) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if !all && len(decisions) > 1 {
-				decisions = decisions[:1]
+			life, err := c.ServerLife(cmd.Context(), id)
+			if err != nil {
+				return err
+			}
+			if !all {
+				decisions = decisions[:min(len(decisions), 1)]
+				life.Failures, life.Recoveries = life.Failures[:min(len(life.Failures), failuresShown)], life.Recoveries[:min(len(life.Recoveries), recoveriesShown)]
 			}
 			if a.out.json() {
-				return printJSON(cmd.OutOrStdout(), decisions)
+				return printJSON(cmd.OutOrStdout(), map[string]any{"decisions": decisions, "life": life})
 			}
-			return printDecisions(cmd.OutOrStdout(), args[0], decisions)
+			if err := printDecisions(cmd.OutOrStdout(), args[0], decisions); err != nil {
+				return err
+			}
+			return printServerLife(cmd.OutOrStdout(), life)
 		}),
 	}
-	cmd.Flags().BoolVar(&all, "all", false, "all decisions that are kept, newest first")
+	cmd.Flags().BoolVar(&all, "all", false, "all decisions, failures and recoveries that are kept, newest first")
 	return cmd
 }
 

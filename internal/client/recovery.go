@@ -23,6 +23,14 @@ func (c *Client) HostLife(ctx context.Context, host string) (operator.HostLife, 
 	return out.Life, c.get(ctx, c.hostURL(host, "life"), &out)
 }
 
+// ServerLife returns how a server's guest and hosts failed, and what was done about it.
+func (c *Client) ServerLife(ctx context.Context, server string) (operator.ServerLife, error) {
+	var out struct {
+		Life operator.ServerLife `json:"life"`
+	}
+	return out.Life, c.get(ctx, c.operator+"servers/"+url.PathEscape(server)+"/life", &out)
+}
+
 // Recoveries returns what was done about dead hosts, newest first.
 func (c *Client) Recoveries(ctx context.Context) ([]cloud.Recovery, error) {
 	var page struct {

@@ -33,6 +33,14 @@ const (
 	HealGaveUp     HealStatus = "gave-up"    // a person is asked
 )
 
+// HealStatuses returns all statuses.
+func HealStatuses() []HealStatus {
+	return []HealStatus{HealWaiting, HealRestarting, HealMoving, HealDone, HealLeft, HealGaveUp}
+}
+
+// Settled reports whether nothing is to be done about the failure any more, by the cluster or by a person.
+func (s HealStatus) Settled() bool { return s == HealDone || s == HealLeft }
+
 // Healing is what is done about a server whose guest fails. Control owns it; it stays for as long as the server, so that attempts are counted over time.
 type Healing struct {
 	Server  ServerID      `json:"server"`

@@ -81,6 +81,12 @@ const (
 // Final reports whether nothing is to be done about it any more.
 func (s NotificationStatus) Final() bool { return s != NotificationNew && s != NotificationRunning }
 
+// What the cluster's own notifications of failed guests say beyond Masakari's words, in their payload.
+const (
+	PayloadFailure = "failure" // a GuestFailure
+	PayloadDetail  = "detail"  // a sentence
+)
+
 // The types of notifications.
 const (
 	NotifyHost    = "COMPUTE_HOST"

@@ -35,6 +35,7 @@ type healer struct {
 // heal runs until ctx ends.
 func (l *leader) heal(ctx context.Context) error {
 	h := &healer{leader: l, alarms: map[cloud.ServerID]string{}}
+	defer l.Metrics.forgetHealings()
 	watch := l.Store.Watch(ctx, tables.Observations, tables.Servers, tables.Intents, tables.Healings, tables.Notifications, tables.Recoveries, tables.HostVerdicts)
 	return l.loop(ctx, "healing", healPeriod, watch, h.round)
 }
@@ -42,6 +43,7 @@ func (l *leader) heal(ctx context.Context) error {
 // round looks at every server that fails or did, and at the notifications.
 func (h *healer) round(ctx context.Context) error {
 	v, now := h.Store.View(), time.Now().UTC()
+	h.Metrics.healings(v)
 	reported := reportedServers(v)
 	concerned := map[cloud.ServerID]bool{}
 	for id := range reported {
@@ -149,6 +151,7 @@ func (h *healer) step(ctx context.Context, c healing.Case) error {
 		return nil // the next round sees what is
 	}
 	if err == nil {
+		h.Metrics.healed(c.Healing, &next)
 		h.log.Info("healing", "server", c.Server.ID, "host", next.Host, "failure", next.Failure, "status", next.Status, "reason", next.Reason)
 	}
 	return err

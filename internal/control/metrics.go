@@ -13,6 +13,7 @@ type Metrics struct {
 	brakeOn    prometheus.Gauge
 	recoveries *prometheus.CounterVec
 	homeless   prometheus.Gauge
+	healing    healMetrics
 }
 
 // NewMetrics registers the figures.
@@ -25,6 +26,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		homeless: prometheus.NewGauge(prometheus.GaugeOpts{Name: "godwit_spare_servers_without_room",
 			Help: "Servers that would find no room elsewhere if the recovery.spare_hosts largest hosts died now."}),
 	}
+	m.healing = newHealMetrics(r)
 	r.MustRegister(m.verdicts, m.brakeOn, m.recoveries, m.homeless)
 	return m
 }

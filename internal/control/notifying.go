@@ -60,7 +60,8 @@ func showHealing(tx *store.Tx, h *cloud.Healing, now time.Time) error {
 	} else {
 		event := domainEvents[h.Failure]
 		n = cloud.Notification{ID: h.Notification, Type: cloud.NotifyVM, Host: h.Host, Server: h.Server, Generated: h.Seen, ByCluster: true, Created: now,
-			Payload: map[string]any{"event": event[0], "vir_domain_event": event[1], "instance_uuid": string(h.Server), "generated_by": generatedBy, "detail": h.Detail}}
+			Payload: map[string]any{"event": event[0], "vir_domain_event": event[1], "instance_uuid": string(h.Server), "generated_by": generatedBy,
+				cloud.PayloadFailure: string(h.Failure), cloud.PayloadDetail: h.Detail}}
 		if err := introduceNotification(tx, &n); err != nil {
 			return err
 		}

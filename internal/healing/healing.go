@@ -257,7 +257,7 @@ func (d *decision) attempt() {
 	case d.Seen == nil:
 		d.h.Reason = "its host is not connected"
 	case d.Now.Before(d.h.Next):
-		d.h.Reason = fmt.Sprintf("attempt %d follows after a pause", inPlace+elsewhere+1)
+		d.h.Reason = fmt.Sprintf("attempt %d follows after a pause of %s", inPlace+elsewhere+1, d.backoff(inPlace+elsewhere))
 		d.step.Again = d.h.Next
 	default:
 		d.do(act, inPlace+elsewhere+1)

@@ -27,6 +27,7 @@ const (
 	EventRecovery      = "recovery"       // the recovery of a dead host went a step further: cloud.Recovery
 	EventSpareRoom     = "spare-room"     // whether the largest hosts' servers would find room elsewhere changed: cloud.SpareRoom
 	EventVolumeTrouble = "volume-trouble" // the servers of a volume stand still, or go on: VolumeTrouble
+	EventHealing       = "healing"        // what is done about a guest that failed went a step further: cloud.Healing
 	EventReady         = "ready"          // what is now has been sent, changes follow: Ready
 )
 
@@ -127,7 +128,7 @@ func (s *Service) watchEvents(w http.ResponseWriter, r *openstack.Request) error
 		progress:   store.WatchRecords(ctx, s.store, tables.Progress),
 		verdicts:   store.WatchRecords(ctx, s.store, tables.HostVerdicts),
 		recoveries: store.WatchRecords(ctx, s.store, tables.Recoveries), spare: store.WatchRecords(ctx, s.store, tables.SpareRooms),
-		storage: store.WatchRecords(ctx, s.store, tables.VolumeReports),
+		storage: store.WatchRecords(ctx, s.store, tables.VolumeReports), healings: store.WatchRecords(ctx, s.store, tables.Healings),
 	}
 	if err := st.run(ctx, s.pace.keepAlive); err != nil && !errors.Is(err, errClientGone) {
 		return err
@@ -156,6 +157,7 @@ type stream struct {
 	progress   *store.Feed[cloud.MigrationProgress]
 	verdicts   *store.Feed[cloud.HostVerdict]
 	recoveries *store.Feed[cloud.Recovery]
+	healings   *store.Feed[cloud.Healing]
 	spare      *store.Feed[cloud.SpareRoom]
 	storage    *store.Feed[cloud.VolumeReport]
 	started    bool // the first part has been sent
@@ -183,6 +185,8 @@ func (st *stream) run(ctx context.Context, keepAlive time.Duration) error {
 			err = st.sendVerdicts()
 		case _, open = <-st.recoveries.Ready():
 			err = st.sendRecoveries()
+		case _, open = <-st.healings.Ready():
+			err = st.sendHealings()
 		case _, open = <-st.spare.Ready():
 			err = st.sendSpareRoom()
 		case _, open = <-st.storage.Ready():
@@ -201,7 +205,7 @@ func (st *stream) run(ctx context.Context, keepAlive time.Duration) error {
 
 // begin sends what is now.
 func (st *stream) begin() error {
-	for _, send := range []func() error{st.sendServers, st.sendMigrations, st.sendVerdicts, st.sendRecoveries, st.sendSpareRoom, st.sendTroubles} {
+	for _, send := range []func() error{st.sendServers, st.sendMigrations, st.sendVerdicts, st.sendRecoveries, st.sendHealings, st.sendSpareRoom, st.sendTroubles} {
 		if err := send(); err != nil {
 			return err
 		}
@@ -321,6 +325,20 @@ func (st *stream) sendSpareRoom() error {
 			continue
 		}
 		if err := st.out.event(view.Revision(), EventSpareRoom, c.New); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sendHealings sends the steps of healing guests; at first, of those that are not settled.
+func (st *stream) sendHealings() error {
+	view, changes := st.healings.Take()
+	for _, c := range changes {
+		if c.New == nil || st.filter.migration != "" || !st.filter.wantsServer(c.Key) || !st.started && c.New.Status.Settled() {
+			continue
+		}
+		if err := st.out.event(view.Revision(), EventHealing, c.New); err != nil {
 			return err
 		}
 	}

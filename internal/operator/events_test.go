@@ -299,3 +299,30 @@ func TestStreamOfNothingIsRefused(t *testing.T) {
 		w.refused(code, "GET", "/godwit/v1/events"+query, adminToken, "")
 	}
 }
+
+func TestTheHealingOfAGuestIsToldStepByStepAndKeptForWhoAsksLater(t *testing.T) {
+	w := newWorld(t)
+	w.hosts("a")
+	s, other := w.guest("web", "a"), w.guest("db", "a")
+	put := func(id cloud.ServerID, status cloud.HealStatus) {
+		w.put(func(tx *store.Tx) error {
+			return store.Put(tx, tables.Healings, id, cloud.Healing{Server: id, Host: "a", Failure: cloud.FailureCrashed, Status: status})
+		})
+	}
+	put(s.ID, cloud.HealWaiting)
+	put(other.ID, cloud.HealDone)
+	in := w.listen("", adminToken)
+	if got := names(in.until(EventReady)); got != "server server healing ready" {
+		t.Errorf("a stream began with %q: a settled failure is no news", got)
+	}
+	mine := w.listen("?server="+string(s.ID), adminToken)
+	mine.until(EventReady)
+	put(other.ID, cloud.HealRestarting)
+	put(s.ID, cloud.HealRestarting)
+	if got := decode[cloud.Healing](in, in.until(EventHealing)[0]); got.Server != other.ID {
+		t.Errorf("the first change: %+v", got)
+	}
+	if got := decode[cloud.Healing](mine, mine.until(EventHealing)[0]); got.Server != s.ID || got.Status != cloud.HealRestarting {
+		t.Errorf("the stream of one server: %+v", got)
+	}
+}

@@ -103,6 +103,7 @@ func (s *Service) Mount(api *openstack.API) {
 		{"GET /v1/migrations", "godwit:migrations:list", s.listMigrations},
 		{"GET /v1/migrations/{id}", "godwit:migrations:show", s.showMigration},
 		{"GET /v1/servers/{id}/decisions", "godwit:decisions:list", s.listDecisions},
+		{"GET /v1/servers/{id}/life", "godwit:servers:life", s.showServerLife},
 		{"POST /v1/servers/{id}/migrate-plan", "godwit:migrations:plan", s.planMigration},
 		{"GET /v1/hosts", "godwit:hosts:list", s.listHosts},
 		{"GET /v1/hosts/{name}", "godwit:hosts:show", s.showHost},
