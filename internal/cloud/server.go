@@ -306,6 +306,9 @@ func (s *Server) Allow(op Operation) error {
 	return nil
 }
 
+// AtRest reports whether the server is stopped and nothing is being done with it: its host may sleep, and is woken when something is wanted of it.
+func (s *Server) AtRest() bool { return s.VMState == VMStopped && s.Task == TaskNone }
+
 // Become moves the server to next and sets its task, or returns an internal error when the move is illegal.
 func (s *Server) Become(next VMState, task TaskState) error {
 	if !s.VMState.CanBecome(next) {

@@ -6,14 +6,15 @@ import "github.com/godwit-cloud/godwit/internal/cloud"
 type queue struct {
 	intents    []*cloud.Intent // oldest first
 	started    map[cloud.IntentID]bool
+	held       map[cloud.IntentID]bool // whose server's host has to wake first
 	migrations map[cloud.MigrationID]*cloud.Migration
 	budget     Budget
 }
 
 // admit returns the intents to start now, in order.
 //
-// Everything is started at once, since runs of one server queue up by themselves, with two exceptions. A migration waits until both its hosts have
-// room for one more; it stays "queued", where it costs nothing and can be aborted. And nothing new is started for a server that is to be deleted: after
+// Everything is started at once, since runs of one server queue up by themselves, with three exceptions. A migration waits until both its hosts have
+// room for one more; it stays "queued", where it costs nothing and can be aborted. What is wanted of a server whose host sleeps waits for that. And nothing new is started for a server that is to be deleted: after
 // the delete those runs find no server and end themselves.
 func (q *queue) admit() []*cloud.Intent {
 	deleting := map[cloud.ServerID]bool{}
@@ -28,7 +29,7 @@ func (q *queue) admit() []*cloud.Intent {
 	}
 	var out []*cloud.Intent
 	for _, i := range q.intents {
-		if q.started[i.ID] || deleting[i.Server] && i.Kind != cloud.IntentDelete {
+		if q.started[i.ID] || q.held[i.ID] || deleting[i.Server] && i.Kind != cloud.IntentDelete {
 			continue
 		}
 		if i.Kind == cloud.IntentMigrate {

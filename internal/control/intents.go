@@ -19,8 +19,8 @@ const intentsPeriod = 5 * time.Second
 // intents starts a run for each intent. The run has the intent's id, so starting twice is starting once, whichever leader does it.
 func (l *leader) intents(ctx context.Context) error {
 	started := map[cloud.IntentID]bool{}
-	// Migrations too: one that ends makes room for one that waits.
-	watch := l.Store.Watch(ctx, tables.Intents, tables.Migrations)
+	// Migrations too: one that ends makes room for one that waits. And hosts that wake.
+	watch := l.Store.Watch(ctx, tables.Intents, tables.Migrations, tables.HostPowers)
 	return l.loop(ctx, "starting runs", intentsPeriod, watch, func(ctx context.Context) error { return l.startRuns(ctx, started) })
 }
 
@@ -46,6 +46,9 @@ func (l *leader) startRuns(ctx context.Context, started map[cloud.IntentID]bool)
 		started[cloud.IntentID(r.ID)] = true
 	}
 	var errs []error
+	var err error
+	q.held, err = l.awaken(ctx, v, q.intents, started)
+	errs = append(errs, err)
 	for _, i := range q.admit() {
 		if err := l.engine.Start(ctx, string(i.Kind), workflow.RunID(i.ID), *i); err != nil {
 			errs = append(errs, fmt.Errorf("intent %s: %w", i.ID, err))

@@ -335,3 +335,21 @@ func TestAHostThatRefusesToSleepIsAwake(t *testing.T) {
 		return p.State == cloud.HostAwake && p.Asked == cloud.AskNothing && p.Reason != "" && p.Since.After(p.WakeProven)
 	})
 }
+
+func TestAHostSleepsWithItsStoppedServersAndWakesWhenOneIsStarted(t *testing.T) {
+	w := newFleetWorld(t, "h1", "h2", "h3")
+	w.arrange(cloud.AutomationFull, nil)
+	w.prove("h1", "h2", "h3")
+	w.on("h1", "s1", nil)
+	w.on("h2", "s2", nil)
+	w.on("h3", "resting", nil)
+	w.ask(cloud.Intent{ID: "stop", Kind: cloud.IntentStop, Server: "resting"})
+	w.idle()
+	w.until("the host sleeps with its stopped server", func(store.View) bool { return slices.Equal(w.asleep(), []cloud.HostName{"h3"}) })
+	w.ask(cloud.Intent{ID: "start", Kind: cloud.IntentStart, Server: "resting"})
+	w.idle()
+	if on := w.running("resting"); on != "h3" {
+		t.Errorf("it runs on %s", on)
+	}
+	w.sound()
+}

@@ -175,7 +175,7 @@ func (r *rester) fallAsleep(ctx context.Context, p *cloud.HostPower, report *clo
 		if err != nil || !alike(&held, p) {
 			return cloud.Errorf(cloud.KindStale, "host %s: somebody was faster: %v", p.Host, err)
 		}
-		if refusal = hostpower.Empty(tx, p.Host); refusal != nil {
+		if refusal = hostpower.Quiet(tx, p.Host); refusal != nil {
 			held.Asked, held.Reason = cloud.AskNothing, refusal.Error()
 			return store.Put(tx, tables.HostPowers, p.Host, held)
 		}

@@ -29,7 +29,7 @@ type Power interface {
 // sleepDelay lets the answer to the call leave before the machine does.
 const sleepDelay = 300 * time.Millisecond
 
-// Sleep makes the host go to sleep. It refuses while servers are on it, running or not: nobody could start or move them then.
+// Sleep makes the host go to sleep. It refuses while servers run on it, or come. Stopped ones sleep with it.
 func (a *Agent) Sleep(ctx context.Context, req *hostpb.SleepRequest) (*hostpb.SleepReply, error) {
 	if err := a.awaitReady(ctx); err != nil {
 		return nil, err
@@ -42,8 +42,10 @@ func (a *Agent) Sleep(ctx context.Context, req *hostpb.SleepRequest) (*hostpb.Sl
 	if err != nil {
 		return nil, err
 	}
-	if n := len(states); n > 0 {
-		return nil, cloud.Errorf(cloud.KindConflict, "sleep: host %s has %d servers, the first is %s", a.o.Name, n, states[0].ID)
+	for _, s := range states {
+		if s.HasProcess() {
+			return nil, cloud.Errorf(cloud.KindConflict, "sleep: server %s is %s on host %s", s.ID, s.Run, a.o.Name)
+		}
 	}
 	power := a.o.Power
 	if power == nil {

@@ -6,6 +6,7 @@
 package hostpower
 
 import (
+	"errors"
 	"time"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
@@ -22,7 +23,7 @@ type Wish struct {
 }
 
 // Ask writes a wish. To ask for what is so already, or is under way, is no error and changes nothing. Sleep is refused (cloud.KindConflict) while
-// something is claimed on the host, and of a host that was never seen to wake.
+// something but stopped servers is claimed on the host, of a host that was never seen to wake, and when nobody would be left to wake it.
 func Ask(tx *store.Tx, w Wish, now time.Time) error {
 	host, err := store.Get(tx, tables.Hosts, w.Host)
 	if err != nil {
@@ -72,11 +73,12 @@ func mayRest(tx *store.Tx, host cloud.Host, p cloud.HostPower, ask cloud.HostPow
 	if host.ForcedDown {
 		return cloud.Errorf(cloud.KindConflict, "host %s is forced down", host.Name)
 	}
-	return Empty(tx, host.Name)
+	return errors.Join(others(tx, host.Name), Quiet(tx, host.Name))
 }
 
-// Empty returns cloud.KindConflict when something is claimed on the host, by servers that run, are stopped or are about to come.
-func Empty(tx *store.Tx, host cloud.HostName) error {
+// Quiet returns cloud.KindConflict when something on the host would notice that it sleeps: servers that run, are about to come or are being changed.
+// Stopped servers do not; their host is woken when something is wanted of them.
+func Quiet(tx *store.Tx, host cloud.HostName) error {
 	usage, err := store.Get(tx, tables.Usages, host)
 	if err != nil {
 		if cloud.Is(err, cloud.KindNotFound) {
@@ -84,8 +86,57 @@ func Empty(tx *store.Tx, host cloud.HostName) error {
 		}
 		return err
 	}
+	stopped := map[cloud.ServerID]bool{}
 	for _, c := range usage.Claims {
-		return cloud.Errorf(cloud.KindConflict, "host %s has %d servers, one is %s: move them first", host, len(usage.Claims), c.Server)
+		s, err := store.Get(tx, tables.Servers, c.Server)
+		if err != nil && !cloud.Is(err, cloud.KindNotFound) {
+			return err
+		}
+		if err != nil || c.Migration != "" || !s.AtRest() || s.Host != host {
+			return cloud.Errorf(cloud.KindConflict, "host %s has %d servers, one is %s: move them first", host, len(usage.Claims), c.Server)
+		}
+		stopped[c.Server] = true
+	}
+	return unwanted(tx, host, stopped)
+}
+
+// unwanted returns cloud.KindConflict when something is asked of one of the servers.
+func unwanted(tx *store.Tx, host cloud.HostName, servers map[cloud.ServerID]bool) error {
+	if len(servers) == 0 {
+		return nil
+	}
+	intents, err := store.PeekList(tx, tables.Intents, "")
+	if err != nil {
+		return err
+	}
+	for _, i := range intents {
+		if servers[i.Server] {
+			return cloud.Errorf(cloud.KindConflict, "host %s: server %s is asked to %s", host, i.Server, i.Kind)
+		}
 	}
 	return nil
+}
+
+// others returns cloud.KindConflict when nobody could wake the host again: it has no BMC, and no other host is awake to send it a magic packet.
+func others(tx *store.Tx, host cloud.HostName) error {
+	if bmc, err := store.Peek(tx, tables.BMCs, host); err != nil || bmc != nil {
+		return err
+	}
+	sessions, err := store.PeekList(tx, tables.HostSessions, "")
+	if err != nil {
+		return err
+	}
+	for _, s := range sessions {
+		if s.Host == host {
+			continue
+		}
+		p, err := store.Peek(tx, tables.HostPowers, s.Host)
+		if err != nil {
+			return err
+		}
+		if p == nil || p.Takes() && p.Asked == cloud.AskNothing {
+			return nil
+		}
+	}
+	return cloud.Errorf(cloud.KindConflict, "no other host is awake to wake host %s, and it has no BMC", host)
 }

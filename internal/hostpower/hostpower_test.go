@@ -2,6 +2,7 @@ package hostpower
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -25,21 +26,23 @@ func TestWhatMayBeAskedOfAHost(t *testing.T) {
 		name    string
 		power   *cloud.HostPower
 		claimed bool
+		alone   bool // no other host is awake
 		ask     cloud.HostPowerAsk
 		refused string
 		asked   cloud.HostPowerAsk // afterwards
 	}{
-		{"sleep, never proven", nil, false, cloud.AskSleep, "never seen to wake", ""},
-		{"sleep, proven", &proven, false, cloud.AskSleep, "", cloud.AskSleep},
-		{"sleep, with a server", &proven, true, cloud.AskSleep, "move them first", ""},
-		{"sleep, failed to wake", &failing, false, cloud.AskSleep, "failed to wake", ""},
-		{"sleep, asleep", &asleep, false, cloud.AskSleep, "", ""},
-		{"test, never proven", nil, false, cloud.AskTest, "", cloud.AskTest},
-		{"test, failed to wake", &failing, false, cloud.AskTest, "", cloud.AskTest},
-		{"test, with a server", nil, true, cloud.AskTest, "move them first", ""},
-		{"test, asleep", &asleep, false, cloud.AskTest, "only one that is awake", ""},
-		{"wake, awake", &proven, false, cloud.AskWake, "", ""},
-		{"wake, asleep", &asleep, false, cloud.AskWake, "", cloud.AskWake},
+		{"sleep, never proven", nil, false, false, cloud.AskSleep, "never seen to wake", ""},
+		{"sleep, proven", &proven, false, false, cloud.AskSleep, "", cloud.AskSleep},
+		{"sleep, with a server", &proven, true, false, cloud.AskSleep, "move them first", ""},
+		{"sleep, failed to wake", &failing, false, false, cloud.AskSleep, "failed to wake", ""},
+		{"sleep, the last", &proven, false, true, cloud.AskSleep, "no other host is awake", ""},
+		{"sleep, asleep", &asleep, false, false, cloud.AskSleep, "", ""},
+		{"test, never proven", nil, false, false, cloud.AskTest, "", cloud.AskTest},
+		{"test, failed to wake", &failing, false, false, cloud.AskTest, "", cloud.AskTest},
+		{"test, with a server", nil, true, false, cloud.AskTest, "move them first", ""},
+		{"test, asleep", &asleep, false, false, cloud.AskTest, "only one that is awake", ""},
+		{"wake, awake", &proven, false, false, cloud.AskWake, "", ""},
+		{"wake, asleep", &asleep, false, false, cloud.AskWake, "", cloud.AskWake},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			usage := cloud.Usage{Host: "h", Claims: map[string]cloud.Claim{}}
@@ -55,6 +58,13 @@ func TestWhatMayBeAskedOfAHost(t *testing.T) {
 					return err
 				}
 				if err := store.Put(tx, tables.Usages, "h", usage); err != nil {
+					return err
+				}
+				other := cloud.HostPower{Host: "other", State: cloud.HostAwake}
+				if tt.alone {
+					other.State = cloud.HostAsleep
+				}
+				if err := errors.Join(store.Put(tx, tables.HostPowers, "other", other), store.Put(tx, tables.HostSessions, "other", cloud.HostSession{Host: "other"})); err != nil {
 					return err
 				}
 				if tt.power == nil {

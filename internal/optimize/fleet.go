@@ -39,8 +39,12 @@ type model struct {
 	index  map[cloud.HostName]consolidate.HostIndex
 	pinned map[consolidate.GuestIndex]string // why
 	bound  [][]string                        // by HostIndex: what keeps the host from being emptied beside its guests
+	atRest []rest                            // by HostIndex: stopped servers, which sleep with their host
 	rules  map[ruleKey]bool
 }
+
+// rest sums up stopped servers.
+type rest struct{ servers, ramMiB int }
 
 // Migrations get this of the network when nothing else is known (MiB per second); planners only compare with it.
 const migrationMiBpsDefault = bytesPerSecondDefault >> 20
@@ -72,7 +76,7 @@ func (m *model) addHost(view cloud.HostView, asleep bool, power consolidate.Powe
 	name := view.Host.Name
 	m.index[name] = consolidate.HostIndex(len(m.views))
 	m.views = append(m.views, view)
-	m.bound = append(m.bound, nil)
+	m.bound, m.atRest = append(m.bound, nil), append(m.atRest, rest{})
 	reading := m.in.Readings.Hosts[name]
 	own := min(reading.CPUOwn, 0.5*float64(view.Report.VCPUs)) // a host that is busy by itself still counts for something
 	memory := m.in.Memories[name]
@@ -96,6 +100,11 @@ func (m *model) addGuests() {
 	for _, s := range m.in.Servers {
 		h, ok := m.index[s.Host]
 		if !ok {
+			continue
+		}
+		if s.AtRest() && !m.in.Busy[s.ID] && AutomationOf(s) != cloud.AutomationManual {
+			m.atRest[h].servers++
+			m.atRest[h].ramMiB += s.Flavor.RAMMiB
 			continue
 		}
 		if s.VMState != cloud.VMActive || s.Power != cloud.PowerRunning {

@@ -55,12 +55,22 @@ func Plan(in *Input, goal cloud.OptimizeGoal, strategy string) (Outcome, error) 
 	j.before()
 	planner.Observe(&m.fleet)
 	moves := consolidate.Collapse(planner.Plan(&m.fleet, rand.New(rand.NewSource(in.Seed))))
-	for _, g := range grouped(moves) {
-		j.group(g)
+	groups := grouped(moves)
+	for _, g := range groups {
+		if !emptying(g) {
+			j.group(g)
+		}
 	}
 	j.wakeAhead()
 	if goal == cloud.GoalConsolidate {
-		j.sleeps()
+		j.sleeps() // what is empty as it is comes before what moves would empty
+	}
+	for _, g := range groups {
+		if emptying(g) {
+			j.group(g)
+		}
+	}
+	if goal == cloud.GoalConsolidate {
 		j.stay()
 	}
 	j.after()
@@ -74,7 +84,7 @@ var phase = map[cloud.PlanActionKind]int{cloud.ActionWake: 0, cloud.ActionMigrat
 func grouped(moves []consolidate.Move) (out [][]consolidate.Move) {
 	at := map[consolidate.HostIndex]int{}
 	for _, m := range moves {
-		if m.Reason == consolidate.ReasonUnderload || m.Reason == consolidate.ReasonExchange {
+		if emptying([]consolidate.Move{m}) {
 			if i, ok := at[m.From]; ok {
 				out[i] = append(out[i], m)
 				continue
@@ -86,15 +96,21 @@ func grouped(moves []consolidate.Move) (out [][]consolidate.Move) {
 	return out
 }
 
+// emptying reports whether moves are made to empty their host.
+func emptying(moves []consolidate.Move) bool {
+	return moves[0].Reason == consolidate.ReasonUnderload || moves[0].Reason == consolidate.ReasonExchange
+}
+
 // judge takes or refuses what the planner proposes, on the claims as they would be.
 type judge struct {
 	*model
 	out    Outcome
 	asked  []float64 // CPUs asked for, by host, as moves are taken
 	held   []int     // MiB claimed, by host, of servers that are there or come
-	count  []int     // servers, by host
+	count  []int     // servers, by host, but those that sleep with it
 	awake  []bool
 	woken  []bool
+	slept  []bool
 	gave   []bool // moves leave it in this plan
 	took   []bool
 	moves  int
@@ -103,10 +119,10 @@ type judge struct {
 
 func newJudge(m *model, out Outcome) *judge {
 	n := len(m.views)
-	j := &judge{model: m, out: out, asked: make([]float64, n), held: make([]int, n), count: make([]int, n), awake: make([]bool, n), woken: make([]bool, n), gave: make([]bool, n), took: make([]bool, n)}
+	j := &judge{model: m, out: out, asked: make([]float64, n), held: make([]int, n), count: make([]int, n), awake: make([]bool, n), woken: make([]bool, n), slept: make([]bool, n), gave: make([]bool, n), took: make([]bool, n)}
 	for i := range m.views {
 		j.awake[i] = !m.fleet.Hosts[i].Asleep
-		j.held[i], j.count[i] = m.views[i].Usage.Total().RAMMiB, len(m.views[i].Usage.Claims)
+		j.held[i], j.count[i] = m.views[i].Usage.Total().RAMMiB, len(m.views[i].Usage.Claims)-m.atRest[i].servers
 		for _, g := range m.fleet.Hosts[i].Guests {
 			j.asked[i] += m.fleet.Guests[g].Demand
 		}
@@ -135,7 +151,7 @@ const noGuest consolidate.GuestIndex = -1
 // group takes a group of moves, or refuses it as a whole.
 func (j *judge) group(moves []consolidate.Move) {
 	first := moves[0]
-	empties := first.Reason == consolidate.ReasonUnderload || first.Reason == consolidate.ReasonExchange
+	empties := emptying(moves)
 	if j.moves+len(moves) > j.in.Settings.MovesMax && (j.moves > 0 || !empties) {
 		j.refuse(noGuest, first.From, consolidate.Nowhere, "%d moves are left for the next plan: one has at most %d", len(moves), j.in.Settings.MovesMax)
 		return
@@ -176,6 +192,9 @@ func (j *judge) group(moves []consolidate.Move) {
 func (j *judge) check(m consolidate.Move) (cloud.MoveCost, string) {
 	s := j.guests[m.Guest]
 	source, target := &j.views[m.From], &j.views[m.To]
+	if j.slept[m.To] {
+		return cloud.MoveCost{}, fmt.Sprintf("host %s goes to sleep", target.Host.Name)
+	}
 	if reasons := j.refusals(m.Guest, m.To); len(reasons) > 0 {
 		return cloud.MoveCost{}, strings.Join(reasons, "; ")
 	}

@@ -61,6 +61,19 @@ func TestAQuietFleetIsConsolidatedAndTheEmptiedHostSleeps(t *testing.T) {
 	}
 }
 
+func TestStoppedServersSleepWithTheirHost(t *testing.T) {
+	f := quiet()
+	for _, s := range f.Servers {
+		if s.ID == "d" {
+			s.VMState, s.Power = cloud.VMStopped, cloud.PowerShutdown
+		}
+	}
+	o := planned(t, f, cloud.GoalConsolidate)
+	if asleep := ofKind(o, cloud.ActionSleep); len(moves(o)) != 0 || len(asleep) != 1 || asleep[0].Host != "host-3" {
+		t.Errorf("actions %+v: want host-3 to sleep with its stopped server", o.Actions)
+	}
+}
+
 func TestADisabledHostIsNobodysRoom(t *testing.T) {
 	f := quiet()
 	f.Settings.Failover = 1
@@ -112,7 +125,7 @@ func TestWhatKeepsAServerWhereItIsIsSaid(t *testing.T) {
 		}, "automation level is partial"},
 		{"stopped", func(f *fleet) {
 			for _, s := range f.Servers {
-				s.VMState = cloud.VMStopped
+				s.VMState, s.Metadata[cloud.MetaAutomation] = cloud.VMStopped, "off"
 			}
 		}, "only running servers move live"},
 		{"no telemetry", func(f *fleet) { f.Readings.Servers = map[cloud.ServerID]telemetry.ServerReading{} }, "nothing is known of its load"},

@@ -81,6 +81,9 @@ func (j *judge) tooFew() string {
 	cpu, capacity, held := 0.0, 0, 0
 	for i := range j.views {
 		held += j.held[i]
+		if !j.awake[i] { // stopped servers sleep with their host
+			held -= j.atRest[i].ramMiB
+		}
 		if !j.awake[i] || j.views[i].Host.Disabled { // a disabled host takes no servers, so nobody's room is on it
 			continue
 		}
@@ -195,7 +198,7 @@ func (j *judge) sleeps() {
 }
 
 func (j *judge) sleep(h consolidate.HostIndex) {
-	j.awake[h] = false
+	j.awake[h], j.slept[h] = false, true
 	j.out.Actions = append(j.out.Actions, cloud.PlanAction{
 		Kind: cloud.ActionSleep, Host: j.views[h].Host.Name, Status: cloud.StatusRecommended,
 		Reason: fmt.Sprintf("empty then; idle it draws about %.0f W", j.fleet.Hosts[h].Power[0]),
