@@ -17,6 +17,14 @@ var serverRoutes = []route{
 	{pattern: "PUT /servers/{id}", handle: (*call).updateServer},
 	{pattern: "DELETE /servers/{id}", handle: (*call).deleteServer},
 	{pattern: "POST /servers/{id}/action", handle: (*call).serverAction},
+	// The same under the name that clients of old boot from volumes by: those that know --block_device_mapping with underscores.
+	{pattern: "GET /os-volumes_boot", query: serverQuery, handle: func(c *call) error { return c.listServers(false) }},
+	{pattern: "GET /os-volumes_boot/detail", query: serverQuery, handle: func(c *call) error { return c.listServers(true) }},
+	{pattern: "POST /os-volumes_boot", handle: (*call).createServer},
+	{pattern: "GET /os-volumes_boot/{id}", handle: (*call).showServer},
+	{pattern: "PUT /os-volumes_boot/{id}", handle: (*call).updateServer},
+	{pattern: "DELETE /os-volumes_boot/{id}", handle: (*call).deleteServer},
+	{pattern: "POST /os-volumes_boot/{id}/action", handle: (*call).serverAction},
 }
 
 // findServer returns a server the caller may know of. A foreign one does not exist for it.

@@ -195,6 +195,20 @@ func TestAServerBootsFromAVolumeInBothForms(t *testing.T) {
 	}
 }
 
+// What a client sends that is old enough for `nova boot --block_device_mapping vda=VOLUME:::0`.
+func TestClientsOfOldBootFromVolumesByTheOldPath(t *testing.T) {
+	w := newSite(t)
+	v := w.addVolume(1)
+	body := newServer(m{"block_device_mapping": []m{{"device_name": "vda", "volume_id": v, "volume_size": "", "delete_on_termination": "0"}}})
+	id := w.want(202, "ann", 37, "POST", "/os-volumes_boot", body).str("server", "id")
+	if root := w.server(cloud.ServerID(id)).RootDevice(); root == nil || root.Volume != v || root.DeleteOnTermination {
+		t.Errorf("booted with %+v", root)
+	}
+	if got := w.want(200, "ann", 37, "GET", "/os-volumes_boot/"+id, nil).str("server", "id"); got != id {
+		t.Errorf("shown as %s", got)
+	}
+}
+
 func TestABootMakesTheVolumesItNeeds(t *testing.T) {
 	w := newSite(t)
 	data := w.addVolume(1)
