@@ -187,6 +187,9 @@ func (d *diagnosis) health(s share) {
 	for _, p := range s.Problems {
 		d.note(levelWarning, s.Source, "%s", p)
 	}
+	for _, danger := range s.Dangers {
+		d.note(levelProblem, s.Source, "%s", danger)
+	}
 	if len(d.findings) == before {
 		d.note(levelOK, s.Source, "healthy")
 	}

@@ -26,6 +26,7 @@ type share struct {
 	SplitBrain  int              `json:"split_brain"`
 	Bricks      []brick          `json:"bricks,omitempty"`
 	Problems    []string         `json:"problems,omitempty"` // with the host that says so
+	Dangers     []string         `json:"dangers,omitempty"`  // settings that can lose writes, as any host is mounted with
 }
 
 // brick is a brick as the worst placed host sees it.
@@ -63,7 +64,7 @@ func newStorageCommand(a *access) *cobra.Command {
 				return err
 			}
 			for _, s := range all {
-				for _, p := range s.Problems {
+				for _, p := range slices.Concat(s.Problems, s.Dangers) {
 					fmt.Fprintf(w, "\n%s: %s", s.Source, p)
 				}
 			}
@@ -100,6 +101,11 @@ func (s *share) add(host cloud.HostName, state string, seen *cloud.SharedStorage
 	}
 	s.Writable, s.Quorum = s.Writable && seen.Writable, s.Quorum && seen.Quorum
 	s.HealPending, s.SplitBrain = max(s.HealPending, seen.HealPending), max(s.SplitBrain, seen.SplitBrain)
+	for _, danger := range seen.Dangers {
+		if !slices.Contains(s.Dangers, danger) {
+			s.Dangers = append(s.Dangers, danger)
+		}
+	}
 	if seen.Error != "" {
 		s.Problems = append(s.Problems, fmt.Sprintf("host %s: %s", host, seen.Error))
 	}

@@ -18,6 +18,8 @@ type SharedStorage struct {
 	HealPending int     `json:"heal_pending"`
 	SplitBrain  int     `json:"split_brain"`
 	Bricks      []Brick `json:"bricks,omitempty"`
+	// Dangers are sentences: settings of the volume under which writes that were acknowledged can be lost.
+	Dangers []string `json:"dangers,omitempty"`
 	// Nonce is what the host last wrote into its own probe file, "WORD NUMBER"; Seen is what it read in those of other hosts.
 	Nonce string              `json:"nonce,omitempty"`
 	Seen  map[HostName]string `json:"seen,omitempty"`

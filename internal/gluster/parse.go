@@ -2,14 +2,16 @@ package gluster
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
 // parseVolfile reads a client's graph: volumes, innermost first, each with a type, options and the volumes it stands on.
 func parseVolfile(text string) (Health, error) {
 	type node struct {
-		name, kind, host, path string
-		below                  []string
+		name, kind string
+		below      []string
+		options    map[string]string
 	}
 	var nodes []node
 	for line := range strings.Lines(text) {
@@ -18,7 +20,7 @@ func parseVolfile(text string) (Health, error) {
 			continue
 		}
 		if f[0] == "volume" {
-			nodes = append(nodes, node{name: f[1]})
+			nodes = append(nodes, node{name: f[1], options: map[string]string{}})
 			continue
 		}
 		if len(nodes) == 0 {
@@ -30,10 +32,8 @@ func parseVolfile(text string) (Health, error) {
 			n.kind = f[1]
 		case f[0] == "subvolumes":
 			n.below = f[1:]
-		case f[0] == "option" && f[1] == "remote-host" && len(f) > 2:
-			n.host = f[2]
-		case f[0] == "option" && f[1] == "remote-subvolume" && len(f) > 2:
-			n.path = f[2]
+		case f[0] == "option" && len(f) > 2:
+			n.options[f[1]] = f[2]
 		}
 	}
 	var h Health
@@ -42,7 +42,7 @@ func parseVolfile(text string) (Health, error) {
 		switch n.kind {
 		case "protocol/client":
 			brickOf[n.name] = len(h.Bricks)
-			h.Bricks = append(h.Bricks, Brick{Name: n.host + ":" + n.path})
+			h.Bricks = append(h.Bricks, Brick{Name: n.options["remote-host"] + ":" + n.options["remote-subvolume"]})
 		case "cluster/replicate":
 			for _, b := range n.below {
 				if i, ok := brickOf[b]; ok {
@@ -50,6 +50,9 @@ func parseVolfile(text string) (Health, error) {
 				}
 			}
 			h.Sets = append(h.Sets, Set{Name: n.name})
+			h.Dangers = append(h.Dangers, replicaDangers(n.name, len(n.below), n.options)...)
+		case "features/shard":
+			h.Dangers = append(h.Dangers, n.name+": disks are sharded, and GlusterFS has corrupted sharded disks of virtual machines: use a volume with features.shard off")
 		}
 		if n.kind == "debug/io-stats" { // on top of the file's graph, under the volume's own name
 			h.Volume = n.name
@@ -59,6 +62,23 @@ func parseVolfile(text string) (Health, error) {
 		return h, fmt.Errorf("volfile: %d bricks of volume %q", len(h.Bricks), h.Volume)
 	}
 	return h, nil
+}
+
+// replicaDangers are the settings of a replica set that can lose acknowledged writes.
+//
+// With eager locks, AFR notes which brick missed a write only when it lets go of the lock, post-op-delay-secs (1 unless set) after the last of a run of
+// writes; but it acknowledges each at once. If the bricks that took them vanish within that time, all bricks come back alike dirty, nobody accuses anybody,
+// and the healer may take the copy that lacks them (seen with GlusterFS 10.3, in half of such double outages).
+func replicaDangers(name string, bricks int, options map[string]string) (out []string) {
+	off := []string{"off", "disable", "no", "false", "0"}
+	if !slices.Contains(off, options["eager-lock"]) && options["post-op-delay-secs"] != "0" {
+		out = append(out, name+": writes that a lost brick missed are acknowledged up to a second before that is noted; were the other brick lost too by then, healing may undo them. "+
+			"`gluster volume set VOLUME cluster.post-op-delay-secs 0`, then mount it anew on each host")
+	}
+	if quorum := options["quorum-type"]; bricks == 2 && quorum != "auto" && (quorum != "fixed" || options["quorum-count"] != "2") {
+		out = append(out, name+": either of its two bricks alone may be written to, so that both sides of an outage can be: `gluster volume set VOLUME cluster.quorum-type auto`")
+	}
+	return out
 }
 
 // private is what a replica set says of itself.

@@ -1,7 +1,9 @@
 package gluster
 
 import (
+	"maps"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -106,5 +108,44 @@ Number of entries: -
 	h := Health{Heal: got}
 	if pending, split := h.Pending(); pending != 1 || split != 1 {
 		t.Errorf("%d pending, %d split", pending, split)
+	}
+}
+
+func TestSettingsThatCanLoseAcknowledgedWritesAreNamed(t *testing.T) {
+	safe := map[string]string{"eager-lock": "enable", "post-op-delay-secs": "0", "quorum-type": "auto"}
+	with := func(key, value string) map[string]string {
+		o := maps.Clone(safe)
+		o[key] = value
+		return o
+	}
+	fixed := with("quorum-type", "fixed")
+	for _, tt := range []struct {
+		name    string
+		options map[string]string
+		bricks  int
+		want    []string
+	}{
+		{"as the guide has it", safe, 2, nil},
+		{"GlusterFS's own", nil, 2, []string{"post-op-delay-secs", "quorum-type"}},
+		{"the blame a second late", with("post-op-delay-secs", "1"), 2, []string{"post-op-delay-secs"}},
+		{"no eager locks", map[string]string{"eager-lock": "off", "quorum-type": "auto"}, 2, nil},
+		{"a quorum of one", fixed, 2, []string{"quorum-type"}},
+		{"three bricks", with("quorum-type", "none"), 3, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := replicaDangers("vms-replicate-0", tt.bricks, tt.options)
+			if len(got) != len(tt.want) {
+				t.Fatalf("%q, want %q", got, tt.want)
+			}
+			for i := range got {
+				if !strings.Contains(got[i], tt.want[i]) || !strings.HasPrefix(got[i], "vms-replicate-0: ") {
+					t.Errorf("%q does not speak of %s", got[i], tt.want[i])
+				}
+			}
+		})
+	}
+	h, err := parseVolfile(strings.Replace(volfile, "type cluster/distribute", "type features/shard", 1))
+	if err != nil || !slices.ContainsFunc(h.Dangers, func(d string) bool { return strings.Contains(d, "features.shard off") }) {
+		t.Errorf("a sharded volume: %q, %v", h.Dangers, err)
 	}
 }

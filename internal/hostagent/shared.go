@@ -253,6 +253,7 @@ func (s *sharing) facts() *hostpb.SharedStorage {
 	for _, b := range seen.health.Bricks {
 		out.Bricks = append(out.Bricks, &hostpb.Brick{Name: b.Name, Online: b.Online, HealPending: int64(b.Heal), ReplicaSet: int64(b.Set)})
 	}
+	out.Dangers = seen.health.Dangers
 	if seen.health.HealError != "" && out.Error == "" {
 		out.Error = seen.health.HealError
 	}

@@ -649,6 +649,7 @@ type SharedStorage struct {
 	LeaseAge      *durationpb.Duration   `protobuf:"bytes,11,opt,name=lease_age,json=leaseAge,proto3" json:"lease_age,omitempty"`                                                   // how long ago this host last renewed its own lease file
 	Nonce         string                 `protobuf:"bytes,12,opt,name=nonce,proto3" json:"nonce,omitempty"`                                                                         // what this host last wrote into its own probe file: a word of this agent's start, and a number that grows
 	Seen          map[string]string      `protobuf:"bytes,13,rep,name=seen,proto3" json:"seen,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // what this host read in the probe files of others, by host: the proof that they share the directory
+	Dangers       []string               `protobuf:"bytes,14,rep,name=dangers,proto3" json:"dangers,omitempty"`                                                                     // sentences: settings of the volume under which writes that were acknowledged can be lost
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -770,6 +771,13 @@ func (x *SharedStorage) GetNonce() string {
 func (x *SharedStorage) GetSeen() map[string]string {
 	if x != nil {
 		return x.Seen
+	}
+	return nil
+}
+
+func (x *SharedStorage) GetDangers() []string {
+	if x != nil {
+		return x.Dangers
 	}
 	return nil
 }
@@ -4932,6 +4940,8 @@ type FetchImageRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ImageId       string                 `protobuf:"bytes,1,opt,name=image_id,json=imageId,proto3" json:"image_id,omitempty"`
 	Offset        int64                  `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	Near          bool                   `protobuf:"varint,3,opt,name=near,proto3" json:"near,omitempty"`  // the caller can read from other hosts: the answer may be where, or that it should ask again
+	Tried         []string               `protobuf:"bytes,4,rep,name=tried,proto3" json:"tried,omitempty"` // hosts that the caller has tried in vain
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4980,9 +4990,26 @@ func (x *FetchImageRequest) GetOffset() int64 {
 	return 0
 }
 
+func (x *FetchImageRequest) GetNear() bool {
+	if x != nil {
+		return x.Near
+	}
+	return false
+}
+
+func (x *FetchImageRequest) GetTried() []string {
+	if x != nil {
+		return x.Tried
+	}
+	return nil
+}
+
+// ImageChunk is a stretch of the data; or, alone in its stream, where else the image is, or that nobody can send it now.
 type ImageChunk struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	Peers         []*DiskSource          `protobuf:"bytes,2,rep,name=peers,proto3" json:"peers,omitempty"`
+	Busy          bool                   `protobuf:"varint,3,opt,name=busy,proto3" json:"busy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5022,6 +5049,20 @@ func (x *ImageChunk) GetData() []byte {
 		return x.Data
 	}
 	return nil
+}
+
+func (x *ImageChunk) GetPeers() []*DiskSource {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+func (x *ImageChunk) GetBusy() bool {
+	if x != nil {
+		return x.Busy
+	}
+	return false
 }
 
 var File_host_proto protoreflect.FileDescriptor
@@ -5073,7 +5114,7 @@ const file_host_proto_rawDesc = "" +
 	"\tpeer_port\x18\x1a \x01(\x03R\bpeerPort\x12*\n" +
 	"\x11peer_tls_hostname\x18\x1b \x01(\tR\x0fpeerTlsHostname\x12\x1b\n" +
 	"\twake_macs\x18\x1c \x03(\tR\bwakeMacs\x12!\n" +
-	"\fself_fencing\x18\x1d \x01(\bR\vselfFencing\"\xf2\x03\n" +
+	"\fself_fencing\x18\x1d \x01(\bR\vselfFencing\"\x8c\x04\n" +
 	"\rSharedStorage\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x1c\n" +
@@ -5089,7 +5130,8 @@ const file_host_proto_rawDesc = "" +
 	" \x01(\bR\x06quorum\x126\n" +
 	"\tlease_age\x18\v \x01(\v2\x19.google.protobuf.DurationR\bleaseAge\x12\x14\n" +
 	"\x05nonce\x18\f \x01(\tR\x05nonce\x12;\n" +
-	"\x04seen\x18\r \x03(\v2'.godwit.host.v1.SharedStorage.SeenEntryR\x04seen\x1a7\n" +
+	"\x04seen\x18\r \x03(\v2'.godwit.host.v1.SharedStorage.SeenEntryR\x04seen\x12\x18\n" +
+	"\adangers\x18\x0e \x03(\tR\adangers\x1a7\n" +
 	"\tSeenEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"w\n" +
@@ -5444,13 +5486,17 @@ const file_host_proto_rawDesc = "" +
 	"\vsession_ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"sessionTtl\x12C\n" +
 	"\x10self_fence_after\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x0eselfFenceAfter\x12B\n" +
-	"\x0ftelemetry_every\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x0etelemetryEvery\"F\n" +
+	"\x0ftelemetry_every\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x0etelemetryEvery\"p\n" +
 	"\x11FetchImageRequest\x12\x19\n" +
 	"\bimage_id\x18\x01 \x01(\tR\aimageId\x12\x16\n" +
-	"\x06offset\x18\x02 \x01(\x03R\x06offset\" \n" +
+	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x12\n" +
+	"\x04near\x18\x03 \x01(\bR\x04near\x12\x14\n" +
+	"\x05tried\x18\x04 \x03(\tR\x05tried\"f\n" +
 	"\n" +
 	"ImageChunk\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data*\xe1\x01\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\x120\n" +
+	"\x05peers\x18\x02 \x03(\v2\x1a.godwit.host.v1.DiskSourceR\x05peers\x12\x12\n" +
+	"\x04busy\x18\x03 \x01(\bR\x04busy*\xe1\x01\n" +
 	"\vDomainState\x12\x1c\n" +
 	"\x18DOMAIN_STATE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13DOMAIN_STATE_ABSENT\x10\x01\x12\x18\n" +
@@ -5679,63 +5725,64 @@ var file_host_proto_depIdxs = []int32{
 	70,  // 74: godwit.host.v1.Welcome.session_ttl:type_name -> google.protobuf.Duration
 	70,  // 75: godwit.host.v1.Welcome.self_fence_after:type_name -> google.protobuf.Duration
 	70,  // 76: godwit.host.v1.Welcome.telemetry_every:type_name -> google.protobuf.Duration
-	5,   // 77: godwit.host.v1.Host.Facts:input_type -> godwit.host.v1.FactsRequest
-	24,  // 78: godwit.host.v1.Host.Inspect:input_type -> godwit.host.v1.InspectRequest
-	36,  // 79: godwit.host.v1.Host.Prepare:input_type -> godwit.host.v1.PrepareRequest
-	38,  // 80: godwit.host.v1.Host.Start:input_type -> godwit.host.v1.StartRequest
-	39,  // 81: godwit.host.v1.Host.Stop:input_type -> godwit.host.v1.StopRequest
-	40,  // 82: godwit.host.v1.Host.Reboot:input_type -> godwit.host.v1.RebootRequest
-	41,  // 83: godwit.host.v1.Host.Migrate:input_type -> godwit.host.v1.MigrateRequest
-	44,  // 84: godwit.host.v1.Host.Steer:input_type -> godwit.host.v1.SteerRequest
-	46,  // 85: godwit.host.v1.Host.Adopt:input_type -> godwit.host.v1.AdoptRequest
-	47,  // 86: godwit.host.v1.Host.Discard:input_type -> godwit.host.v1.DiscardRequest
-	49,  // 87: godwit.host.v1.Host.Console:input_type -> godwit.host.v1.ConsoleRequest
-	51,  // 88: godwit.host.v1.Host.Update:input_type -> godwit.host.v1.UpdateRequest
-	53,  // 89: godwit.host.v1.Host.SyncNetworks:input_type -> godwit.host.v1.SyncNetworksRequest
-	28,  // 90: godwit.host.v1.Host.AttachVolume:input_type -> godwit.host.v1.AttachVolumeRequest
-	29,  // 91: godwit.host.v1.Host.DetachVolume:input_type -> godwit.host.v1.DetachVolumeRequest
-	30,  // 92: godwit.host.v1.Host.ResizeVolume:input_type -> godwit.host.v1.ResizeVolumeRequest
-	9,   // 93: godwit.host.v1.Host.CheckDisks:input_type -> godwit.host.v1.CheckDisksRequest
-	12,  // 94: godwit.host.v1.Host.ExportDisk:input_type -> godwit.host.v1.ExportDiskRequest
-	13,  // 95: godwit.host.v1.Host.UnexportDisk:input_type -> godwit.host.v1.UnexportDiskRequest
-	15,  // 96: godwit.host.v1.Host.CaptureDisk:input_type -> godwit.host.v1.CaptureDiskRequest
-	16,  // 97: godwit.host.v1.Host.Probe:input_type -> godwit.host.v1.ProbeRequest
-	20,  // 98: godwit.host.v1.Host.Sleep:input_type -> godwit.host.v1.SleepRequest
-	22,  // 99: godwit.host.v1.Host.Wake:input_type -> godwit.host.v1.WakeRequest
-	57,  // 100: godwit.host.v1.Control.Enroll:input_type -> godwit.host.v1.EnrollRequest
-	59,  // 101: godwit.host.v1.Control.Session:input_type -> godwit.host.v1.HostEvent
-	66,  // 102: godwit.host.v1.Control.FetchImage:input_type -> godwit.host.v1.FetchImageRequest
-	6,   // 103: godwit.host.v1.Host.Facts:output_type -> godwit.host.v1.HostFacts
-	25,  // 104: godwit.host.v1.Host.Inspect:output_type -> godwit.host.v1.ServerState
-	37,  // 105: godwit.host.v1.Host.Prepare:output_type -> godwit.host.v1.PrepareReply
-	25,  // 106: godwit.host.v1.Host.Start:output_type -> godwit.host.v1.ServerState
-	25,  // 107: godwit.host.v1.Host.Stop:output_type -> godwit.host.v1.ServerState
-	25,  // 108: godwit.host.v1.Host.Reboot:output_type -> godwit.host.v1.ServerState
-	42,  // 109: godwit.host.v1.Host.Migrate:output_type -> godwit.host.v1.MigrateReply
-	45,  // 110: godwit.host.v1.Host.Steer:output_type -> godwit.host.v1.SteerReply
-	25,  // 111: godwit.host.v1.Host.Adopt:output_type -> godwit.host.v1.ServerState
-	48,  // 112: godwit.host.v1.Host.Discard:output_type -> godwit.host.v1.DiscardReply
-	50,  // 113: godwit.host.v1.Host.Console:output_type -> godwit.host.v1.ConsoleReply
-	52,  // 114: godwit.host.v1.Host.Update:output_type -> godwit.host.v1.UpdateReply
-	55,  // 115: godwit.host.v1.Host.SyncNetworks:output_type -> godwit.host.v1.SyncNetworksReply
-	25,  // 116: godwit.host.v1.Host.AttachVolume:output_type -> godwit.host.v1.ServerState
-	25,  // 117: godwit.host.v1.Host.DetachVolume:output_type -> godwit.host.v1.ServerState
-	25,  // 118: godwit.host.v1.Host.ResizeVolume:output_type -> godwit.host.v1.ServerState
-	10,  // 119: godwit.host.v1.Host.CheckDisks:output_type -> godwit.host.v1.CheckDisksReply
-	11,  // 120: godwit.host.v1.Host.ExportDisk:output_type -> godwit.host.v1.DiskSource
-	14,  // 121: godwit.host.v1.Host.UnexportDisk:output_type -> godwit.host.v1.UnexportDiskReply
-	73,  // 122: godwit.host.v1.Host.CaptureDisk:output_type -> godwit.host.v1.VolumeChunk
-	18,  // 123: godwit.host.v1.Host.Probe:output_type -> godwit.host.v1.ProbeReply
-	21,  // 124: godwit.host.v1.Host.Sleep:output_type -> godwit.host.v1.SleepReply
-	23,  // 125: godwit.host.v1.Host.Wake:output_type -> godwit.host.v1.WakeReply
-	58,  // 126: godwit.host.v1.Control.Enroll:output_type -> godwit.host.v1.EnrollReply
-	64,  // 127: godwit.host.v1.Control.Session:output_type -> godwit.host.v1.HostNotice
-	67,  // 128: godwit.host.v1.Control.FetchImage:output_type -> godwit.host.v1.ImageChunk
-	103, // [103:129] is the sub-list for method output_type
-	77,  // [77:103] is the sub-list for method input_type
-	77,  // [77:77] is the sub-list for extension type_name
-	77,  // [77:77] is the sub-list for extension extendee
-	0,   // [0:77] is the sub-list for field type_name
+	11,  // 77: godwit.host.v1.ImageChunk.peers:type_name -> godwit.host.v1.DiskSource
+	5,   // 78: godwit.host.v1.Host.Facts:input_type -> godwit.host.v1.FactsRequest
+	24,  // 79: godwit.host.v1.Host.Inspect:input_type -> godwit.host.v1.InspectRequest
+	36,  // 80: godwit.host.v1.Host.Prepare:input_type -> godwit.host.v1.PrepareRequest
+	38,  // 81: godwit.host.v1.Host.Start:input_type -> godwit.host.v1.StartRequest
+	39,  // 82: godwit.host.v1.Host.Stop:input_type -> godwit.host.v1.StopRequest
+	40,  // 83: godwit.host.v1.Host.Reboot:input_type -> godwit.host.v1.RebootRequest
+	41,  // 84: godwit.host.v1.Host.Migrate:input_type -> godwit.host.v1.MigrateRequest
+	44,  // 85: godwit.host.v1.Host.Steer:input_type -> godwit.host.v1.SteerRequest
+	46,  // 86: godwit.host.v1.Host.Adopt:input_type -> godwit.host.v1.AdoptRequest
+	47,  // 87: godwit.host.v1.Host.Discard:input_type -> godwit.host.v1.DiscardRequest
+	49,  // 88: godwit.host.v1.Host.Console:input_type -> godwit.host.v1.ConsoleRequest
+	51,  // 89: godwit.host.v1.Host.Update:input_type -> godwit.host.v1.UpdateRequest
+	53,  // 90: godwit.host.v1.Host.SyncNetworks:input_type -> godwit.host.v1.SyncNetworksRequest
+	28,  // 91: godwit.host.v1.Host.AttachVolume:input_type -> godwit.host.v1.AttachVolumeRequest
+	29,  // 92: godwit.host.v1.Host.DetachVolume:input_type -> godwit.host.v1.DetachVolumeRequest
+	30,  // 93: godwit.host.v1.Host.ResizeVolume:input_type -> godwit.host.v1.ResizeVolumeRequest
+	9,   // 94: godwit.host.v1.Host.CheckDisks:input_type -> godwit.host.v1.CheckDisksRequest
+	12,  // 95: godwit.host.v1.Host.ExportDisk:input_type -> godwit.host.v1.ExportDiskRequest
+	13,  // 96: godwit.host.v1.Host.UnexportDisk:input_type -> godwit.host.v1.UnexportDiskRequest
+	15,  // 97: godwit.host.v1.Host.CaptureDisk:input_type -> godwit.host.v1.CaptureDiskRequest
+	16,  // 98: godwit.host.v1.Host.Probe:input_type -> godwit.host.v1.ProbeRequest
+	20,  // 99: godwit.host.v1.Host.Sleep:input_type -> godwit.host.v1.SleepRequest
+	22,  // 100: godwit.host.v1.Host.Wake:input_type -> godwit.host.v1.WakeRequest
+	57,  // 101: godwit.host.v1.Control.Enroll:input_type -> godwit.host.v1.EnrollRequest
+	59,  // 102: godwit.host.v1.Control.Session:input_type -> godwit.host.v1.HostEvent
+	66,  // 103: godwit.host.v1.Control.FetchImage:input_type -> godwit.host.v1.FetchImageRequest
+	6,   // 104: godwit.host.v1.Host.Facts:output_type -> godwit.host.v1.HostFacts
+	25,  // 105: godwit.host.v1.Host.Inspect:output_type -> godwit.host.v1.ServerState
+	37,  // 106: godwit.host.v1.Host.Prepare:output_type -> godwit.host.v1.PrepareReply
+	25,  // 107: godwit.host.v1.Host.Start:output_type -> godwit.host.v1.ServerState
+	25,  // 108: godwit.host.v1.Host.Stop:output_type -> godwit.host.v1.ServerState
+	25,  // 109: godwit.host.v1.Host.Reboot:output_type -> godwit.host.v1.ServerState
+	42,  // 110: godwit.host.v1.Host.Migrate:output_type -> godwit.host.v1.MigrateReply
+	45,  // 111: godwit.host.v1.Host.Steer:output_type -> godwit.host.v1.SteerReply
+	25,  // 112: godwit.host.v1.Host.Adopt:output_type -> godwit.host.v1.ServerState
+	48,  // 113: godwit.host.v1.Host.Discard:output_type -> godwit.host.v1.DiscardReply
+	50,  // 114: godwit.host.v1.Host.Console:output_type -> godwit.host.v1.ConsoleReply
+	52,  // 115: godwit.host.v1.Host.Update:output_type -> godwit.host.v1.UpdateReply
+	55,  // 116: godwit.host.v1.Host.SyncNetworks:output_type -> godwit.host.v1.SyncNetworksReply
+	25,  // 117: godwit.host.v1.Host.AttachVolume:output_type -> godwit.host.v1.ServerState
+	25,  // 118: godwit.host.v1.Host.DetachVolume:output_type -> godwit.host.v1.ServerState
+	25,  // 119: godwit.host.v1.Host.ResizeVolume:output_type -> godwit.host.v1.ServerState
+	10,  // 120: godwit.host.v1.Host.CheckDisks:output_type -> godwit.host.v1.CheckDisksReply
+	11,  // 121: godwit.host.v1.Host.ExportDisk:output_type -> godwit.host.v1.DiskSource
+	14,  // 122: godwit.host.v1.Host.UnexportDisk:output_type -> godwit.host.v1.UnexportDiskReply
+	73,  // 123: godwit.host.v1.Host.CaptureDisk:output_type -> godwit.host.v1.VolumeChunk
+	18,  // 124: godwit.host.v1.Host.Probe:output_type -> godwit.host.v1.ProbeReply
+	21,  // 125: godwit.host.v1.Host.Sleep:output_type -> godwit.host.v1.SleepReply
+	23,  // 126: godwit.host.v1.Host.Wake:output_type -> godwit.host.v1.WakeReply
+	58,  // 127: godwit.host.v1.Control.Enroll:output_type -> godwit.host.v1.EnrollReply
+	64,  // 128: godwit.host.v1.Control.Session:output_type -> godwit.host.v1.HostNotice
+	67,  // 129: godwit.host.v1.Control.FetchImage:output_type -> godwit.host.v1.ImageChunk
+	104, // [104:130] is the sub-list for method output_type
+	78,  // [78:104] is the sub-list for method input_type
+	78,  // [78:78] is the sub-list for extension type_name
+	78,  // [78:78] is the sub-list for extension extendee
+	0,   // [0:78] is the sub-list for field type_name
 }
 
 func init() { file_host_proto_init() }
