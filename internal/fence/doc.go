@@ -14,6 +14,8 @@
 // A BMC that shares the host's power supply answers nothing after a power cut. That is Unknown, not Off, and blocks: another proof is needed
 // then (storage fencing, or an operator's word).
 //
+// Where it can, a driver is also a Meter: it reads what the host draws.
+//
 // Two protocols: IPMI 2.0 over LAN (RMCP+), with a library, and Redfish (DSP0266), which is JSON over HTTPS. Drivers hold no connection
 // between calls: a BMC has few sessions, and many forget them.
 //

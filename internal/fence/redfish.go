@@ -62,7 +62,10 @@ func (d *redfish) String() string { return "redfish://" + d.user + "@" + d.base.
 type computerSystem struct {
 	ID         string `json:"@odata.id"`
 	PowerState string `json:"PowerState"` // On, Off, PoweringOn, PoweringOff, Paused
-	Actions    struct {
+	Links      struct {
+		Chassis []link `json:"Chassis"`
+	} `json:"Links"`
+	Actions struct {
 		Reset struct {
 			Target    string   `json:"target"`
 			Allowable []string `json:"ResetType@Redfish.AllowableValues"`
