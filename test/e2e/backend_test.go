@@ -2,6 +2,9 @@ package e2e
 
 import (
 	"context"
+	"os"
+	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -152,9 +155,11 @@ func TestAVolumeKeepsToItsRoomAndItsLimit(t *testing.T) {
 		if s, err := cloud.Server(ctx, g.id); err != nil || s.Status == "ERROR" {
 			t.Errorf("a guest that waits for room is shown as %+v, %v", s, err)
 		}
+		awaitStatus(t, "no room: volume", "(squeezed-root), server "+g.id+" stands still since")
 		free()
 		g.goesOn(t, before)
 		g.whole(t)
+		awaitStatus(t, "") // it is over
 	})
 	t.Run("a type's limit counts from the retype on", func(t *testing.T) {
 		unlimited := g.rate(t)
@@ -176,6 +181,31 @@ func TestAVolumeKeepsToItsRoomAndItsLimit(t *testing.T) {
 	})
 	if now := g.status(t); now.LogErrors != 0 {
 		t.Errorf("the guest met %d errors", now.LogErrors)
+	}
+}
+
+// awaitStatus waits until `godwit volumes status` has a row with all the texts; "" waits until nothing is said to be out of room.
+func awaitStatus(t *testing.T, texts ...string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), changeMax)
+	defer cancel()
+	said := ""
+	err := labcloud.Until(ctx, "volumes status says "+strings.Join(texts, " "), func() (bool, error) {
+		cmd := exec.CommandContext(ctx, godwit, "volumes", "status")
+		cmd.Env = append(os.Environ(), cloud.Env...)
+		out, err := cmd.Output()
+		if said = string(out); texts[0] == "" {
+			return err == nil && !strings.Contains(said, "no room"), err
+		}
+		for row := range strings.Lines(said) {
+			if !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(row, text) }) {
+				return true, nil
+			}
+		}
+		return false, err
+	})
+	if err != nil {
+		t.Fatalf("%v; it says\n%s", err, said)
 	}
 }
 
