@@ -235,9 +235,9 @@ func newAccountingCommand(a *access) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			t := table{header: []string{"SUBJECT", "NAME", "KWH", "CPU HOURS", "SEEN", "OVERLOADED", "ASLEEP", "MIGRATIONS", "DOWNTIME"}}
+			t := table{header: []string{"SUBJECT", "NAME", "KWH", "POWER BY", "CPU HOURS", "SEEN", "OVERLOADED", "ASLEEP", "MIGRATIONS", "DOWNTIME"}}
 			for _, x := range accounts {
-				t.add(x.Subject, orDash(x.Name), fmt.Sprintf("%.4f", x.KWh()), fmt.Sprintf("%.2f", x.CPUSeconds/3600), x.Seen.Round(time.Second).String(),
+				t.add(x.Subject, orDash(x.Name), fmt.Sprintf("%.4f", x.KWh()), orDash(string(x.PowerBy)), fmt.Sprintf("%.2f", x.CPUSeconds/3600), x.Seen.Round(time.Second).String(),
 					x.Overload.Round(time.Second).String(), x.Asleep.Round(time.Second).String(), strconv.Itoa(x.Migrations), x.Downtime.Round(time.Millisecond).String())
 			}
 			return a.out.print(cmd.OutOrStdout(), accounts, t)

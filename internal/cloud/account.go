@@ -12,6 +12,16 @@ const (
 	AccountProject AccountKind = "project"
 )
 
+// PowerSource says how it is known what a host draws.
+type PowerSource string
+
+// The sources. A host's own counters (RAPL) are those of its processors and memory; all else that it draws is not in them.
+const (
+	PowerByModel PowerSource = "model"
+	PowerByHost  PowerSource = "host"
+	PowerByBMC   PowerSource = "bmc"
+)
+
 // Account is what a host or a server used on one day (UTC), as far as the leader saw it.
 type Account struct {
 	Day     string      `json:"day"` // "2026-01-31"
@@ -21,9 +31,10 @@ type Account struct {
 	Project ProjectID   `json:"project,omitempty"`
 	// WattSeconds is energy. Of a host that says what it draws it is measured, else modelled from its CPU use (Measured says how much is). Of a server
 	// it is its share of its host's: of what the host draws when idle by memory, of the rest by CPU use.
-	WattSeconds float64 `json:"watt_seconds"`
-	Measured    float64 `json:"measured_watt_seconds,omitempty"`
-	CPUSeconds  float64 `json:"cpu_seconds"`
+	WattSeconds float64     `json:"watt_seconds"`
+	Measured    float64     `json:"measured_watt_seconds,omitempty"`
+	PowerBy     PowerSource `json:"power_by,omitempty"` // of the newest part of it
+	CPUSeconds  float64     `json:"cpu_seconds"`
 	// Seen is how long telemetry was there for; Overload how long of it a host's CPU was short (or a server waited for more than a tenth of what it
 	// used); Asleep how long a host slept.
 	Seen       time.Duration `json:"seen"`
@@ -41,6 +52,9 @@ func (a Account) KWh() float64 { return a.WattSeconds / 3.6e6 }
 func (a *Account) Add(b *Account) {
 	a.WattSeconds += b.WattSeconds
 	a.Measured += b.Measured
+	if b.PowerBy != "" {
+		a.PowerBy = b.PowerBy
+	}
 	a.CPUSeconds += b.CPUSeconds
 	a.Seen += b.Seen
 	a.Overload += b.Overload

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -12,10 +13,10 @@ import (
 )
 
 const (
-	// accountEvery is how often use is added up.
+	// accountEvery is how often use is added up, unless Optimising says otherwise.
 	accountEvery = 5 * time.Second
-	// flushEvery is how often sums are written; what a leader that dies has not written is lost.
-	flushEvery = time.Minute
+	// flushTimes is after how many such times sums are written; what a leader that dies has not written is lost.
+	flushTimes = 12
 	// accountSpanMax bounds what one look accounts for: a leader that was stopped does not make up what it did not see.
 	accountSpanMax = time.Minute
 	// accountDays is how long accounts are kept.
@@ -65,14 +66,15 @@ func (o *optimiser) account(ctx context.Context, v store.View, now time.Time) er
 		b.open, b.counted, b.last, b.flushed = map[string]*cloud.Account{}, map[cloud.MigrationID]bool{}, now, now
 	}
 	span := min(now.Sub(b.last), accountSpanMax)
-	if span < accountEvery {
+	every := cmp.Or(o.Optimising.AccountEvery, accountEvery)
+	if span < every {
 		return nil
 	}
 	b.last = now
 	snap := tables.Snapshot(v, now)
 	o.accountUse(v, &snap, o.Optimising.Book.Readings(), now, span)
 	o.accountMoves(v, now)
-	if now.Sub(b.flushed) < flushEvery {
+	if now.Sub(b.flushed) < flushTimes*every {
 		return nil
 	}
 	b.flushed = now
@@ -99,15 +101,11 @@ func (o *optimiser) accountUse(v store.View, snap *cloud.Snapshot, readings tele
 		a.CPUSeconds += reading.CPUUsed * span.Seconds()
 		cpus := float64(view.Report.VCPUs)
 		model := models[name]
-		watts := model.At(reading.CPUUsed / cpus)
-		if reading.Watts > 0 {
-			watts = reading.Watts
-			a.Measured += watts * span.Seconds()
-		}
-		a.WattSeconds += watts * span.Seconds()
+		watts, by := o.draws(name, reading, model.At(reading.CPUUsed/cpus), now)
+		draw(a, watts, by, span)
 		b.awake += span
 		o.Optimising.Metrics.used(name, watts, span.Seconds())
-		if o.accountServers(v, view, readings, share{watts, min(watts, model[0])}, now, span) || reading.CPUUsed >= hostShort*cpus {
+		if o.accountServers(v, view, readings, share{watts, min(watts, model[0]), by}, now, span) || reading.CPUUsed >= hostShort*cpus {
 			a.Overload += span
 			b.short += span
 			o.Optimising.Metrics.short(name, span.Seconds())
@@ -115,8 +113,20 @@ func (o *optimiser) accountUse(v store.View, snap *cloud.Snapshot, readings tele
 	}
 }
 
+// draw adds energy to an account.
+func draw(a *cloud.Account, watts float64, by cloud.PowerSource, span time.Duration) {
+	a.WattSeconds += watts * span.Seconds()
+	if by != cloud.PowerByModel {
+		a.Measured += watts * span.Seconds()
+	}
+	a.PowerBy = by
+}
+
 // share is what a host draws, and of that what it would draw idle.
-type share struct{ watts, idle float64 }
+type share struct {
+	watts, idle float64
+	by          cloud.PowerSource
+}
 
 // accountServers gives a host's energy to its servers: what it draws idle by their memory, the rest by their CPU use. It reports whether they wait so
 // much that the host counts as overloaded.
@@ -143,7 +153,7 @@ func (o *optimiser) accountServers(v store.View, view *cloud.HostView, readings 
 		if used > 0 {
 			watts += (s.watts - s.idle) * r.CPUUsed / used
 		}
-		a.WattSeconds += watts * span.Seconds()
+		draw(a, watts, s.by, span)
 		if r.CPUWait > waitShort*r.CPUUsed && r.CPUUsed > 0.05 {
 			a.Overload += span
 		}

@@ -154,7 +154,7 @@ func (c *Control) lead(ctx context.Context, leadership *store.Leadership) error 
 		}
 		for name, loop := range map[string]func(context.Context) error{
 			"intents": l.intents, "steering": l.steering, "pruning": l.pruning, "networks": l.networks, "reconcile": l.reconcile, "recorder": l.recorder.Run,
-			"judge": l.judge, "recover": l.recover, "heal": l.heal, "optimise": l.optimise, "rest": l.rest, "spare": l.spare,
+			"judge": l.judge, "recover": l.recover, "heal": l.heal, "optimise": l.optimise, "meter": l.meter, "rest": l.rest, "spare": l.spare,
 		} {
 			start(name, loop)
 		}
@@ -173,13 +173,14 @@ type leader struct {
 	recorder *flows.Recorder
 	bmcs     *bmcs
 	looks    *looks
+	meters   *meters
 	began    time.Time // of the leadership
 }
 
 func newLeader(o Options, leadership *store.Leadership) *leader {
 	l := &leader{Options: o, log: o.Logger, records: fenced{o.Store, leadership}, journal: store.NewRunJournal(o.Store, leadership), began: time.Now()}
 	l.recorder = flows.NewRecorder(l.records, o.Logger)
-	l.bmcs, l.looks = newBMCs(l), newLooks(l)
+	l.bmcs, l.looks, l.meters = newBMCs(l), newLooks(l), newMeters()
 	hooks := l.recorder.Hooks()
 	hooks.Wrap = o.Wrap
 	tables := flows.New(flows.Options{Records: l.records, Hosts: o.Hosts, Volumes: o.Volumes, Images: o.Images, Policy: o.Policy, Moves: o.Moves, StopGrace: o.StopGrace, Fence: l.bmcs})

@@ -31,11 +31,11 @@ type fleetWorld struct {
 
 	mu    sync.Mutex                 // guards what follows
 	loads map[cloud.ServerID]float64 // CPUs; absent: 0.2
-	watts float64                    // each host reads of itself; 0: nothing
+	watts map[cloud.HostName]float64 // what hosts read of themselves
 }
 
 func newFleetWorld(t *testing.T, hosts ...cloud.HostName) *fleetWorld {
-	w := &fleetWorld{world: newWorld(t, hosts...), book: telemetry.NewBook(fleetStep), loads: map[cloud.ServerID]float64{}}
+	w := &fleetWorld{world: newWorld(t, hosts...), book: telemetry.NewBook(fleetStep), loads: map[cloud.ServerID]float64{}, watts: map[cloud.HostName]float64{}}
 	n := &naps{world: w.world, work: make(chan func(), 100)}
 	w.fleet.OnSleep(n)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -99,7 +99,7 @@ func (w *fleetWorld) tell(ctx context.Context) {
 func (w *fleetWorld) sample(v store.View, host cloud.HostName) telemetry.Sample {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	out := telemetry.Sample{Span: fleetSample, Watts: w.watts}
+	out := telemetry.Sample{Span: fleetSample, Watts: w.watts[host]}
 	for _, s := range store.By(v, tables.Servers, tables.ByHost, host) {
 		if s.VMState != cloud.VMActive {
 			continue
@@ -129,7 +129,7 @@ func (w *fleetWorld) arrange(level cloud.Automation, change func(*optimize.Setti
 		change(&s)
 	}
 	_, stop = w.control(func(o *Options) {
-		o.Optimising = Optimising{Book: w.book, Settings: s, Automation: level}
+		o.Optimising = Optimising{Book: w.book, Settings: s, Automation: level, AccountEvery: fleetSample}
 	})
 	return stop
 }

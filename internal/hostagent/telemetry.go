@@ -89,7 +89,7 @@ func (t *telemeter) sample(ctx context.Context, now time.Time) (*hostpb.Telemetr
 	}
 	span, first := now.Sub(t.at), t.at.IsZero()
 	before, servers := t.host, make(map[cloud.ServerID]kvm.Stats, len(stats))
-	out := &hostpb.Telemetry{At: timestamppb.New(now), Span: durationpb.New(span), CpuUsed: before.cpuUsed(host, span), CpuSteal: before.steal(host, span),
+	out := &hostpb.Telemetry{At: timestamppb.New(now), Span: durationpb.New(span), CpuUsed: before.cpuUsed(host, span), CpuSteal: before.steal(host, span), PowerWatts: raplWatts(before.energy, host.energy, span),
 		MemoryUsedMib: host.memoryUsedMiB, PsiCpu: host.psi[0], PsiMemory: host.psi[1], PsiIo: host.psi[2],
 		DiskReadBytes: host.diskRead, DiskWriteBytes: host.diskWritten, NetRxBytes: host.netIn, NetTxBytes: host.netOut}
 	for _, s := range stats {
@@ -145,6 +145,7 @@ type hostCounters struct {
 	psi                   [3]float64 // CPU, memory, I/O: share of the last ten seconds in which some task waited
 	diskRead, diskWritten int64
 	netIn, netOut         int64
+	energy                map[string]raplCounter
 }
 
 func (c hostCounters) cpuUsed(now hostCounters, span time.Duration) float64 {
@@ -179,7 +180,9 @@ func readHost() (hostCounters, error) {
 	}
 	if err == nil && contained() {
 		c.busy, err = containedBusy()
+		return c, err // what the machine draws is not this host's
 	}
+	c.energy = readRAPL(raplDir)
 	return c, err
 }
 

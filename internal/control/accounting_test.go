@@ -1,0 +1,104 @@
+package control
+
+import (
+	"encoding/pem"
+	"io"
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/godwit-cloud/godwit/internal/cloud"
+	"github.com/godwit-cloud/godwit/internal/store"
+	"github.com/godwit-cloud/godwit/internal/store/tables"
+)
+
+// redfishMeter is a BMC whose host draws 200 W.
+func redfishMeter(t *testing.T, host cloud.HostName) cloud.BMC {
+	files := map[string]string{
+		"/redfish/v1/Systems":         `{"Members": [{"@odata.id": "/redfish/v1/Systems/1"}]}`,
+		"/redfish/v1/Systems/1":       `{"@odata.id": "/redfish/v1/Systems/1", "PowerState": "On", "Links": {"Chassis": [{"@odata.id": "/redfish/v1/Chassis/1"}]}}`,
+		"/redfish/v1/Chassis/1":       `{"Power": {"@odata.id": "/redfish/v1/Chassis/1/Power"}}`,
+		"/redfish/v1/Chassis/1/Power": `{"PowerControl": [{"PowerConsumedWatts": 200}]}`,
+	}
+	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if user, password, ok := r.BasicAuth(); !ok || user != "u" || password != "p" || files[r.URL.Path] == "" {
+			http.NotFound(w, r)
+			return
+		}
+		_, _ = io.Copy(w, strings.NewReader(files[r.URL.Path]))
+	}))
+	t.Cleanup(s.Close)
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
+	return cloud.BMC{Host: host, Protocol: "redfish", Address: s.URL, User: "u", Password: "p", CA: string(ca)}
+}
+
+func (w *fleetWorld) account(kind cloud.AccountKind, subject string) cloud.Account {
+	var sum cloud.Account // of yesterday too: a test may run over midnight
+	for _, a := range store.All(w.store.View(), tables.Accounts) {
+		if a.Kind == kind && a.Subject == subject {
+			sum.Add(a)
+			sum.Project = a.Project
+		}
+	}
+	return sum
+}
+
+func TestAccountsSayWhoMeasuredThePower(t *testing.T) {
+	w := newFleetWorld(t, "h1", "h2", "h3")
+	w.write(func(tx *store.Tx) error { return store.Put(tx, tables.BMCs, "h1", redfishMeter(t, "h1")) })
+	w.mu.Lock()
+	w.watts["h2"] = 80
+	w.mu.Unlock()
+	w.arrange(cloud.AutomationManual, nil)
+	w.on("h1", "s1", nil)
+	w.on("h1", "s2", nil)
+	w.on("h2", "s3", nil)
+	w.use("s1", 3)
+	w.use("s2", 1)
+	want := map[cloud.HostName]cloud.PowerSource{"h1": cloud.PowerByBMC, "h2": cloud.PowerByHost, "h3": cloud.PowerByModel}
+	w.until("accounts of every host, each by its source", func(store.View) bool {
+		for host, by := range want {
+			if a := w.account(cloud.AccountHost, string(host)); a.PowerBy != by || a.Seen == 0 {
+				return false
+			}
+		}
+		return w.account(cloud.AccountServer, "s1").Seen > time.Second && w.account(cloud.AccountServer, "s2").Seen > time.Second
+	})
+	h2, h3 := w.account(cloud.AccountHost, "h2"), w.account(cloud.AccountHost, "h3")
+	if watts := h2.Measured / h2.Seen.Seconds(); math.Abs(watts-80) > 0.5 || h2.Measured != h2.WattSeconds {
+		t.Errorf("host that reads 80 W of itself: %+v", h2)
+	}
+	if h3.Measured != 0 || h3.WattSeconds <= 0 {
+		t.Errorf("host that nobody measures: %+v", h3)
+	}
+	s1, s2 := w.account(cloud.AccountServer, "s1"), w.account(cloud.AccountServer, "s2")
+	if s1.PowerBy != cloud.PowerByBMC || s1.Measured <= 0 || s1.WattSeconds <= s2.WattSeconds || s1.Project != "p" || s1.CPUSeconds < 2*s2.CPUSeconds {
+		t.Errorf("servers at 3 and 1 CPUs: %+v, %+v", s1, s2)
+	}
+}
+
+func TestAccountsCountMovesOfHostsAndServersAndTimeAsleep(t *testing.T) {
+	w := newFleetWorld(t, "h1", "h2", "h3")
+	w.arrange(cloud.AutomationFull, nil)
+	w.prove("h1", "h2", "h3")
+	w.on("h1", "s1", nil)
+	w.on("h2", "s2", nil)
+	w.on("h3", "s3", nil)
+	w.until("a host sleeps, and the accounts say so", func(store.View) bool {
+		asleep := w.asleep()
+		return len(asleep) == 1 && w.account(cloud.AccountHost, string(asleep[0])).Asleep > 0 && w.account(cloud.AccountHost, string(asleep[0])).Migrations == 1
+	})
+	moved := 0
+	for id, n := range w.movesOf() {
+		moved += n
+		if a := w.account(cloud.AccountServer, string(id)); a.Migrations != n {
+			t.Errorf("server %s moved %d times, its account says %d", id, n, a.Migrations)
+		}
+	}
+	if moved != 1 {
+		t.Errorf("%d moves", moved)
+	}
+}
