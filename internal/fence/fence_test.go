@@ -34,7 +34,7 @@ type machine interface {
 }
 
 // bmcs starts each kind of BMC, with a machine that is on, and returns its driver.
-var bmcs = map[string]func(t *testing.T) (Driver, machine){"ipmi": startIPMI, "redfish": startRedfish}
+var bmcs = map[string]func(t *testing.T) (Driver, machine){"ipmi": startIPMI, "redfish": startRedfish, "redfish strict": startStrict}
 
 func eachBMC(t *testing.T, test func(t *testing.T, d Driver, m machine)) {
 	for name, start := range bmcs {
@@ -51,7 +51,11 @@ func TestAHostThatIsOnIsTurnedOffAndConfirmed(t *testing.T) {
 		if err != nil || e.Power != Off || e.Already || m.read() != Off {
 			t.Fatalf("evidence %+v, error %v, machine %s", e, err, m.read())
 		}
-		if want := []string{"state: on", "turn off: accepted", "state: off"}; !slices.Equal(e.Steps, want) {
+		steps := slices.Compact(slices.Clone(e.Steps))
+		if len(steps) > 3 && steps[2] == "state: on" { // one that takes its time
+			steps = slices.Delete(steps, 2, 3)
+		}
+		if want := []string{"state: on", "turn off: accepted", "state: off"}; !slices.Equal(steps, want) {
 			t.Errorf("steps %q, want %q", e.Steps, want)
 		}
 	})

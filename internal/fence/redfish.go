@@ -25,7 +25,13 @@ const (
 	redfishBodyMax = 1 << 20
 )
 
-// redfish speaks DMTF Redfish (DSP0266) with basic authentication, which leaves no session behind.
+// redfish speaks DMTF Redfish (DSP0266).
+//
+// Basic authentication comes first, because it leaves no session behind. A service that refuses it, as many do where an administrator has turned it off,
+// gets a session for the one request, which is deleted after it: services have few, and hold forgotten ones for half an hour.
+//
+// A service that wants to be told which state an action was decided on (428) gets the resource's ETag with it. One that answers an action with a task (202)
+// is believed no more than any other: what counts is the power state that is read afterwards (Isolate).
 type redfish struct {
 	base   *url.URL
 	user   string
@@ -61,6 +67,7 @@ func (d *redfish) String() string { return "redfish://" + d.user + "@" + d.base.
 // computerSystem is the part of a ComputerSystem resource (DSP0268) that power needs.
 type computerSystem struct {
 	ID         string `json:"@odata.id"`
+	ETag       string `json:"-"`          // of the answer
 	PowerState string `json:"PowerState"` // On, Off, PoweringOn, PoweringOff, Paused
 	Links      struct {
 		Chassis []link `json:"Chassis"`
@@ -132,15 +139,61 @@ func (d *redfish) find(ctx context.Context) (computerSystem, error) {
 	return s, d.do(ctx, http.MethodGet, list.Members[0].ID, nil, &s)
 }
 
-// do makes one request. Paths come from the BMC too, so they are resolved against the address: the password goes nowhere else.
+// do makes one request, and what it takes to have it accepted.
 func (d *redfish) do(ctx context.Context, method, path string, body, into any) error {
+	err := d.send(ctx, method, path, body, into, "")
+	if status(err) != http.StatusPreconditionRequired {
+		return err
+	}
+	s, err := d.find(ctx)
+	if err != nil {
+		return err
+	}
+	return d.send(ctx, method, path, body, into, s.ETag)
+}
+
+// send makes one request with basic authentication, or in a session of its own.
+func (d *redfish) send(ctx context.Context, method, path string, body, into any, etag string) error {
+	basic := func(r *http.Request) { r.SetBasicAuth(d.user, d.pass) }
+	matching := func(authenticate func(*http.Request)) func(*http.Request) {
+		return func(r *http.Request) {
+			authenticate(r)
+			if etag != "" {
+				r.Header.Set("If-Match", etag)
+			}
+		}
+	}
+	_, err := d.exchange(ctx, method, path, body, into, matching(basic))
+	if status(err) != http.StatusUnauthorized {
+		return err
+	}
+	header, loginErr := d.exchange(ctx, http.MethodPost, sessionsPath, map[string]string{"UserName": d.user, "Password": d.pass}, nil, func(*http.Request) {})
+	token := header.Get("X-Auth-Token")
+	if loginErr != nil || token == "" {
+		return err // the first refusal says what is wrong
+	}
+	inSession := func(r *http.Request) { r.Header.Set("X-Auth-Token", token) }
+	defer func() {
+		if at, parseErr := url.Parse(header.Get("Location")); parseErr == nil && at.Path != "" {
+			_, _ = d.exchange(context.WithoutCancel(ctx), http.MethodDelete, at.Path, nil, nil, inSession) // one that stays ends by itself
+		}
+	}()
+	_, err = d.exchange(ctx, method, path, body, into, matching(inSession))
+	return err
+}
+
+// sessionsPath is where sessions are made; DSP0266, section 13.3.4.2, has it fixed so that it can be found without authentication.
+const sessionsPath = "/redfish/v1/SessionService/Sessions"
+
+// exchange makes one request as it is. Paths come from the BMC too, so they are resolved against the address: the password goes nowhere else.
+func (d *redfish) exchange(ctx context.Context, method, path string, body, into any, authenticate func(*http.Request)) (http.Header, error) {
 	ref, err := url.Parse(path)
 	if err != nil || ref.Host != "" || !strings.HasPrefix(ref.Path, "/") {
-		return d.fail(method, fmt.Errorf("the BMC refers to %q, which is not on it", path))
+		return nil, d.fail(method, fmt.Errorf("the BMC refers to %q, which is not on it", path))
 	}
 	payload, err := json.Marshal(body)
 	if err != nil {
-		return d.fail(method, err)
+		return nil, d.fail(method, err)
 	}
 	var content io.Reader = http.NoBody
 	if body != nil {
@@ -148,9 +201,9 @@ func (d *redfish) do(ctx context.Context, method, path string, body, into any) e
 	}
 	req, err := http.NewRequestWithContext(ctx, method, d.base.ResolveReference(ref).String(), content)
 	if err != nil {
-		return d.fail(method, err)
+		return nil, d.fail(method, err)
 	}
-	req.SetBasicAuth(d.user, d.pass)
+	authenticate(req)
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("OData-Version", "4.0")
 	if body != nil {
@@ -158,23 +211,43 @@ func (d *redfish) do(ctx context.Context, method, path string, body, into any) e
 	}
 	resp, err := d.client.Do(req)
 	if err != nil {
-		return d.fail(method+" "+path, err)
+		return nil, d.fail(method+" "+path, err)
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, redfishBodyMax))
 	if err != nil {
-		return d.fail(method+" "+path, err)
+		return nil, d.fail(method+" "+path, err)
 	}
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		return d.fail(method+" "+path, fmt.Errorf("status %s: %s", resp.Status, complaint(answer)))
+		return nil, d.fail(method+" "+path, &refusal{resp.StatusCode, fmt.Sprintf("status %s: %s", resp.Status, complaint(answer))})
 	}
 	if into == nil {
-		return nil
+		return resp.Header, nil
 	}
 	if err := json.Unmarshal(answer, into); err != nil {
-		return d.fail(method+" "+path, err)
+		return nil, d.fail(method+" "+path, err)
 	}
-	return nil
+	if s, ok := into.(*computerSystem); ok {
+		s.ETag = resp.Header.Get("ETag")
+	}
+	return resp.Header, nil
+}
+
+// refusal is an answer that is no success.
+type refusal struct {
+	status int
+	text   string
+}
+
+func (r *refusal) Error() string { return r.text }
+
+// status returns the HTTP status of a refusal, 0 of any other error.
+func status(err error) int {
+	var r *refusal
+	if errors.As(err, &r) {
+		return r.status
+	}
+	return 0
 }
 
 // complaint returns the message of a Redfish error (DSP0266, section 8.6), or the beginning of whatever was sent instead.
