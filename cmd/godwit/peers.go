@@ -23,7 +23,7 @@ func servePeers(c config.Agent, wire *hostapi.Agent, disks *disk.Store, log *slo
 	if err != nil {
 		return nil, nil, cloud.E(cloud.KindInvalid, "listen for other hosts (agent.peer_port)", "", err)
 	}
-	server := peerdisk.NewServer(peerdisk.Options{TLS: wire.PeerTLS(), PeerHost: hostapi.PeerHost, Base: disks.BasePath, Log: log})
+	server := peerdisk.NewServer(peerdisk.Options{TLS: wire.PeerTLS(), PeerHost: hostapi.PeerHost, Base: disks.BasePath, ImageBandwidth: int64(c.PeerBandwidth), Log: log})
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		if err := server.Serve(l); err != nil {

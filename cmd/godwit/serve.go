@@ -22,6 +22,7 @@ import (
 	"github.com/godwit-cloud/godwit/internal/flows"
 	"github.com/godwit-cloud/godwit/internal/healing"
 	"github.com/godwit-cloud/godwit/internal/hostapi"
+	"github.com/godwit-cloud/godwit/internal/hostapi/hostpb"
 	"github.com/godwit-cloud/godwit/internal/liveness"
 	"github.com/godwit-cloud/godwit/internal/openstack"
 	"github.com/godwit-cloud/godwit/internal/openstack/compute"
@@ -145,9 +146,19 @@ func (s *server) assemble(ctx context.Context) error {
 func (s *server) makeAgents(t trust) (err error) {
 	s.agents, err = hostapi.NewServer(hostapi.ServerOptions{
 		Authority: t.authority, Admit: hostapi.AdmitToken(t.token), Images: s.files, Sessions: s.sessions, Volumes: s.sessions, Version: version, SelfFenceAfter: s.config.Recovery.SelfFenceAfter,
-		Logger: s.log, TelemetryEvery: s.config.Optimize.Telemetry,
+		Logger: s.log, TelemetryEvery: s.config.Optimize.Telemetry, ImagePeers: s.imagePeers, ImageBandwidth: int64(s.config.Server.ImageBandwidth),
 	})
 	return err
+}
+
+// imagePeers returns hosts that have the image, for one that asks for it.
+func (s *server) imagePeers(id cloud.ImageID, to cloud.HostName) []*hostpb.DiskSource {
+	view := s.store.View()
+	i, ok := store.Lookup(view, tables.Images, id)
+	if !ok {
+		return nil
+	}
+	return flows.ImagePeers(view, i.Hash, to, "")
 }
 
 func (s *server) makeControl(name string) {

@@ -26,6 +26,7 @@ type Server struct {
 	AgentListen     string        `key:"agent_listen" usage:"Address to which agents dial in, mutual TLS."`
 	DataDir         string        `key:"data_dir" usage:"Directory of the embedded etcd, of images and of the certificate authority."`
 	ImageDir        string        `key:"image_dir" usage:"Directory of image data. Empty: images in data_dir."`
+	ImageBandwidth  Size          `key:"image_bandwidth" usage:"Bytes per second at which images are sent to hosts, to all of them together, e.g. 500MiB. 0: unlimited."`
 	EtcdEndpoints   []string      `key:"etcd_endpoints" usage:"Client URLs of an external etcd cluster. Empty: etcd runs in this process."`
 	EtcdCA          string        `key:"etcd_ca" usage:"PEM certificates that the etcd cluster must chain to. Empty: the system's."`
 	EtcdCert        string        `key:"etcd_cert" usage:"PEM client certificate for the etcd cluster."`
@@ -58,7 +59,7 @@ type Agent struct {
 	MigrationAddress string   `key:"migration_address" usage:"IP address of this host for libvirt's and QEMU's migration traffic. Empty: the address the server is reached from."`
 	TunnelAddress    string   `key:"tunnel_address" usage:"IP address of this host's VXLAN end point. Empty: migration_address."`
 	PeerPort         int      `key:"peer_port" usage:"Port at migration_address where other hosts fetch disks of servers that move with their power off, and base images. 0: nothing is served, and nothing fetched from others."`
-	PeerBandwidth    Size     `key:"peer_bandwidth" usage:"Bytes per second at which this host reads disks and images from other hosts, e.g. 200MiB. 0: unlimited."`
+	PeerBandwidth    Size     `key:"peer_bandwidth" usage:"Bytes per second at which this host reads disks and images from other hosts, and at which it sends images to them, e.g. 200MiB. 0: unlimited."`
 	Emulator         string   `key:"emulator" usage:"auto proves KVM by starting a guest; kvm and tcg skip the proof."`
 	CPUs             int      `key:"cpus" usage:"CPUs of this host that servers may use, when some are kept for other work. 0: all."`
 	CPUModel         string   `key:"cpu_model" usage:"CPU model of guests. Empty: one that every host can give."`
@@ -163,7 +164,8 @@ type Lab struct {
 	Hosts   int    `key:"hosts" usage:"Number of compute hosts."`
 	Storage int    `key:"storage" usage:"Number of nodes that run a volume service, each on an XFS file of its own."`
 	Gluster bool   `key:"gluster" usage:"Four more nodes with GlusterFS, whose volume all compute hosts keep server disks on."`
-	BMC     bool   `key:"bmc" usage:"Give each compute host a BMC (IPMI on the management network) whose power commands are the lab's."`
+	Shared  bool   `key:"shared" usage:"All compute hosts have one directory of server disks, of this machine: what a cluster file system gives real hosts."`
+	BMC     bool   `key:"bmc" usage:"Give each compute host a BMC (IPMI on the management network) whose power commands are the lab's. The server is told of them, and fences dead hosts by them."`
 	APIPort int    `key:"api_port" usage:"Port on 127.0.0.1 of the lab's API; 0 takes a free one."`
 }
 

@@ -24,6 +24,8 @@ const (
 	fetchPauseMin = 100 * time.Millisecond
 	fetchPauseMax = 5 * time.Second
 	copyBytes     = 1 << 20
+	// fetchesMax bounds the images that a host fetches at a time; further ones wait.
+	fetchesMax = 2
 )
 
 // Base says which image a server's disk is an overlay of.
@@ -33,6 +35,7 @@ type Base struct {
 	Bytes  int64  // of the image's data
 	SHA512 string // of the image's data, hexadecimal
 	Peers  []Peer // hosts that have it, asked before the image service
+	Near   Near   // asks the image service, which may name hosts that have it by now; nil: Options.Fetch
 }
 
 func (b Base) validate() error {
@@ -119,12 +122,18 @@ func (s *Store) await(ctx context.Context, b Base) error {
 
 // fetchBase brings the data, proves it and gives it its name.
 func (s *Store) fetchBase(ctx context.Context, b Base) error {
+	select {
+	case s.fetchTurns <- struct{}{}:
+		defer func() { <-s.fetchTurns }()
+	case <-ctx.Done():
+		return cloud.E(cloud.KindCancelled, "fetch", fmt.Sprintf("image %s", b.Image), ctx.Err())
+	}
 	began := time.Now()
 	path := s.basePath(b.SHA512)
 	if _, err := os.Stat(path); err == nil {
 		return nil // the fetch before ours ended between our look and our turn
 	}
-	if s.fromPeers(ctx, b) {
+	if s.fromPeers(ctx, b, b.Peers, map[cloud.HostName]int{}) {
 		return nil
 	}
 	part, err := os.OpenFile(path+partSuffix, os.O_CREATE|os.O_RDWR, 0o444)
@@ -138,6 +147,9 @@ func (s *Store) fetchBase(ctx context.Context, b Base) error {
 	}
 	resumed := have
 	if err := s.download(ctx, b, part, sum, have); err != nil {
+		if errors.Is(err, errFromPeer) {
+			return os.Remove(part.Name()) // what the image service had sent of it
+		}
 		return err
 	}
 	if got := hex.EncodeToString(sum.Sum(nil)); got != b.SHA512 {
@@ -178,8 +190,9 @@ func resume(part *os.File, bytesMax int64) (sum hash.Hash, have int64, err error
 // download appends to part from offset have until the image is whole.
 func (s *Store) download(ctx context.Context, b Base, part io.Writer, sum hash.Hash, have int64) error {
 	pause := fetchPauseMin
+	from := &sources{Store: s, base: b, failed: map[cloud.HostName]int{}}
 	for tries := 0; have < b.Bytes; {
-		n, err := s.fetchSome(ctx, b, io.MultiWriter(part, sum), have)
+		n, err := s.fetchSome(ctx, b, from, io.MultiWriter(part, sum), have)
 		have += n
 		if n > 0 {
 			tries, pause = 0, fetchPauseMin
@@ -189,6 +202,8 @@ func (s *Store) download(ctx context.Context, b Base, part io.Writer, sum hash.H
 			return cloud.E(cloud.KindCancelled, "fetch", fmt.Sprintf("image %s", b.Image), ctx.Err())
 		case have == b.Bytes:
 			return nil
+		case errors.Is(err, errFromPeer):
+			return err
 		case err != nil && !cloud.Is(err, cloud.KindUnavailable):
 			return fmt.Errorf("image %s: fetch: %w", b.Image, err)
 		}
@@ -206,8 +221,8 @@ func (s *Store) download(ctx context.Context, b Base, part io.Writer, sum hash.H
 }
 
 // fetchSome copies one stream as far as it goes.
-func (s *Store) fetchSome(ctx context.Context, b Base, to io.Writer, offset int64) (int64, error) {
-	from, err := s.fetch(ctx, b.Image, offset)
+func (s *Store) fetchSome(ctx context.Context, b Base, sources *sources, to io.Writer, offset int64) (int64, error) {
+	from, err := sources.open(ctx, offset)
 	if err != nil {
 		return 0, err
 	}

@@ -60,6 +60,8 @@ type Store struct {
 
 	mu      sync.Mutex
 	fetches map[string]*fetching // by SHA-512; guarded by mu
+
+	fetchTurns chan struct{} // what fetches under way hold
 }
 
 // Open makes the directories, removes what a crash left half made, and finds out what the file system can do. Only one process at a time may
@@ -75,7 +77,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("disk store: %w", err)
 	}
-	s := &Store{dir: dir, qemuImg: o.QEMUImg, fetch: o.Fetch, log: o.Logger, fetches: map[string]*fetching{}}
+	s := &Store{dir: dir, qemuImg: o.QEMUImg, fetch: o.Fetch, log: o.Logger, fetches: map[string]*fetching{}, fetchTurns: make(chan struct{}, fetchesMax)}
 	// QEMU may run as another user: it must be able to pass through, and to read bases.
 	for _, d := range []string{s.dir, s.path(imagesDir), s.path(instancesDir)} {
 		if err := os.MkdirAll(d, 0o711); err != nil {

@@ -75,6 +75,8 @@ type Options struct {
 	Version                         string // of godwit
 	// Peers is how other hosts' agents are served and read from; nil: not at all.
 	Peers *Peers
+	// FetchNear asks the image service for an image, which may name hosts to read it from instead; nil: it is not asked so.
+	FetchNear FetchNear
 	// Meter says what servers use; nil: the host sends no telemetry.
 	Meter Meter
 	// DiskMount is the type that the file system at the disk directory must have; empty: any.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"io"
 	"net"
 	"strconv"
 
@@ -24,6 +25,9 @@ type Peers struct {
 	// TLS returns how another host is met: its name verified, this host's certificate shown.
 	TLS func(host cloud.HostName) *tls.Config
 }
+
+// FetchNear is hostapi.Agent.FetchNear.
+type FetchNear func(ctx context.Context, id cloud.ImageID, offset int64, tried []string) (io.ReadCloser, []*hostpb.DiskSource, error)
 
 // errNoPeers is the answer of an agent that was built without them.
 func errNoPeers(name cloud.HostName) error {
@@ -151,12 +155,34 @@ func (v *vm) rootOf(spec *hostpb.ServerSpec) disk.Root {
 	if v.a.o.Peers == nil {
 		return root
 	}
-	for _, p := range spec.GetRoot().GetImagePeers() {
-		from, bytesMax := v.a.sourceOf(p), root.Base.Bytes
-		root.Base.Peers = append(root.Base.Peers, disk.Peer{Host: cloud.HostName(p.GetHost()), Pull: func(ctx context.Context, path string) error {
-			_, err := v.a.o.Peers.Puller.Pull(ctx, from, path, bytesMax)
-			return err
-		}})
+	root.Base.Peers = v.a.imagePeers(spec.GetRoot().GetImagePeers(), root.Base.Bytes)
+	if v.a.o.FetchNear != nil {
+		root.Base.Near = v.a.near(root.Base)
 	}
 	return root
+}
+
+// near asks the image service for a base image.
+func (a *Agent) near(base disk.Base) disk.Near {
+	return func(ctx context.Context, offset int64, tried []cloud.HostName) (io.ReadCloser, []disk.Peer, error) {
+		names := make([]string, len(tried))
+		for i, host := range tried {
+			names[i] = string(host)
+		}
+		r, peers, err := a.o.FetchNear(ctx, base.Image, offset, names)
+		return r, a.imagePeers(peers, base.Bytes), err
+	}
+}
+
+// imagePeers are hosts that the wire says have an image of that many bytes.
+func (a *Agent) imagePeers(from []*hostpb.DiskSource, bytesMax int64) []disk.Peer {
+	out := make([]disk.Peer, len(from))
+	for i, p := range from {
+		source := a.sourceOf(p)
+		out[i] = disk.Peer{Host: cloud.HostName(p.GetHost()), Pull: func(ctx context.Context, path string) error {
+			_, err := a.o.Peers.Puller.Pull(ctx, source, path, bytesMax)
+			return err
+		}}
+	}
+	return out
 }

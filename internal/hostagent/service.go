@@ -71,6 +71,7 @@ func (a *Agent) Prepare(ctx context.Context, req *hostpb.PrepareRequest) (*hostp
 	if err != nil {
 		return nil, err
 	}
+	a.ringFacts() // others may want the image that has come
 	return &hostpb.PrepareReply{MigrationAddress: a.o.MigrationAddress, SharedDiskId: a.o.Disk.SharedID()}, nil
 }
 

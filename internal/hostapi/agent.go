@@ -331,23 +331,44 @@ func (a *Agent) renew(ctx context.Context) {
 // FetchImage opens an image's data from the offset (bytes). It waits a few seconds for a server that is not connected. The reader
 // fails with KindUnavailable when the connection breaks; call again with a greater offset. Close it.
 func (a *Agent) FetchImage(ctx context.Context, id cloud.ImageID, offset int64) (io.ReadCloser, error) {
+	r, err := a.fetchImage(ctx, &hostpb.FetchImageRequest{ImageId: string(id), Offset: offset})
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// FetchNear is FetchImage for a host that can read from others: the answer may be where, and then there is no reader; with neither, nobody can send the image
+// now and the caller asks again, without a pause. Hosts that were tried are not named again.
+func (a *Agent) FetchNear(ctx context.Context, id cloud.ImageID, offset int64, tried []string) (io.ReadCloser, []*hostpb.DiskSource, error) {
+	r, err := a.fetchImage(ctx, &hostpb.FetchImageRequest{ImageId: string(id), Offset: offset, Near: true, Tried: tried})
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(r.first.GetPeers()) > 0 || r.first.GetBusy() {
+		return nil, r.first.GetPeers(), r.Close()
+	}
+	return r, nil, nil
+}
+
+func (a *Agent) fetchImage(ctx context.Context, req *hostpb.FetchImageRequest) (*imageReader, error) {
+	id := req.GetImageId()
 	ctx, cancel := context.WithCancel(ctx)
 	late := time.AfterFunc(fetchWaitMax, cancel)
 	r := &imageReader{ctx: ctx, cancel: cancel}
-	var first *hostpb.ImageChunk
 	cc, err := a.home.connected(ctx)
 	if err == nil {
-		first, err = r.open(cc, id, offset)
+		r.first, err = r.open(cc, req)
 	}
 	if !late.Stop() {
 		cancel()
-		return nil, cloud.E(cloud.KindUnavailable, "fetch image", string(id), fmt.Errorf("no answer from the server within %s", fetchWaitMax))
+		return nil, cloud.E(cloud.KindUnavailable, "fetch image", id, fmt.Errorf("no answer from the server within %s", fetchWaitMax))
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		cancel()
 		return nil, FromStatus(ctx, err)
 	}
-	r.rest, r.end = first.GetData(), err
+	r.rest, r.end = r.first.GetData(), err
 	return r, nil
 }
 
@@ -355,13 +376,13 @@ type imageReader struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	stream grpc.ServerStreamingClient[hostpb.ImageChunk]
+	first  *hostpb.ImageChunk
 	rest   []byte
 	end    error
 }
 
 // open returns the first chunk, which tells at once of a missing image.
-func (r *imageReader) open(cc *grpc.ClientConn, id cloud.ImageID, offset int64) (*hostpb.ImageChunk, error) {
-	req := &hostpb.FetchImageRequest{ImageId: string(id), Offset: offset}
+func (r *imageReader) open(cc *grpc.ClientConn, req *hostpb.FetchImageRequest) (*hostpb.ImageChunk, error) {
 	stream, err := hostpb.NewControlClient(cc).FetchImage(r.ctx, req)
 	if err != nil {
 		return nil, err

@@ -86,6 +86,10 @@ type ServerOptions struct {
 	TelemetryEvery time.Duration
 	// SelfFenceAfter is told to hosts: see hostpb.Welcome. 0: never.
 	SelfFenceAfter time.Duration
+	// ImagePeers returns connected hosts other than to that have the image; nil: none ever has.
+	ImagePeers func(id cloud.ImageID, to cloud.HostName) []*hostpb.DiskSource
+	// ImageBandwidth bounds the image data sent to all hosts together, in bytes per second. 0: unlimited.
+	ImageBandwidth int64
 	Logger         *slog.Logger // nil: slog.Default
 }
 
@@ -97,6 +101,7 @@ type Server struct {
 	pool     *Pool
 	sessions sessionTable
 	cert     serverCert
+	images   *imageDesk
 }
 
 // NewServer makes a server; it does no I/O.
@@ -113,7 +118,7 @@ func NewServer(opts ServerOptions) (*Server, error) {
 	return &Server{
 		opts: opts, log: opts.Logger, pool: newPool(),
 		sessions: sessionTable{current: map[peerID]*sessionTurn{}},
-		cert:     serverCert{authority: opts.Authority},
+		cert:     serverCert{authority: opts.Authority}, images: newImageDesk(opts.ImageBandwidth),
 	}, nil
 }
 
@@ -310,34 +315,6 @@ func AdmitToken(token JoinToken) func(context.Context, Enrolment) error {
 			return cloud.Errorf(cloud.KindForbidden, "the join token is not valid")
 		}
 		return nil
-	}
-}
-
-// FetchImage implements Control.
-func (s *Server) FetchImage(req *hostpb.FetchImageRequest, stream grpc.ServerStreamingServer[hostpb.ImageChunk]) error {
-	if _, err := hostCaller(stream.Context()); err != nil {
-		return err
-	}
-	data, err := s.opts.Images.Open(stream.Context(), cloud.ImageID(req.GetImageId()), req.GetOffset())
-	if err != nil {
-		return err
-	}
-	defer data.Close()
-	for {
-		// A fresh buffer each time: gRPC may still look at a message after Send has returned.
-		buf := make([]byte, imageChunkBytes)
-		n, err := io.ReadFull(data, buf)
-		if n > 0 {
-			if serr := stream.Send(&hostpb.ImageChunk{Data: buf[:n]}); serr != nil {
-				return serr
-			}
-		}
-		switch {
-		case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
-			return nil
-		case err != nil:
-			return fmt.Errorf("image %s: read: %w", req.GetImageId(), err)
-		}
 	}
 }
 

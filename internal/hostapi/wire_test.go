@@ -489,6 +489,31 @@ func TestImagesStreamFromAnyOffset(t *testing.T) {
 	}
 }
 
+func TestImagesAreSentToAllHostsTogetherNoFasterThanTheBound(t *testing.T) {
+	const size, perSecond, burst, hosts = 1 << 20, 4 << 20, 1 << 20, 3
+	w := hostapitest.StartWire(t, hostapitest.WireOptions{Images: shelf{make([]byte, size)}, ImageBandwidth: perSecond})
+	agent, _ := w.StartFake(t, hostapitest.NewFleet("compute-1").Host("compute-1"))
+	began := time.Now()
+	var all sync.WaitGroup
+	for range hosts {
+		all.Go(func() {
+			r, err := agent.FetchImage(limit(t), "img", 0)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer r.Close()
+			if n, err := io.Copy(io.Discard, r); n != size || err != nil {
+				t.Errorf("%d bytes, %v", n, err)
+			}
+		})
+	}
+	all.Wait()
+	if least := time.Second * (hosts*size - burst) / perSecond; time.Since(began) < least*9/10 {
+		t.Errorf("%d images of %d bytes came in %s, the bound says %s", hosts, size, time.Since(began), least)
+	}
+}
+
 func TestAHundredHostsInOneProcess(t *testing.T) {
 	const n = 100
 	e := newEar()

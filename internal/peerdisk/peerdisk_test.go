@@ -74,7 +74,10 @@ type world struct {
 	images  map[string]string
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T) *world { return newLimitedWorld(t, 0) }
+
+// newLimitedWorld bounds what is sent of images per second.
+func newLimitedWorld(t *testing.T, bytesPerSecond int64) *world {
 	t.Helper()
 	w := &world{authority: newAuthority(t), images: map[string]string{}}
 	w.server = peerdisk.NewServer(peerdisk.Options{
@@ -82,7 +85,7 @@ func newWorld(t *testing.T) *world {
 		PeerHost: func(s tls.ConnectionState) (cloud.HostName, error) {
 			return cloud.HostName(s.PeerCertificates[0].Subject.CommonName), nil
 		},
-		Base: func(hash string) (string, bool) { path, ok := w.images[hash]; return path, ok },
+		Base: func(hash string) (string, bool) { path, ok := w.images[hash]; return path, ok }, ImageBandwidth: bytesPerSecond,
 	})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

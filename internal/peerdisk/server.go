@@ -1,6 +1,7 @@
 package peerdisk
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/time/rate"
+
 	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/nbd"
 )
@@ -17,6 +20,8 @@ import (
 const (
 	// connsMax bounds the connections of a Server: a cold migration or an image has one each, and a host takes part in few at a time.
 	connsMax = 64
+	// imageReadersMax bounds the hosts that read base images at a time, so that each of them gets on; the next ones ask another host, or a moment later.
+	imageReadersMax = 4
 	// readsMax bounds the requests of one file that are read at a time: what keeps a disk busy.
 	readsMax = 8
 	// imagePrefix begins the export name of a base image, whose hash follows.
@@ -34,7 +39,9 @@ type Options struct {
 	PeerHost func(tls.ConnectionState) (cloud.HostName, error)
 	// Base returns the path of a base image by its hash, false when it is not whole or not here. It must not block.
 	Base func(sha512 string) (path string, ok bool)
-	Log  *slog.Logger // nil: slog.Default
+	// ImageBandwidth bounds what is sent of base images, to all hosts together, in bytes per second; 0: unlimited. Disks of servers that move are not held up.
+	ImageBandwidth int64
+	Log            *slog.Logger // nil: slog.Default
 }
 
 // Server serves this host's disks and images to others.
@@ -42,8 +49,11 @@ type Server struct {
 	o   Options
 	nbd *nbd.Server
 
-	mu     sync.Mutex
-	offers map[string]*offer // guarded by mu
+	limit *rate.Limiter // of base images; nil: none
+
+	mu      sync.Mutex
+	offers  map[string]*offer // guarded by mu
+	readers int               // of base images; guarded by mu
 }
 
 // offer is a file that one host may read.
@@ -58,6 +68,9 @@ func NewServer(o Options) *Server {
 		o.Log = slog.Default()
 	}
 	s := &Server{o: o, offers: map[string]*offer{}}
+	if o.ImageBandwidth > 0 {
+		s.limit = rate.NewLimiter(rate.Limit(o.ImageBandwidth), chunkBytes)
+	}
 	s.nbd = &nbd.Server{Exports: s, TLS: o.TLS, TLSMode: nbd.TLSRequired, ConnsMax: connsMax, Log: o.Log}
 	return s
 }
@@ -124,16 +137,7 @@ func (s *Server) Find(name string, peer nbd.Peer) (nbd.Device, error) {
 		return nil, errors.Join(nbd.NotPermitted, err)
 	}
 	if hash, ok := strings.CutPrefix(name, imagePrefix); ok {
-		path, ok := s.o.Base(hash)
-		if !ok {
-			return nil, fmt.Errorf("peerdisk: no image %.16s", hash)
-		}
-		device, err := openDevice(path)
-		if err != nil {
-			return nil, err
-		}
-		device.transient = true
-		return device, nil
+		return s.findImage(hash)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -148,15 +152,48 @@ func (s *Server) Find(name string, peer nbd.Peer) (nbd.Device, error) {
 	return held.device, nil
 }
 
+// findImage opens a base image for one connection.
+func (s *Server) findImage(hash string) (nbd.Device, error) {
+	path, ok := s.o.Base(hash)
+	if !ok {
+		return nil, fmt.Errorf("peerdisk: no image %.16s", hash)
+	}
+	device, err := openDevice(path)
+	if err != nil {
+		return nil, err
+	}
+	device.images = s
+	return device, nil
+}
+
+// enter counts a reader of a base image, if there is room for it; leave takes it off.
+func (s *Server) enter() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.readers >= imageReadersMax {
+		return fmt.Errorf("peerdisk: %d hosts read images already", s.readers)
+	}
+	s.readers++
+	return nil
+}
+
+func (s *Server) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.readers--
+}
+
 // List implements nbd.Exports: a name is known to whom it was given.
 func (s *Server) List(nbd.Peer) []nbd.Listing { return nil }
 
 // fileDevice is a file that can be read.
 type fileDevice struct {
 	*nbd.Blocking
-	file      *os.File
-	bytes     int64
-	transient bool // closed with its one connection
+	file   *os.File
+	bytes  int64
+	images *Server // of a base image, which is closed with its one connection; nil for an offer
+	life   context.Context
+	end    context.CancelFunc // before it is closed: those who wait for the limit go
 
 	mu     sync.RWMutex // held for reading by requests, for writing by close
 	closed bool         // guarded by mu
@@ -172,6 +209,7 @@ func openDevice(path string) (*fileDevice, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	d := &fileDevice{file: f, bytes: info.Size()}
+	d.life, d.end = context.WithCancel(context.Background())
 	flags := nbd.FlagHasFlags | nbd.FlagReadOnly | nbd.FlagDF
 	d.Blocking = nbd.NewBlocking(d, nbd.Info{Flags: flags, Status: true}, func() uint64 { return uint64(d.bytes) }, readsMax)
 	return d, nil
@@ -179,6 +217,7 @@ func openDevice(path string) (*fileDevice, error) {
 
 // close waits for requests under way and closes the file.
 func (d *fileDevice) close() {
+	d.end()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.closed {
@@ -188,11 +227,21 @@ func (d *fileDevice) close() {
 }
 
 // Attach implements nbd.Attacher.
-func (d *fileDevice) Attach(*nbd.Conn) error { return nil }
+func (d *fileDevice) Attach(*nbd.Conn) error {
+	if d.images == nil {
+		return nil
+	}
+	if err := d.images.enter(); err != nil {
+		d.close()
+		return err
+	}
+	return nil
+}
 
 // Detach implements nbd.Attacher.
 func (d *fileDevice) Detach() {
-	if d.transient {
+	if d.images != nil {
 		d.close()
+		d.images.leave()
 	}
 }

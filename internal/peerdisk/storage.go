@@ -11,6 +11,9 @@ import (
 
 // ReadAt implements nbd.Storage.
 func (d *fileDevice) ReadAt(p []byte, off int64) (int, error) {
+	if err := d.pace(len(p)); err != nil {
+		return 0, err
+	}
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	if d.closed {
@@ -21,6 +24,21 @@ func (d *fileDevice) ReadAt(p []byte, off int64) (int, error) {
 		err = nil
 	}
 	return n, err
+}
+
+// pace waits until n bytes may be sent.
+func (d *fileDevice) pace(n int) error {
+	if d.images == nil || d.images.limit == nil {
+		return nil
+	}
+	for limit := d.images.limit; n > 0; {
+		piece := min(n, limit.Burst())
+		if err := limit.WaitN(d.life, piece); err != nil {
+			return nbd.Shutdown
+		}
+		n -= piece
+	}
+	return nil
 }
 
 // Status implements nbd.Storage: where the file has data and where holes.

@@ -32,6 +32,9 @@ type WireOptions struct {
 	Volumes    hostapi.VolumeSessionHandler // nil: as Sessions if that is nil too, else volume services are refused
 	Images     hostapi.Images               // nil: there are none
 	SessionTTL time.Duration
+	// ImagePeers and ImageBandwidth are as in hostapi.ServerOptions.
+	ImagePeers     func(id cloud.ImageID, to cloud.HostName) []*hostpb.DiskSource
+	ImageBandwidth int64
 }
 
 // bufferBytes is large enough for an image chunk to be in flight.
@@ -63,7 +66,7 @@ func StartWire(t testing.TB, opts WireOptions) *Wire {
 	}
 	server, err := hostapi.NewServer(hostapi.ServerOptions{
 		Authority: w.Authority, Admit: hostapi.AdmitToken(w.Token), Images: opts.Images, Sessions: opts.Sessions, Volumes: opts.Volumes,
-		Version: "test", SessionTTL: opts.SessionTTL, Logger: slog.New(slog.DiscardHandler),
+		Version: "test", SessionTTL: opts.SessionTTL, ImagePeers: opts.ImagePeers, ImageBandwidth: opts.ImageBandwidth, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
