@@ -91,20 +91,26 @@ func (l *labs) up() *cobra.Command {
 				return err
 			}
 			if bare {
-				c.Storage, c.Gluster = 0, false
+				c.Storage, c.Gluster, c.Shared = 0, false, false
 			}
 			began := time.Now()
 			progress := func(line string) {
 				fmt.Fprintf(cmd.ErrOrStderr(), "%5.1fs  %s\n", time.Since(began).Seconds(), line)
 			}
 			up, err := lab.Up(cmd.Context(), lab.Options{
-				Name: c.Name, Hosts: c.Hosts, Storage: c.Storage, Gluster: c.Gluster, BMC: c.BMC, WakeOnLAN: true, APIPort: c.APIPort, BareHosts: bare, Progress: progress,
+				Name: c.Name, Hosts: c.Hosts, Storage: c.Storage, Gluster: c.Gluster, Shared: c.Shared, BMC: c.BMC, WakeOnLAN: true, APIPort: c.APIPort, BareHosts: bare, Progress: progress,
 			})
 			if errors.Is(err, lab.ErrExists) {
 				return cloud.Errorf(cloud.KindConflict, "%w: take it down with `godwit lab down` first", err)
 			}
 			if err != nil {
 				return err
+			}
+			if c.BMC && !bare {
+				if err := introduceBMCs(cmd.Context(), up); err != nil {
+					return fmt.Errorf("the lab is up, and its BMCs are not known to the server: %w", err)
+				}
+				progress("BMCs known to the server: a dead host is turned off before its servers start elsewhere")
 			}
 			return l.show(cmd.Context(), cmd.OutOrStdout(), up)
 		},

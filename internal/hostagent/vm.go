@@ -365,7 +365,7 @@ func (a *Agent) background(f func(ctx context.Context)) {
 func (a *Agent) wireState(v *vm, s kvm.State) *hostpb.ServerState {
 	r := v.snapshot()
 	out := &hostpb.ServerState{
-		ServerId: string(v.id), Domain: wireDomain[s.Run], Reason: s.Reason, Generation: r.Generation, DisksPresent: a.o.Disk.Present(v.id),
+		ServerId: string(v.id), Domain: wireDomain[s.Run], Reason: s.Reason, Generation: r.Generation, DisksPresent: a.hasDisks(v.id, r),
 		Epoch: a.epoch, Seq: a.seq.Add(1), PostCopy: postCopyOf(s),
 	}
 	r.Failure.tell(out)
@@ -376,6 +376,19 @@ func (a *Agent) wireState(v *vm, s kvm.State) *hostpb.ServerState {
 		}
 	}
 	return out
+}
+
+// hasDisks reports whether this host has the server's disks. In a shared directory they are there for all; those of another host are not this one's, once
+// it has given the server up.
+func (a *Agent) hasDisks(id cloud.ServerID, r record) bool {
+	if !a.o.Disk.Present(id) {
+		return false
+	}
+	if r.Role != RoleNone && r.Role != RoleGone {
+		return true
+	}
+	owned, err := a.o.Disk.Owned(id)
+	return owned || err != nil // what cannot be read may be ours
 }
 
 var wireDomain = map[kvm.Run]hostpb.DomainState{

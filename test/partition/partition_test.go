@@ -1,0 +1,363 @@
+// Package partition cuts real hosts off from what they need, the control plane and a shared directory of disks, one after the other and both at once, and
+// watches the processes of their guests from outside: a host that has lost both stops its guest before the cluster may start it elsewhere, one that has lost
+// one goes on, and at no moment is there a second copy. The bounds are those of docs/decisions/0014-recovery.md.
+package partition
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/godwit-cloud/godwit/internal/lab"
+	"github.com/godwit-cloud/godwit/internal/recovery"
+	"github.com/godwit-cloud/godwit/test/guest"
+	"github.com/godwit-cloud/godwit/test/guest/disklog"
+	"github.com/godwit-cloud/godwit/test/labcloud"
+)
+
+const (
+	there = "compute-2"
+	// selfFenceAfter is the least that may be set: the test waits for it again and again.
+	selfFenceAfter = 10 * time.Second
+	// noticed is the agent's own period, decision 14: it begins to stop its guests 0 to 1 s after the bound.
+	noticed = time.Second
+	// drag is what ending a process, and seeing that from outside, may take on a machine that is busy: decision 14 allows 9 s for it.
+	drag = 8 * time.Second
+	// awaitMax bounds what takes half a minute at most on a quiet machine.
+	awaitMax = 90 * time.Second
+	// oneMax bounds a turn on a busy machine.
+	oneMax = 4 * time.Minute
+)
+
+// margin is what the leader adds to selfFenceAfter.
+var margin = recovery.Default().Margin
+
+// turns is how often each direction is walked; a drill repeats them.
+func turns() int {
+	if os.Getenv("GODWIT_DRILL") != "" {
+		return 5
+	}
+	return 1
+}
+
+// TestAHostThatIsCutOffStopsItsGuestsBeforeTheyStartElsewhere walks both directions: the control plane is lost first and the storage later, and the other way
+// round. After the first loss the guest runs on where it is; after the second it stops, and then starts elsewhere with every record that was acknowledged.
+func TestAHostThatIsCutOffStopsItsGuestsBeforeTheyStartElsewhere(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs root and a lab")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), oneMax*time.Duration(2*turns()+1))
+	defer cancel()
+	f := bringUp(ctx, t)
+	directions := []struct {
+		name          string
+		first, second loss
+	}{
+		{"control plane first", networks(f), storage(f)},
+		{"storage first", storage(f), networks(f)},
+	}
+	for i := range turns() {
+		for _, d := range directions {
+			t.Run(fmt.Sprintf("%s %d", d.name, i), func(t *testing.T) { walk(ctx, t, f, d.first, d.second) })
+		}
+	}
+}
+
+// A loss is something that a host can be cut off from.
+type loss struct {
+	name      string
+	cut, heal func(ctx context.Context) error
+}
+
+func networks(f *labcloud.Fixture) loss {
+	set := func(state string) func(ctx context.Context) error {
+		return func(ctx context.Context) error {
+			_, err := f.Lab.Output(ctx, there, "sh", "-c", fmt.Sprintf("ip link set %s %s && ip link set %s %[2]s", lab.LinkMgmt, state, lab.LinkData))
+			return err
+		}
+	}
+	return loss{"networks", set("down"), set("up")}
+}
+
+func storage(f *labcloud.Fixture) loss {
+	return loss{"storage", func(ctx context.Context) error { return f.Lab.CutShare(ctx, there) }, func(ctx context.Context) error { return f.Lab.RestoreShare(ctx, there) }}
+}
+
+// walk takes one loss, then the other, and heals both.
+func walk(ctx context.Context, t *testing.T, f *labcloud.Fixture, first, second loss) {
+	server, err := f.BootGuest(ctx, "castaway", there, map[string]string{"tick": "100ms", "log": "20ms"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := f.Remove(context.WithoutCancel(ctx), server.ID); err != nil {
+			t.Error(err)
+		}
+	}()
+	last := synced(ctx, t, f, server.ID)
+	seen := observe(t, f, server.ID)
+	defer seen.stop()
+	defer func() { // also when the test fails: what is cut stays cut for the next one
+		for _, l := range []loss{first, second} {
+			_ = l.heal(context.WithoutCancel(ctx)) // healed already, if all went well
+		}
+	}()
+
+	do(ctx, t, "cut "+first.name, first.cut)
+	<-time.After(selfFenceAfter + noticed + 2*time.Second) // the test is about what does not happen meanwhile
+	if on := seen.now(); len(on) != 1 || on[0] != there {
+		t.Fatalf("with the %s lost alone, the guest runs on %v", first.name, on)
+	}
+	cut := time.Now()
+	do(ctx, t, "cut "+second.name, second.cut)
+	complete := time.Now()
+	await(ctx, t, "the guest was stopped", func() (bool, error) { return !seen.ended(there).IsZero(), nil })
+	await(ctx, t, "it runs elsewhere", func() (bool, error) { return !seen.elsewhere().IsZero(), nil })
+	stopped, started := seen.ended(there), seen.elsewhere()
+	t.Logf("%s lost, then %s: the guest's process ended %.1f s after the second loss and a new one began elsewhere %.1f s after it", first.name, second.name,
+		stopped.Sub(cut).Seconds(), started.Sub(cut).Seconds())
+	if took := stopped.Sub(complete); took > selfFenceAfter+noticed+drag {
+		t.Errorf("the guest was stopped %v after the host was cut off, the bound is %v", took, selfFenceAfter+noticed+drag)
+	}
+	if took := stopped.Sub(cut); took < selfFenceAfter-2*time.Second { // the last heartbeat and the last renewal are up to a second old
+		t.Errorf("the guest was stopped after %v already", took)
+	}
+	if took := started.Sub(cut); took < selfFenceAfter+margin-2*time.Second {
+		t.Errorf("it was started elsewhere after %v, the leader waits for %v", took, selfFenceAfter+margin)
+	}
+	await(ctx, t, "it is ACTIVE elsewhere", func() (bool, error) {
+		s, err := f.Server(ctx, server.ID)
+		return err == nil && s.Host != there && s.Status == "ACTIVE" && s.TaskState == "", err
+	})
+	if r := verified(ctx, t, f, server.ID); !r.OK || r.Last < last {
+		t.Errorf("the disk after the partition: %+v, record %d was acknowledged before it", r, last)
+	}
+	rests(ctx, t, f)
+	do(ctx, t, "heal "+second.name, second.heal)
+	do(ctx, t, "heal "+first.name, first.heal)
+	await(ctx, t, "the host has returned", func() (bool, error) {
+		life, err := f.Life(ctx, there)
+		return err == nil && len(life.Recoveries) > 0 && life.Recoveries[0].Status == "returned", err
+	})
+	if on := seen.now(); len(on) != 1 || on[0] == there {
+		t.Errorf("after the return the guest runs on %v", on)
+	}
+	if twice := seen.stop(); twice != "" {
+		t.Error(twice)
+	}
+	if r := verified(ctx, t, f, server.ID); !r.OK || r.Last < last {
+		t.Errorf("the disk after the return: %+v", r)
+	}
+}
+
+// rests checks what the recovery says it rested on.
+func rests(ctx context.Context, t *testing.T, f *labcloud.Fixture) {
+	t.Helper()
+	life, err := f.Life(ctx, there)
+	if err != nil || len(life.Recoveries) == 0 || life.Recoveries[0].Fenced {
+		t.Errorf("the host has no BMC and nobody's word, yet: %+v, %v", life, err)
+	}
+}
+
+// bringUp makes a cloud of three hosts with one directory of disks.
+func bringUp(ctx context.Context, t *testing.T) *labcloud.Fixture {
+	t.Helper()
+	godwit := filepath.Join(t.TempDir(), "godwit")
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", godwit, "../../cmd/godwit").CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	must(t, lab.Sweep(ctx))
+	c, err := labcloud.Up(ctx, labcloud.Options{Name: fmt.Sprintf("partition-%d", os.Getpid()), Shared: true, Binary: godwit, Tethered: true,
+		Recovery: map[string]any{"self_fence_after": selfFenceAfter.String()}})
+	must(t, err)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(c.Lab.Logs())
+		}
+		if err := c.Lab.Down(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	f, err := labcloud.Furnish(ctx, c, nil)
+	must(t, err)
+	return f
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func do(ctx context.Context, t *testing.T, what string, act func(context.Context) error) {
+	t.Helper()
+	if err := act(ctx); err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+}
+
+func await(ctx context.Context, t *testing.T, what string, ok func() (bool, error)) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, awaitMax)
+	defer cancel()
+	must(t, labcloud.Until(ctx, what, ok))
+}
+
+// converse talks to the guest.
+func converse(ctx context.Context, t *testing.T, f *labcloud.Fixture, id string) *guest.Client {
+	t.Helper()
+	s, err := f.Server(ctx, id)
+	must(t, err)
+	talk, err := f.Talk(ctx, s)
+	must(t, err)
+	return talk
+}
+
+// synced returns the last record that the guest's disk log has acknowledged.
+func synced(ctx context.Context, t *testing.T, f *labcloud.Fixture, id string) uint64 {
+	t.Helper()
+	talk := converse(ctx, t, f, id)
+	defer talk.Close()
+	last, err := talk.Sync(ctx)
+	must(t, err)
+	return last
+}
+
+func verified(ctx context.Context, t *testing.T, f *labcloud.Fixture, id string) disklog.Report {
+	t.Helper()
+	talk := converse(ctx, t, f, id)
+	defer talk.Close()
+	r, err := talk.Verify(ctx)
+	must(t, err)
+	return r
+}
+
+// observer watches the processes of one guest on all hosts, from outside of them.
+type observer struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+
+	mu    sync.Mutex
+	on    map[string]bool      // hosts with a process, at the last look
+	began map[string]time.Time // first seen there
+	end   map[string]time.Time // last seen to be gone there
+	twice string               // two at once
+}
+
+// lookEvery is how often the processes are looked at; what the test measures is seconds.
+const lookEvery = 50 * time.Millisecond
+
+func observe(t *testing.T, f *labcloud.Fixture, id string) *observer {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	o := &observer{cancel: cancel, done: make(chan struct{}), on: map[string]bool{}, began: map[string]time.Time{}, end: map[string]time.Time{}}
+	spaces := map[string]string{}
+	for _, node := range f.Lab.ComputeNodes() {
+		pid, err := f.Lab.NodePID(node)
+		must(t, err)
+		space, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", pid))
+		must(t, err)
+		spaces[space] = node
+	}
+	o.look(spaces, id)
+	go func() { // ended by stop
+		defer close(o.done)
+		tick := time.NewTicker(lookEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				o.look(spaces, id)
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return o
+}
+
+// look finds the guest's processes.
+func (o *observer) look(spaces map[string]string, id string) {
+	found := map[string]bool{}
+	processes, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		panic(err) // the pattern is wrong
+	}
+	for _, p := range processes {
+		line, err := os.ReadFile(p + "/cmdline")
+		if err != nil || !strings.Contains(string(line), id) || !strings.Contains(string(line), "qemu-system") {
+			continue
+		}
+		if space, err := os.Readlink(p + "/ns/pid"); err == nil && spaces[space] != "" && lives(p) {
+			found[spaces[space]] = true
+		}
+	}
+	now := time.Now()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for node := range found {
+		if o.began[node].IsZero() {
+			o.began[node] = now
+		}
+		if len(found) > 1 {
+			o.twice = fmt.Sprintf("at %v the guest had processes on %v", now, found)
+		}
+	}
+	for node := range o.on {
+		if !found[node] {
+			o.end[node] = now
+		}
+	}
+	o.on = found
+}
+
+// lives reports whether a process is more than an entry that waits to be collected.
+func lives(proc string) bool {
+	stat, err := os.ReadFile(proc + "/stat")
+	_, rest, ok := strings.Cut(string(stat), ") ")
+	return err == nil && ok && !strings.HasPrefix(rest, "Z")
+}
+
+func (o *observer) now() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var out []string
+	for node := range o.on {
+		out = append(out, node)
+	}
+	return out
+}
+
+func (o *observer) ended(node string) time.Time {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.end[node]
+}
+
+// elsewhere returns when a process was first seen on another host.
+func (o *observer) elsewhere() time.Time {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for node, at := range o.began {
+		if node != there {
+			return at
+		}
+	}
+	return time.Time{}
+}
+
+// stop ends the watch and says when there were two copies at once, if ever.
+func (o *observer) stop() string {
+	o.cancel()
+	<-o.done
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.twice
+}
