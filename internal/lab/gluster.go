@@ -30,6 +30,14 @@ const (
 	// agentDataInside is the agent's default data directory.
 	agentDataInside = dataDirInside + "/agent"
 	glusterGroups   = "/var/lib/glusterd/groups"
+
+	// storageVolume is a GlusterFS volume of its own for storage nodes, which keep the volumes of their back end FarBackend there.
+	storageVolume      = "volumes"
+	storageBrickInside = diskInside + "/volumes"
+	// FarInside is where a storage node mounts it.
+	FarInside = dataDirInside + "/far"
+	// FarBackend is the name of the storage nodes' back end on GlusterFS.
+	FarBackend = "far"
 )
 
 // volumeSettings come on top of GlusterFS's own group of settings for virtual machines. Decision 17 has the reasons.
@@ -58,15 +66,15 @@ func (l *Lab) copyGlusterGroups(node string) error {
 	return errors.Join(err, os.MkdirAll(l.Path(node, "/var/log/glusterfs/bricks"), 0o755))
 }
 
-// shareCommand mounts the volume and stays. What a client that died left mounted answers nothing and is cleared away first, as mount.glusterfs's
+// shareCommand mounts a GlusterFS volume and stays. What a client that died left mounted answers nothing and is cleared away first, as mount.glusterfs's
 // callers have to do too.
-func (l *Lab) shareCommand() []string {
+func (l *Lab) shareCommand(volume, inside string) []string {
 	var servers []string
 	for _, node := range l.GlusterNodes() {
 		servers = append(servers, "--volfile-server="+node)
 	}
 	script := fmt.Sprintf("umount --lazy %[1]s 2>/dev/null; mkdir -p %[1]s && exec %[2]s --no-daemon --log-file=/dev/stderr --process-name=fuse %[3]s --volfile-id=%[4]s %[1]s",
-		ShareInside, glusterClient, strings.Join(servers, " "), GlusterVolume)
+		inside, glusterClient, strings.Join(servers, " "), volume)
 	return []string{"/bin/sh", "-c", script}
 }
 
@@ -95,15 +103,32 @@ func (l *Lab) makeGlusterVolume(ctx context.Context, progress func(string)) erro
 		}
 	}
 	first := nodes[0]
-	create := []string{"volume", "create", GlusterVolume, "replica", strconv.Itoa(replicas)}
-	for _, node := range nodes {
-		create = append(create, node+":"+brickInside)
-		if node == first {
-			continue
-		}
+	for _, node := range nodes[1:] {
 		if _, err := l.GlusterCommand(ctx, first, "peer", "probe", node); err != nil {
 			return err
 		}
+	}
+	if err := l.startGlusterVolume(ctx, GlusterVolume, brickInside); err != nil {
+		return err
+	}
+	progress("GlusterFS volume " + GlusterVolume + " started: two pairs of bricks")
+	if l.Storage == 0 {
+		return nil
+	}
+	if err := l.startGlusterVolume(ctx, storageVolume, storageBrickInside); err != nil {
+		return err
+	}
+	progress("GlusterFS volume " + storageVolume + " started, for the back end " + FarBackend)
+	return nil
+}
+
+// startGlusterVolume makes a volume of a brick on each node, in pairs, and starts it.
+func (l *Lab) startGlusterVolume(ctx context.Context, name, brick string) error {
+	nodes := l.GlusterNodes()
+	first := nodes[0]
+	create := []string{"volume", "create", name, "replica", strconv.Itoa(replicas)}
+	for _, node := range nodes {
+		create = append(create, node+":"+brick)
 	}
 	// A peer is known at once and of use a moment later.
 	if err := eventually(ctx, func() error {
@@ -112,16 +137,15 @@ func (l *Lab) makeGlusterVolume(ctx context.Context, progress func(string)) erro
 	}); err != nil {
 		return err
 	}
-	steps := [][]string{{"volume", "set", GlusterVolume, "group", "virt"}}
+	steps := [][]string{{"volume", "set", name, "group", "virt"}}
 	for _, s := range volumeSettings {
-		steps = append(steps, []string{"volume", "set", GlusterVolume, s[0], s[1]})
+		steps = append(steps, []string{"volume", "set", name, s[0], s[1]})
 	}
-	for _, args := range append(steps, []string{"volume", "start", GlusterVolume}) {
+	for _, args := range append(steps, []string{"volume", "start", name}) {
 		if _, err := l.GlusterCommand(ctx, first, args...); err != nil {
 			return err
 		}
 	}
-	progress("GlusterFS volume " + GlusterVolume + " started: two pairs of bricks")
 	return nil
 }
 

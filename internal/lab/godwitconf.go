@@ -61,6 +61,7 @@ type volumesConfig struct {
 
 type backendConfig struct {
 	Name string `yaml:"name"`
+	Kind string `yaml:"kind,omitempty"`
 	Path string `yaml:"path"`
 }
 
@@ -104,6 +105,10 @@ func (l *Lab) configFor(node string) godwitConfig {
 		}}
 	}
 	if l.isStorage(node) {
+		backends := []backendConfig{{Name: "main", Path: diskInside + "/main"}, {Name: "second", Path: diskInside + "/second"}}
+		if l.Gluster > 0 {
+			backends = append(backends, backendConfig{Name: FarBackend, Kind: "gluster", Path: FarInside + "/volumes"})
+		}
 		return godwitConfig{Volumes: &volumesConfig{
 			Server:        l.agentEndpoint(),
 			JoinTokenFile: joinTokenFile,
@@ -111,7 +116,7 @@ func (l *Lab) configFor(node string) godwitConfig {
 			NBDListen:     l.NBDAddr(node).String(),
 			MetricsListen: netip.AddrPortFrom(l.MgmtAddr(node), metricsPort).String(),
 			// Two, so that volumes can change place; both on the node's disk.
-			Backends: []backendConfig{{Name: "main", Path: diskInside + "/main"}, {Name: "second", Path: diskInside + "/second"}},
+			Backends: backends,
 		}}
 	}
 	agent := agentConfig{

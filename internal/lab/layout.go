@@ -26,7 +26,7 @@ const (
 	UnitServer   = "server"
 	UnitVolumes  = "volumes"
 	UnitGlusterd = "glusterd"
-	UnitShare    = "share" // a compute node's GlusterFS client
+	UnitShare    = "share" // a compute or storage node's GlusterFS client
 )
 
 // labName bounds names so that socket paths below the lab's directories stay well under the 107 bytes a unix socket may have.

@@ -147,7 +147,11 @@ func (l *Lab) units(node string) []nodeinit.Unit {
 		}}
 	}
 	if l.isStorage(node) {
-		return []nodeinit.Unit{{Name: UnitVolumes, Argv: []string{binary, "volumes", "--config", configFile}, Log: logFile(UnitVolumes)}}
+		volumes := nodeinit.Unit{Name: UnitVolumes, Argv: []string{binary, "volumes", "--config", configFile}, Log: logFile(UnitVolumes)}
+		if l.Gluster > 0 { // the service refuses to start without the mount, and is started again until it is there
+			return []nodeinit.Unit{{Name: UnitShare, Argv: l.shareCommand(storageVolume, FarInside), Log: logFile(UnitShare)}, volumes}
+		}
+		return []nodeinit.Unit{volumes}
 	}
 	if l.isGluster(node) {
 		return []nodeinit.Unit{{Name: UnitGlusterd, Argv: []string{glusterdPath, "--no-daemon", "--log-file=/dev/stderr"}, Log: logFile(UnitGlusterd)}}
@@ -160,7 +164,7 @@ func (l *Lab) units(node string) []nodeinit.Unit {
 	}
 	agent := nodeinit.Unit{Name: UnitAgent, Argv: []string{binary, "agent", "--config", configFile}, Log: logFile(UnitAgent)}
 	if l.Gluster > 0 {
-		return []nodeinit.Unit{{Name: UnitShare, Argv: l.shareCommand(), Log: logFile(UnitShare)}, libvirtd, agent}
+		return []nodeinit.Unit{{Name: UnitShare, Argv: l.shareCommand(GlusterVolume, ShareInside), Log: logFile(UnitShare)}, libvirtd, agent}
 	}
 	return []nodeinit.Unit{libvirtd, agent}
 }

@@ -40,7 +40,7 @@ const (
 type Options struct {
 	Dir  string // made if it is not there
 	Name string // of the back end
-	Kind string // "file", "gluster": for Facts
+	Kind string // "file" or KindGluster: for Facts, and the second must be mounted
 	// Direct says whether data is opened with O_DIRECT for the data path. Copies read through the page cache, and write past it where
 	// data may be so opened.
 	Direct DirectIO
@@ -95,7 +95,11 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		s.files = osFiles{loop: o.Loop}
 	}
 	s.life, s.end = context.WithCancelCause(context.WithoutCancel(ctx))
-	if err := s.open(ctx); err != nil {
+	err = checkMount(o.Kind, o.Dir)
+	if err == nil {
+		err = s.open(ctx)
+	}
+	if err != nil {
 		s.end(err)
 		if s.lock != nil {
 			s.lock.Close()
