@@ -30,8 +30,9 @@ type Godwit struct {
 	MoveCost float64
 	// GainMin is the share of a host's power that an exchange must save.
 	GainMin float64
-	// DrainsMax bounds the moves by which hosts are emptied in a round; 0: no bound. A fleet that carries out a few at a time needs no more.
-	DrainsMax int
+	// DrainsMax bounds the moves by which hosts are emptied in a round, RelievesMax those off hosts that are short, the largest guests first; 0: no
+	// bound. A fleet that carries out a few at a time needs no more, and a bound makes the time of a round grow as the fleet does.
+	DrainsMax, RelievesMax int
 }
 
 // DefaultGodwit returns the parameters that hold for all fleets.
@@ -99,7 +100,10 @@ func (p Godwit) relieve(k *packing) (moves []Move) {
 		return cmp.Compare(k.f.Guests[b.guest].Demand, k.f.Guests[a.guest].Demand)
 	})
 	for _, l := range leaving {
-		to := p.refuge(k, l, closed)
+		to := Nowhere
+		if p.RelievesMax == 0 || len(moves) < p.RelievesMax {
+			to = p.refuge(k, l, closed)
+		}
 		if to == Nowhere {
 			k.add(l.from, l.guest)
 			k.hosts[l.from].heldMiB -= k.f.Guests[l.guest].RAMMiB // was held all the time

@@ -21,8 +21,9 @@ type Outcome struct {
 	Effect   cloud.PlanEffect
 }
 
-// drainsLookedAt is how many times the moves that a plan may have are looked at for emptying hosts: some are refused, and to find more is in vain.
-const drainsLookedAt = 20
+// movesLookedAt is how many times the moves that a plan may have are looked at, for emptying hosts and for relieving them each: some are refused, and to
+// find more is in vain.
+const movesLookedAt = 20
 
 // refusedMax bounds the refusals of a plan: they are read by people, and live in one record.
 const refusedMax = 100
@@ -40,7 +41,7 @@ func Plan(in *Input, goal cloud.OptimizeGoal, strategy string) (Outcome, error) 
 		return Outcome{}, cloud.E(cloud.KindInvalid, "optimize", "", err)
 	}
 	if g, ok := planner.(consolidate.Godwit); ok {
-		g.DrainsMax = drainsLookedAt * in.Settings.MovesMax
+		g.DrainsMax, g.RelievesMax = movesLookedAt*in.Settings.MovesMax, movesLookedAt*in.Settings.MovesMax
 		planner = g.Cautious(max(1, in.Settings.Caution))
 	}
 	if b, ok := planner.(consolidate.Balance); ok {
