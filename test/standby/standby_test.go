@@ -72,6 +72,7 @@ func TestAStandbyTakesOverFromALeaderThatIsKilledInTheMiddleOfMigrations(t *test
 	ending.await(ctx, c, "completed")
 	failing.await(ctx, c, "failed")
 	t.Logf("what a had begun was settled %v after", time.Since(killed))
+	p.nobodyIsDead(ctx, c)
 	lasting.open()
 	lasting.await(ctx, c, "completed")
 	for id, on := range map[string]cloud.HostName{lasting.id: host2, ending.id: host2, failing.id: host1} {
@@ -88,6 +89,7 @@ func TestAStandbyTakesOverFromALeaderThatIsKilledInTheMiddleOfMigrations(t *test
 	}
 	p.b.end(syscall.SIGTERM)
 	awaitLeader(ctx, t, p.a)
+	p.nobodyIsDead(ctx, c)
 	for _, id := range []string{lasting.id, ending.id, failing.id, late} {
 		must(t, c.Remove(ctx, id))
 		if left := p.fleet.Leftovers(cloud.ServerID(id)); len(left) > 0 {
@@ -206,6 +208,26 @@ func (p *plant) settled(ctx context.Context, c *tenant, id string, host cloud.Ho
 	must(p.t, labcloud.Until(ctx, "nothing is left elsewhere", func() (bool, error) { return len(p.fleet.Leftovers(cloud.ServerID(id))) == 1, nil }))
 	if on := p.fleet.Running(cloud.ServerID(id)); !slices.Equal(on, []cloud.HostName{host}) || s.Host != string(host) {
 		p.t.Errorf("server %s is on %s by its record and runs on %v, want %s", id, s.Host, on, host)
+	}
+}
+
+// nobodyIsDead waits until both hosts are heard by the new leader, and checks that it has not taken another leader's silence for theirs.
+func (p *plant) nobodyIsDead(ctx context.Context, c *tenant) {
+	p.t.Helper()
+	must(p.t, c.WaitHosts(ctx, len(p.agents)))
+	var all struct {
+		Recoveries []labcloud.Recovery `json:"recoveries"`
+	}
+	must(p.t, c.Operator(ctx, http.MethodGet, "recoveries", nil, &all))
+	if len(all.Recoveries) > 0 {
+		p.t.Errorf("after a change of the leader these hosts were recovered: %+v", all.Recoveries)
+	}
+	for host := range p.agents {
+		life, err := c.Life(ctx, string(host))
+		must(p.t, err)
+		if life.Verdict.Verdict == "dead" {
+			p.t.Errorf("after a change of the leader host %s is called dead: %+v", host, life.Verdict)
+		}
 	}
 }
 
