@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -79,6 +80,9 @@ type images struct {
 	mu    sync.Mutex
 	inUse map[string]int // by name: those that hold the file, or make it
 	turn  map[string]chan struct{}
+	// proofs are when files were last read and found right, or made.
+	proofs  map[string]time.Time
+	damaged atomic.Uint64 // files that were not
 }
 
 // openCaches returns the cache for each store. A store that shares blocks keeps images on its own file system, one cache for all the stores of that;
@@ -142,7 +146,8 @@ func dropUnused(o Options, caches map[*volume.Store]*images) error {
 }
 
 func openImages(dir string, fetch Fetch, bytesMax int64, log *slog.Logger) (*images, error) {
-	c := &images{dir: filepath.Join(dir, imagesDir), fetch: fetch, bytesMax: bytesMax, log: log, inUse: map[string]int{}, turn: map[string]chan struct{}{}}
+	c := &images{dir: filepath.Join(dir, imagesDir), fetch: fetch, bytesMax: bytesMax, log: log, inUse: map[string]int{}, turn: map[string]chan struct{}{},
+		proofs: map[string]time.Time{}}
 	if err := os.MkdirAll(c.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("image cache: %w", err)
 	}
@@ -202,9 +207,17 @@ func (c *images) ensure(ctx context.Context, r imageRequest) (string, error) {
 	now := time.Now()
 	err := os.Chtimes(path, now, now) // used: the last to be removed
 	if err == nil {
-		return path, nil
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
+		whole, err := c.proven(ctx, r.name(), path)
+		if err == nil && !whole {
+			err = removeImage(path)
+		}
+		if err != nil {
+			return "", cloud.E(cloud.KindOf(err), "prove", "image "+string(r.id), err)
+		}
+		if whole {
+			return path, nil
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("image %s: %w", r.id, err)
 	}
 	if err := c.bring(ctx, r, path); err != nil {
@@ -212,7 +225,7 @@ func (c *images) ensure(ctx context.Context, r imageRequest) (string, error) {
 		if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 			kind = cloud.KindExhausted
 		}
-		for _, unfinished := range []string{path + partSuffix, path + fetchSuffix} {
+		for _, unfinished := range []string{path + partSuffix, path + fetchSuffix, path + sumSuffix + partSuffix, path + sumSuffix} {
 			if rerr := os.Remove(unfinished); !errors.Is(rerr, fs.ErrNotExist) {
 				err = errors.Join(err, rerr)
 			}
@@ -222,6 +235,7 @@ func (c *images) ensure(ctx context.Context, r imageRequest) (string, error) {
 		}
 		return "", cloud.E(kind, "fetch", "image "+string(r.id), err)
 	}
+	c.noteProof(r.name())
 	c.log.Info("image fetched", "image", r.id, "bytes", r.bytes, "format", r.format, "took", time.Since(now))
 	return path, nil
 }
@@ -244,6 +258,9 @@ func (c *images) bring(ctx context.Context, r imageRequest, path string) error {
 		if err := os.Remove(packed); err != nil {
 			return err
 		}
+	}
+	if err := seal(ctx, part, path); err != nil {
+		return err
 	}
 	if err := os.Rename(part, path); err != nil {
 		return err
@@ -347,10 +364,14 @@ func (c *images) trimTo(bytesMax int64) error {
 			return err
 		}
 		name, unfinished := cutSuffix(e.Name())
+		name, sum := strings.CutSuffix(name, sumSuffix)
 		if c.inUse[name] > 0 {
 			continue
 		}
-		if unfinished || !namePattern.MatchString(name) {
+		if sum && !unfinished && slices.ContainsFunc(entries, func(i os.DirEntry) bool { return i.Name() == name }) {
+			continue // it goes with its image
+		}
+		if unfinished || sum || !namePattern.MatchString(name) {
 			if err := os.Remove(filepath.Join(c.dir, e.Name())); err != nil {
 				return err
 			}
@@ -364,12 +385,22 @@ func (c *images) trimTo(bytesMax int64) error {
 		if total <= bytesMax {
 			return nil
 		}
-		if err := os.Remove(filepath.Join(c.dir, info.Name())); err != nil {
+		if err := removeImage(filepath.Join(c.dir, info.Name())); err != nil {
 			return err
 		}
+		delete(c.proofs, info.Name())
 		total -= allocated(info)
 	}
 	return nil
+}
+
+// removeImage removes an image and then its sum: a sum by itself is litter, an image by itself would be fetched in vain.
+func removeImage(path string) error {
+	err := os.Remove(path)
+	if serr := os.Remove(path + sumSuffix); !errors.Is(serr, fs.ErrNotExist) {
+		err = errors.Join(err, serr)
+	}
+	return err
 }
 
 // allocated is what a file takes on the disk, in bytes; blocks that it shares with volumes count as its own.

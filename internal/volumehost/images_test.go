@@ -198,7 +198,8 @@ func TestTheCacheSurvivesARestartAndHalfAnImageDoesNot(t *testing.T) {
 			w.end()
 			sum := sha512.Sum512(raw)
 			other := hex.EncodeToString(sum[:])
-			for _, name := range []string{other + partSuffix, other + rawSuffix + partSuffix, other + rawSuffix + fetchSuffix, "litter"} { // a crash at any moment
+			for _, name := range []string{other + partSuffix, other + rawSuffix + partSuffix, other + rawSuffix + fetchSuffix, "litter",
+				other + rawSuffix + sumSuffix, other + rawSuffix + sumSuffix + partSuffix} { // a crash at any moment
 				if err := os.WriteFile(filepath.Join(cache, name), raw[:1000], 0o600); err != nil {
 					t.Fatal(err)
 				}
@@ -211,7 +212,7 @@ func TestTheCacheSurvivesARestartAndHalfAnImageDoesNot(t *testing.T) {
 				t.Error("the volume is not the image")
 			}
 			left, err := os.ReadDir(cache)
-			if err != nil || len(left) != 1 || strings.TrimSuffix(left[0].Name(), rawSuffix) != image.GetSha512() {
+			if err != nil || len(left) != 2 || strings.TrimSuffix(left[0].Name(), rawSuffix) != image.GetSha512() || left[1].Name() != left[0].Name()+sumSuffix {
 				t.Errorf("the cache has %v, %v", left, err)
 			}
 		})
