@@ -151,6 +151,7 @@ func falseAlarms(ctx context.Context, t *testing.T) []falseAlarm {
 	return []falseAlarm{
 		{"its agent is paused", inNode("kill", "-STOP", strconv.Itoa(pid)), pause, inNode("kill", "-CONT", strconv.Itoa(pid))},
 		{"its management link is cut", inNode("ip", "link", "set", lab.LinkMgmt, "down"), pause, inNode("ip", "link", "set", lab.LinkMgmt, "up")},
+		{"it has far more to do than it can", burn(pause), pause, nothing},
 		{"the server is killed", func(ctx context.Context) error { return cloud.Lab.KillUnit(ctx, lab.Controller, lab.UnitServer) }, pause, nothing},
 		{"the server is away", func(ctx context.Context) error { return cloud.Lab.StopUnit(ctx, lab.Controller, lab.UnitServer) }, pause, func(ctx context.Context) error {
 			if err := cloud.Lab.StartUnit(ctx, lab.Controller, lab.UnitServer); err != nil {
@@ -161,7 +162,18 @@ func falseAlarms(ctx context.Context, t *testing.T) []falseAlarm {
 	}
 }
 
-// TestAHostThatLivesIsNotCalledDead: an agent that is paused, a management link that is cut, a server that is killed or away. The guest runs on where it is, nothing
+// burn keeps several times as many processes busy on the host as it has CPUs.
+func burn(last time.Duration) func(context.Context) error {
+	const burners = 16
+	script := fmt.Sprintf("for i in $(seq %d); do timeout %d sh -c 'while :; do :; done' >/dev/null 2>&1 & done", burners, int(last.Seconds()))
+	return func(ctx context.Context) error {
+		_, err := cloud.Lab.Output(ctx, there, "sh", "-c", script)
+		return err
+	}
+}
+
+// TestAHostThatLivesIsNotCalledDead: an agent that is paused, a management link that is cut, a host that is
+// overloaded, a server that is killed or away. The guest runs on where it is, nothing
 // is recovered, and the host is neither fenced nor disabled.
 func TestAHostThatLivesIsNotCalledDead(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), outageMax*time.Duration(repeated(1, 5)))
