@@ -111,7 +111,7 @@ func (t *ticket) Begin() volume.Verdict {
 }
 
 // Ended implements Lease.
-func (t *ticket) Ended(_, _ int64, _ error) {}
+func (t *ticket) Ended(_, _ int64, _ bool, _ error) {}
 
 // EndAt implements Lease.
 func (t *ticket) EndAt(_, _ int64) { t.disk.mutations.Add(-1) }

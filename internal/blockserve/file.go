@@ -143,7 +143,7 @@ func (l plainLease) Begin() volume.Verdict {
 func (plainLease) EndAt(_, _ int64) {}
 
 // Ended implements Lease; nobody asks.
-func (plainLease) Ended(_, _ int64, _ error) {}
+func (plainLease) Ended(_, _ int64, _ bool, _ error) {}
 
 // Await implements Lease; nothing is ever held.
 func (plainLease) Await(done func(error)) { done(nil) }

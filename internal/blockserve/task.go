@@ -99,8 +99,8 @@ func (t *task) finish(err error) {
 		t.runs = false
 		t.lane.ended()
 	}
-	if r.Command != nbd.CmdBlockStatus && r.Command != nbd.CmdCache && r.Command != nbd.CmdFlush {
-		g.lease.Ended(int64(r.Offset), int64(r.Length), err)
+	if r.Command == nbd.CmdRead || t.mutates() {
+		g.lease.Ended(int64(r.Offset), int64(r.Length), r.Command == nbd.CmdWrite || r.Command == nbd.CmdWriteZeroes, err)
 	}
 	if t.holds {
 		t.holds = false

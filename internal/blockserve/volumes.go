@@ -14,7 +14,7 @@ import (
 type Lease interface {
 	Begin() volume.Verdict
 	EndAt(off, length int64)
-	Ended(off, length int64, err error)
+	Ended(off, length int64, fills bool, err error)
 	Await(done func(error))
 	Err() error
 	Refusal() error

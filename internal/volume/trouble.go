@@ -33,13 +33,13 @@ type stall struct {
 func (s *Store) Watch(f func()) { s.watch = f }
 
 // Ended says what became of a request on a range of the volume: nil, or the file's error. A request that is refused for want of room, or that the disk
-// fails, is the volume's trouble from then on, which is logged, told to Watch and in Facts, until a request on its range succeeds. It costs one
-// atomic load when all is well.
-func (l *Lease) Ended(off, length int64, err error) {
+// fails, is the volume's trouble from then on, which is logged, told to Watch and in Facts, until a request on its range succeeds: for want of room one that
+// fills, that is a write. It costs one atomic load when all is well.
+func (l *Lease) Ended(off, length int64, fills bool, err error) {
 	v := l.volume
 	now := v.stall.Load()
 	if err == nil {
-		if now != nil && off < now.end && off+length > now.off {
+		if now != nil && off < now.end && off+length > now.off && (fills || now.what != cloud.TroubleFull) {
 			v.recovered(now)
 		}
 		return

@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"crypto/sha512"
 	"encoding/hex"
+	"errors"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -41,10 +43,17 @@ func mounted(t testing.TB, kind string, bytes int64) string {
 	program(t, "mkfs."+kind, "-q", disk)
 	program(t, "mount", "-o", "loop", disk, dir)
 	t.Cleanup(func() {
-		if err := unix.Unmount(dir, 0); err != nil {
-			t.Errorf("umount: %v", err)
-			_ = unix.Unmount(dir, unix.MNT_DETACH)
+		for range 200 { // the kernel lets go of files a moment after those who had them open
+			if err := unix.Unmount(dir, 0); !errors.Is(err, unix.EBUSY) {
+				if err != nil {
+					t.Errorf("umount: %v", err)
+				}
+				return
+			}
+			<-time.After(50 * time.Millisecond)
 		}
+		t.Error("umount: busy")
+		_ = unix.Unmount(dir, unix.MNT_DETACH)
 	})
 	return dir
 }

@@ -111,6 +111,12 @@ func TestTheVolumeThatFindsNoRoomIsNamed(t *testing.T) {
 			if err := guest.Trim(0, 1<<20, 0); err != nil {
 				t.Fatal(err)
 			}
+			if _, err := guest.ReadAt(make([]byte, 4096), refused); err != nil { // which needs no room, and proves none
+				t.Fatal(err)
+			}
+			if text := log.String(); strings.Contains(text, "go on") {
+				t.Errorf("a read is taken for the end of the trouble:\n%s", text)
+			}
 			if _, err := guest.Write(bytes.Repeat([]byte{7}, 4096), refused, 0); err != nil {
 				t.Fatal(err)
 			}
