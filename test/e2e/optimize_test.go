@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"os/exec"
 	"slices"
 	"strings"
@@ -167,6 +169,22 @@ func throughWatcher(ctx context.Context, t *testing.T) {
 		t.Fatalf("%v: plan is %s: %s", err, plan.State, verb(ctx, t, "optimize", "plans", plan.UUID))
 	}
 	stock(t, "openstack", "optimize", "audittemplate", "delete", template.UUID)
+	ask(&audit, "audit", "create", "-g", "server_consolidation", "-t", "CONTINUOUS", "-i", "2", "--name", "steady")
+	err = labcloud.Until(ctx, "a second plan of a continuous audit", func() (bool, error) {
+		ask(&plans, "actionplan", "list", "--audit", audit.UUID)
+		return len(plans) >= 2, nil
+	})
+	if err != nil {
+		t.Errorf("%v: %v", err, plans)
+	}
+	if ask(&audit, "audit", "show", "steady"); audit.State != "ONGOING" {
+		t.Errorf("a continuous audit is %s", audit.State)
+	}
+	stock(t, "openstack", "optimize", "audit", "update", audit.UUID, "replace", "state=CANCELLED")
+	if ask(&audit, "audit", "show", audit.UUID); audit.State != "CANCELLED" {
+		t.Errorf("a cancelled audit is %s", audit.State)
+	}
+	stock(t, "openstack", "optimize", "audit", "delete", audit.UUID)
 }
 
 // accounted waits until a server has an account of its energy and its move, which are written once a minute.
@@ -188,6 +206,46 @@ func accounted(ctx context.Context, t *testing.T, id string) {
 	if err != nil {
 		t.Errorf("%v: %+v", err, all)
 	}
+	type summed struct {
+		account
+		Asleep  int64  `json:"asleep"`
+		PowerBy string `json:"power_by"`
+	}
+	var hosts, projects []summed
+	verbJSON(ctx, t, &hosts, "accounting", "--by", "host")
+	if !slices.ContainsFunc(hosts, func(a summed) bool {
+		return a.Subject == there && a.WattSeconds > 0 && a.Migrations > 0 && a.Asleep > 0 && a.PowerBy == "model"
+	}) {
+		t.Errorf("accounts of hosts: %+v", hosts)
+	}
+	verbJSON(ctx, t, &projects, "accounting", "--by", "project")
+	if len(projects) == 0 || projects[0].WattSeconds <= 0 || projects[0].Migrations == 0 {
+		t.Errorf("accounts of projects: %+v", projects)
+	}
+	metrics := fetch(ctx, t, cloud.Lab.APIURL()+"/metrics")
+	for _, want := range []string{`godwit_host_energy_joules_total{host="` + there + `"}`, `godwit_host_asleep{host="` + there + `"}`, `godwit_plans_total{status="SUCCEEDED"}`} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("metrics have no %s", want)
+		}
+	}
+}
+
+func fetch(ctx context.Context, t *testing.T, url string) string {
+	t.Helper()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("GET %s: %s, %v", url, resp.Status, err)
+	}
+	return string(body)
 }
 
 func planned(ctx context.Context, t *testing.T, flags ...string) (p plan) {
