@@ -73,6 +73,9 @@ func failing(t *testing.T, kind string, e Engine, direct bool) {
 	if _, err := c.ReadAt(block, flushedAt); !errors.Is(err, nbd.IOError) {
 		t.Errorf("a read: %v", err)
 	}
+	if got := k.troubles(); got != "io-error" {
+		t.Errorf("after a read that failed the volume's troubles are %q", got)
+	}
 	if _, err := c.WriteAt(block, flushedAt); err != nil && !errors.Is(err, nbd.IOError) || err == nil && direct {
 		t.Errorf("a write: %v", err)
 	}
@@ -95,9 +98,23 @@ func failing(t *testing.T, kind string, e Engine, direct bool) {
 			t.Errorf("%s writes: %v", who, err)
 		}
 	}
+	if got := k.troubles(); !strings.Contains(got, "sync-failed") {
+		t.Errorf("after a sync that failed the volume's troubles are %q", got)
+	}
 	if log.lines(string(k.id)) == 0 {
 		t.Errorf("the log does not say which volume it was:\n%s", &log.text)
 	}
+}
+
+// troubles are what the volume's store tells of it.
+func (k *kept) troubles() string {
+	var out []string
+	for _, t := range k.store.Facts().Troubles {
+		if t.Volume == k.id {
+			out = append(out, string(t.What))
+		}
+	}
+	return strings.Join(out, " ")
 }
 
 // forget drops a volume's pages from the cache.

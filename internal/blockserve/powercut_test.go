@@ -30,25 +30,28 @@ func mount(t testing.TB, dir string, args ...string) {
 	t.Cleanup(func() { unmount(t, dir) })
 }
 
-// unmount unmounts. The kernel gives up a loop device's file, and the last files of a ring, a moment after their users have ended.
+// unmount unmounts. The kernel gives up a loop device's file, and the last files of a ring, a moment after their users have ended. A mount namespace that was
+// made meanwhile, such as a lab's node, has a copy of what was mounted in the file system, and keeps the latter busy for as long as it lives: it then goes with that.
 func unmount(t testing.TB, dir string) {
 	t.Helper()
 	const (
-		tries = 200
+		tries = 60
 		pause = 50 * time.Millisecond
 	)
-	for n := range tries {
+	for range tries {
 		err := unix.Unmount(dir, 0)
 		if err == nil {
 			return
 		}
-		if !errors.Is(err, unix.EBUSY) || n == tries-1 {
+		if !errors.Is(err, unix.EBUSY) {
 			t.Errorf("umount %s: %v", dir, err)
 			break
 		}
 		<-time.After(pause)
 	}
-	_ = unix.Unmount(dir, unix.MNT_DETACH)
+	if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+		t.Errorf("umount -l %s: %v", dir, err)
+	}
 }
 
 // machine is a computer whose power can be cut: a file system with volumes in a loop file, which itself lies on a file system that can clone it
