@@ -84,6 +84,7 @@ type nomad struct {
 	at     string // the host it is on, or was on last
 	status string
 	last   uint64 // the last record that was acknowledged
+	rested uint64 // and that was before it was moved: with a local disk, a revert gives that disk back
 }
 
 // survives is one case.
@@ -91,9 +92,6 @@ func (g *nomad) survives(t *testing.T, m coldMove, step, victim string) {
 	ctx, cancel := context.WithTimeout(t.Context(), strikeMax)
 	defer cancel()
 	g.bring(ctx, t, m.from)
-	if g.status != shelved {
-		g.last = g.sync(ctx, t)
-	}
 	to := map[string]string{here: there, there: here}[g.at]
 	node, unit := coldVictims[victim](g.at, to)
 	request := g.ask(ctx, t, m, to)
@@ -101,6 +99,9 @@ func (g *nomad) survives(t *testing.T, m coldMove, step, victim string) {
 	killUnit(ctx, t, node, unit)
 	s := g.rests(ctx, t, m)
 	settled(ctx, t)
+	if m.name == "revert" && s.Status == resting {
+		g.last = g.rested
+	}
 	t.Logf("%s; ended %s on %q: %s", seen, s.Status, s.Host, s.Fault.Message)
 	g.sound(ctx, t, s)
 }
@@ -124,6 +125,12 @@ func (g *nomad) bring(ctx context.Context, t *testing.T, status string) {
 // ask asks for the move and returns the request's id.
 func (g *nomad) ask(ctx context.Context, t *testing.T, m coldMove, to string) string {
 	t.Helper()
+	if g.status != shelved {
+		g.last = g.sync(ctx, t)
+	}
+	if g.status == resting {
+		g.rested = g.last
+	}
 	a := do(ctx, t, call{method: "POST", path: "/servers/" + g.id + "/action", version: "2.91", body: m.ask(to)})
 	if a.code != http.StatusAccepted && a.code != http.StatusNoContent {
 		t.Fatalf("%s: %d %s", m.name, a.code, a.body)
