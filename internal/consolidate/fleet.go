@@ -1,6 +1,9 @@
 package consolidate
 
-import "math/rand"
+import (
+	"math"
+	"math/rand"
+)
 
 // Fleet is a moment of a fleet, as much of it as a decision about moving and sleeping needs. Deciders read it and never change it,
 // the Memory of hosts excepted, which detectors advance through Observe only.
@@ -11,6 +14,16 @@ type Fleet struct {
 	// Allows says whether a rule that deciders do not know (affinity, zones, processor models) lets a guest live on a host; nil: all are allowed. It
 	// is asked only of hosts that would otherwise be chosen.
 	Allows func(g GuestIndex, h HostIndex) bool
+	// CPUUnit is what Neat's policy rounds free CPU down to; 0: 1, which suits MIPS and MHz.
+	CPUUnit float64
+}
+
+// whole rounds CPU down to whole units.
+func (f *Fleet) whole(cpu float64) float64 {
+	if f.CPUUnit == 0 {
+		return math.Floor(cpu)
+	}
+	return math.Floor(cpu/f.CPUUnit) * f.CPUUnit
 }
 
 func (f *Fleet) allows(g GuestIndex, h HostIndex) bool { return f.Allows == nil || f.Allows(g, h) }
@@ -24,7 +37,7 @@ type (
 // Nowhere is the host of a guest that has none yet, and the target that was not found.
 const Nowhere HostIndex = -1
 
-// Host is a host as deciders see it. CPU is in one unit throughout a fleet: MIPS in traces, MHz in a cloud.
+// Host is a host as deciders see it. CPU is in one unit throughout a fleet: MIPS in traces, CPUs in a cloud.
 type Host struct {
 	CPU     float64 // all cores together
 	CPUCore float64 // one core: no virtual CPU runs faster; 0 sets no limit

@@ -33,12 +33,13 @@ func (p BestFit) Place(b *Bench, guests []GuestIndex, closed []bool, wake bool) 
 	targets = make([]HostIndex, len(guests))
 	for _, i := range order {
 		cpu, ram := p.cpu(b, guests[i]), b.f.Guests[guests[i]].RAMMiB
-		at := firstFit(awake, cpu, ram)
+		allowed := func(h HostIndex) bool { return b.f.allows(guests[i], h) }
+		at := firstFit(awake, cpu, ram, allowed)
 		for at < 0 && len(sleeping) > 0 {
 			awake = append(awake, sleeping[0])
 			sleeping = sleeping[1:]
 			slices.SortStableFunc(awake, smaller)
-			at = firstFit(awake, cpu, ram)
+			at = firstFit(awake, cpu, ram, allowed)
 		}
 		if at < 0 {
 			return nil, false
@@ -65,7 +66,7 @@ func (p BestFit) bins(b *Bench, closed []bool, wake bool) (awake, sleeping []bin
 			for _, g := range b.Guests(h) {
 				used += b.f.Guests[g].Demand
 			}
-			awake = append(awake, bin{h, math.Floor(p.CPUShare*spec.CPU - used), ram})
+			awake = append(awake, bin{h, b.f.whole(p.CPUShare*spec.CPU - used), ram})
 		case wake:
 			if spec.RAMMiB > 0 {
 				ram = spec.RAMMiB
@@ -80,8 +81,8 @@ func (p BestFit) bins(b *Bench, closed []bool, wake bool) (awake, sleeping []bin
 
 func smaller(a, b bin) int { return cmp.Or(cmp.Compare(a.cpu, b.cpu), cmp.Compare(a.ram, b.ram)) }
 
-func firstFit(bins []bin, cpu, ram float64) int {
-	return slices.IndexFunc(bins, func(b bin) bool { return b.cpu >= cpu && b.ram >= ram })
+func firstFit(bins []bin, cpu, ram float64, allowed func(HostIndex) bool) int {
+	return slices.IndexFunc(bins, func(b bin) bool { return b.cpu >= cpu && b.ram >= ram && allowed(b.host) })
 }
 
 // cpu is the mean CPU of a guest's last steps; of one without history, all that it may ask for.

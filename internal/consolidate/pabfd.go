@@ -37,6 +37,9 @@ func (p PowerAware) Host(b *Bench, g GuestIndex, excluded []bool) HostIndex {
 		if growth >= least {
 			continue // asking the detector is what costs: only hosts that would win are asked about
 		}
+		if !b.f.allows(g, h) {
+			continue
+		}
 		if b.hosts[h].granted != 0 && p.Overload.Overloaded(spec.Memory, b.LoadWith(h, g, &scratch)) {
 			continue
 		}

@@ -323,3 +323,43 @@ func TestBalanceEvensLoadsOutAndThenRests(t *testing.T) {
 		t.Errorf("a balanced fleet is stirred again: %v", again)
 	}
 }
+
+func TestNoPlannerMovesWhatIsPinnedOrToWhereItIsNotAllowed(t *testing.T) {
+	for _, name := range []string{"godwit", "neat", "neat/thr-mmt-0.8", "lr-mmt-1.2", "thr-mmt-0.8", "mad-mu-2.5", "balance"} {
+		moved := 0
+		rapid.Check(t, func(t *rapid.T) {
+			planner, err := Parse(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f := &Fleet{StepSeconds: 300, CPUUnit: 1e-3}
+			hosts := rapid.IntRange(2, 6).Draw(t, "hosts")
+			for range hosts {
+				f.Hosts = append(f.Hosts, Host{CPU: 4, RAMMiB: 8192, MigrationMiBps: 100, Power: &ProLiantG5, Memory: &Memory{}})
+			}
+			for i := range rapid.IntRange(1, 20).Draw(t, "guests") {
+				h := HostIndex(rapid.IntRange(0, hosts-1).Draw(t, "host"))
+				demand := rapid.Float64Range(0, 1).Draw(t, "demand")
+				g := Guest{Host: h, CPU: 1, Demand: demand, RAMMiB: 256, Pinned: rapid.IntRange(0, 4).Draw(t, "pinned") == 0}
+				for range HistoryLength {
+					g.History = append(g.History, demand)
+				}
+				f.Guests = append(f.Guests, g)
+				f.Hosts[h].Guests = append(f.Hosts[h].Guests, GuestIndex(i))
+				f.Hosts[h].Utilisation = min(1, f.Hosts[h].Utilisation+demand/4)
+			}
+			forbidden := HostIndex(rapid.IntRange(0, hosts-1).Draw(t, "forbidden"))
+			f.Allows = func(g GuestIndex, h HostIndex) bool { return h != forbidden || g%2 == 0 }
+			planner.Observe(f)
+			for _, m := range Collapse(planner.Plan(f, rand.New(rand.NewSource(1)))) {
+				moved++
+				if f.Guests[m.Guest].Pinned || m.To == forbidden && m.Guest%2 == 1 {
+					t.Fatalf("%s: move %+v, pinned %t, host %d forbidden to odd guests", name, m, f.Guests[m.Guest].Pinned, forbidden)
+				}
+			}
+		})
+		if moved == 0 {
+			t.Errorf("%s moved nothing in all fleets", name)
+		}
+	}
+}

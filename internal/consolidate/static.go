@@ -16,7 +16,7 @@ func (Static) Observe(*Fleet) {}
 func (Static) Place(f *Fleet, g GuestIndex) HostIndex {
 	b := NewBench(f)
 	for h := range f.Hosts {
-		if b.Fits(HostIndex(h), g) {
+		if b.Fits(HostIndex(h), g) && f.allows(g, HostIndex(h)) {
 			return HostIndex(h)
 		}
 	}

@@ -49,6 +49,9 @@ type rest struct{ servers, ramMiB int }
 // Migrations get this of the network when nothing else is known (MiB per second); planners only compare with it.
 const migrationMiBpsDefault = bytesPerSecondDefault >> 20
 
+// cpuUnit is a thousandth of a CPU: about a MHz, which Neat counts in.
+const cpuUnit = 1e-3
+
 // build lays the fleet out. Units: CPUs, MiB.
 func build(in *Input) *model {
 	m := &model{in: in, index: map[cloud.HostName]consolidate.HostIndex{}, pinned: map[consolidate.GuestIndex]string{}, rules: map[ruleKey]bool{}}
@@ -68,7 +71,7 @@ func build(in *Input) *model {
 	}
 	m.snap.Hosts = m.views
 	m.addGuests()
-	m.fleet.Allows = m.allows
+	m.fleet.Allows, m.fleet.CPUUnit = m.allows, cpuUnit
 	return m
 }
 
