@@ -1,0 +1,118 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/godwit-cloud/godwit/internal/cloud"
+	"github.com/godwit-cloud/godwit/internal/placement"
+	"github.com/godwit-cloud/godwit/internal/recovery"
+	"github.com/godwit-cloud/godwit/internal/store"
+	"github.com/godwit-cloud/godwit/internal/store/tables"
+	"github.com/godwit-cloud/godwit/internal/workflow"
+)
+
+// evacuations counts how many runs are between their first step and their last.
+type evacuations struct {
+	mu    sync.Mutex
+	open  map[workflow.RunID]bool // false: its server lives elsewhere already
+	now   int
+	most  int
+	order []cloud.ServerID // as they began
+}
+
+// wrap is Options.Wrap.
+func (e *evacuations) wrap(ctx context.Context, event workflow.Event, next func(context.Context) error) error {
+	var asked cloud.Intent
+	if event.Run.Flow != string(cloud.IntentEvacuate) {
+		return next(ctx)
+	}
+	if err := json.Unmarshal(event.Run.Args, &asked); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	if _, known := e.open[event.Run.ID]; !known {
+		e.open[event.Run.ID] = true
+		e.now++
+		e.most = max(e.most, e.now)
+		e.order = append(e.order, asked.Server)
+	}
+	e.mu.Unlock()
+	err := next(ctx)
+	if event.Step == "switch" { // from here on the record says that the server lives elsewhere
+		e.mu.Lock()
+		if err == nil && e.open[event.Run.ID] {
+			e.open[event.Run.ID] = false
+			e.now--
+		}
+		e.mu.Unlock()
+	}
+	return err
+}
+
+// TestAHundredServersAreRecoveredWithNoMoreThanTheSetConcurrency: a host with a hundred servers dies, and all of them start on the other hosts, as many at a time as was
+// set, reached and never passed; the ten that were marked as the most important are the first.
+func TestAHundredServersAreRecoveredWithNoMoreThanTheSetConcurrency(t *testing.T) {
+	const crowd, important, concurrency = 100, 10, 8
+	w := newWorld(t, "h1", "h2", "h3", "h4")
+	seen := &evacuations{open: map[workflow.RunID]bool{}}
+	w.control(func(o *Options) {
+		o.Pulses, o.Wrap = w.heard, seen.wrap
+		o.Policy = placement.DefaultPolicy()
+		o.Policy.CPURatio = 16
+		o.Recovery = recovery.Default()
+		o.Recovery.ConcurrencyMax = concurrency
+	})
+	for i := range crowd {
+		id := cloud.ServerID(fmt.Sprintf("s%03d", i))
+		priority := 0
+		if i >= crowd-important {
+			priority = 5
+		}
+		s := cloud.Server{ID: id, Project: "p", Name: string(id), Flavor: cloud.Flavor{Name: "f", VCPUs: 1, RAMMiB: 256, RootGiB: 1}, Image: "img", ImageFormat: "qcow2", ForcedHost: "h1",
+			VMState: cloud.VMBuilding, Task: cloud.TaskScheduling, Created: time.Now().UTC(),
+			Metadata: map[string]string{cloud.MetaRecoveryRebuild: "on", cloud.MetaRecoveryPriority: strconv.Itoa(priority)}}
+		w.write(func(tx *store.Tx) error { return store.Put(tx, tables.Servers, id, s) })
+		w.ask(cloud.Intent{ID: cloud.IntentID("boot-" + id), Kind: cloud.IntentBoot, Server: id})
+	}
+	w.idle()
+	w.write(func(tx *store.Tx) error {
+		h, err := store.Get(tx, tables.Hosts, cloud.HostName("h1"))
+		if err != nil {
+			return err
+		}
+		h.ForcedDown = true // the word that it is off; without it all would wait
+		return store.Put(tx, tables.Hosts, h.Name, h)
+	})
+	began := time.Now()
+	w.fleet.Host("h1").PowerOff()
+	w.mute["h1"]()
+	w.until("the recovery is done", func(v store.View) bool {
+		all := store.By(v, tables.Recoveries, tables.ByHost, cloud.HostName("h1"))
+		return len(all) == 1 && all[0].Status == cloud.RecoveryDone && len(all[0].Servers) == crowd
+	})
+	t.Logf("%d servers recovered %v after the power cut, at most %d at a time", crowd, time.Since(began).Round(10*time.Millisecond), seen.most)
+	w.idle()
+	for _, r := range store.By(w.store, tables.Recoveries, tables.ByHost, cloud.HostName("h1"))[0].Servers {
+		if r.Outcome != cloud.RecoveryRecovered || r.Attempts != 1 {
+			t.Errorf("server %s: %s after %d attempts (%s)", r.Server, r.Outcome, r.Attempts, r.Reason)
+		}
+		if on := w.running(r.Server); on == "h1" {
+			t.Errorf("server %s runs on the dead host", r.Server)
+		}
+	}
+	if seen.most != concurrency {
+		t.Errorf("%d evacuations were under way at a time, %d were set", seen.most, concurrency)
+	}
+	for i, id := range seen.order[:important] {
+		if id < cloud.ServerID(fmt.Sprintf("s%03d", crowd-important)) {
+			t.Errorf("evacuation %d was that of server %s, before some with a greater priority", i, id)
+		}
+	}
+	w.sound()
+}
