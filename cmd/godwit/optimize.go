@@ -186,10 +186,10 @@ func (a *access) printPlan(w io.Writer, p cloud.ActionPlan) error {
 	if p.Message != "" {
 		fmt.Fprintf(w, ", %s", p.Message)
 	}
-	fmt.Fprintf(w, "\nhosts awake %d -> %d, power %.0f -> %.0f W, CPUs short %.2f -> %.2f, spread of load %.2f -> %.2f\n",
-		e.AwakeBefore, e.AwakeAfter, e.WattsBefore, e.WattsAfter, e.ShortBefore, e.ShortAfter, e.SpreadBefore, e.SpreadAfter)
+	fmt.Fprintf(w, "\nhosts awake %d -> %d, power %.0f -> %.0f W, CPUs short %.2f -> %.2f, spread of load %.2f -> %.2f\nservers' scores %.1f -> %.1f, the least %.1f -> %.1f\n",
+		e.AwakeBefore, e.AwakeAfter, e.WattsBefore, e.WattsAfter, e.ShortBefore, e.ShortAfter, e.SpreadBefore, e.SpreadAfter, e.ScoreBefore, e.ScoreAfter, e.ScoreLeastBefore, e.ScoreLeastAfter)
 	if len(p.Actions) > 0 {
-		t := table{header: []string{"ACTION", "SERVER", "FROM", "TO", "GAIN", "TAKES", "DOWN", "COPIES", "DIRTIES/s", "STATUS", "WHY"}}
+		t := table{header: []string{"ACTION", "SERVER", "FROM", "TO", "GAIN", "TAKES", "DOWN", "COPIES", "DIRTIES/s", "SCORE", "STATUS", "WHY"}}
 		for _, x := range p.Actions {
 			t.add(actionRow(x)...)
 		}
@@ -210,9 +210,10 @@ func (a *access) printPlan(w io.Writer, p cloud.ActionPlan) error {
 }
 
 func actionRow(x cloud.PlanAction) []string {
-	gain, takes, down, copies, dirties := "-", "-", "-", "-", "-"
+	gain, takes, down, copies, dirties, score := "-", "-", "-", "-", "-", "-"
 	if c := x.Cost; c != nil {
 		gain, takes, down, copies = fmt.Sprintf("%.2f", x.Gain), c.Takes.Round(100*time.Millisecond).String(), c.Downtime.Round(time.Millisecond).String(), bytesText(c.Bytes)
+		score = fmt.Sprintf("%.0f -> %.0f", x.ScoreBefore, x.ScoreAfter)
 		dirties = "unknown"
 		if c.DirtyBytesPerSecond >= 0 {
 			dirties = bytesText(c.DirtyBytesPerSecond)
@@ -222,7 +223,7 @@ func actionRow(x cloud.PlanAction) []string {
 	if x.Error != "" {
 		why = x.Error
 	}
-	return []string{string(x.Kind), orDash(x.ServerName), string(x.Host), orDash(string(x.Target)), gain, takes, down, copies, dirties, string(x.Status), why}
+	return []string{string(x.Kind), orDash(x.ServerName), string(x.Host), orDash(string(x.Target)), gain, takes, down, copies, dirties, score, string(x.Status), why}
 }
 
 func newAccountingCommand(a *access) *cobra.Command {

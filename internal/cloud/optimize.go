@@ -142,11 +142,14 @@ type PlanAction struct {
 	Reason     string         `json:"reason"`
 	Gain       float64        `json:"gain"` // of the move's group, see PlanEffect.Unit
 	Cost       *MoveCost      `json:"cost,omitempty"`
-	Status     OptimizeStatus `json:"status"`
-	Migration  MigrationID    `json:"migration,omitempty"`
-	Error      string         `json:"error,omitempty"`
-	Began      time.Time      `json:"began,omitzero"`
-	Finished   time.Time      `json:"finished,omitzero"`
+	// Of a move: the server's score (see PlanEffect) as it was measured, and as it is expected.
+	ScoreBefore float64        `json:"score_before,omitempty"`
+	ScoreAfter  float64        `json:"score_after,omitempty"`
+	Status      OptimizeStatus `json:"status"`
+	Migration   MigrationID    `json:"migration,omitempty"`
+	Error       string         `json:"error,omitempty"`
+	Began       time.Time      `json:"began,omitzero"`
+	Finished    time.Time      `json:"finished,omitzero"`
 }
 
 // MoveCost is what a live migration is expected to cost.
@@ -180,4 +183,9 @@ type PlanEffect struct {
 	ShortBefore   float64 `json:"short_before"` // CPUs that hosts lack for what is asked of them
 	ShortAfter    float64 `json:"short_after"`
 	GainWattHours float64 `json:"gain_watt_hours"` // over the horizon, less the moves' cost
+	// Scores say how well servers get what they ask for, 0 to 100: the mean of all, and the least. After: as it is expected.
+	ScoreBefore      float64 `json:"score_before"`
+	ScoreAfter       float64 `json:"score_after"`
+	ScoreLeastBefore float64 `json:"score_least_before"`
+	ScoreLeastAfter  float64 `json:"score_least_after"`
 }

@@ -75,6 +75,7 @@ func Plan(in *Input, goal cloud.OptimizeGoal, strategy string) (Outcome, error) 
 		j.stay()
 	}
 	j.after()
+	j.scores()
 	slices.SortStableFunc(j.out.Actions, func(a, b cloud.PlanAction) int { return phase[a.Kind] - phase[b.Kind] })
 	return j.out, nil
 }
@@ -105,17 +106,18 @@ func emptying(moves []consolidate.Move) bool {
 // judge takes or refuses what the planner proposes, on the claims as they would be.
 type judge struct {
 	*model
-	out    Outcome
-	asked  []float64 // CPUs asked for, by host, as moves are taken
-	held   []int     // MiB claimed, by host, of servers that are there or come
-	count  []int     // servers, by host, but those that sleep with it
-	awake  []bool
-	woken  []bool
-	slept  []bool
-	gave   []bool // moves leave it in this plan
-	took   []bool
-	moves  int
-	expect float64 // CPUs that the fleet will ask for soon
+	out         Outcome
+	asked       []float64 // CPUs asked for, by host, as moves are taken
+	askedBefore []float64
+	held        []int // MiB claimed, by host, of servers that are there or come
+	count       []int // servers, by host, but those that sleep with it
+	awake       []bool
+	woken       []bool
+	slept       []bool
+	gave        []bool // moves leave it in this plan
+	took        []bool
+	moves       int
+	expect      float64 // CPUs that the fleet will ask for soon
 }
 
 func newJudge(m *model, out Outcome) *judge {
@@ -128,6 +130,7 @@ func newJudge(m *model, out Outcome) *judge {
 			j.asked[i] += m.fleet.Guests[g].Demand
 		}
 	}
+	j.askedBefore = slices.Clone(j.asked)
 	j.expect = j.expected()
 	return j
 }
