@@ -101,6 +101,9 @@ func (w *failureWatch) take(n kvm.Notice) {
 	if n.Has(kvm.DiskFailed) {
 		w.full = n.Has(kvm.DiskFull)
 	}
+	if n.Has(kvm.Resumed) && !n.Has(kvm.Panicked) {
+		w.panicked = false // told after its consequences were judged
+	}
 	if n.Has(kvm.Rebooted) || n.Has(kvm.Stopped) || n.Has(kvm.Arrived) {
 		w.answered, w.silent = false, false // another life of the guest
 	}
@@ -154,6 +157,12 @@ func (w *failureWatch) pong(p kvm.Pong, silenceMax time.Duration, now time.Time)
 	return w.silent != before
 }
 
+func (w *failureWatch) isPanicked() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.panicked
+}
+
 // reset forgets what was noticed of a guest about which somebody has decided.
 func (w *failureWatch) reset() {
 	w.mu.Lock()
@@ -176,6 +185,9 @@ func (w *failureWatch) look(ended bool, f Failures, now time.Time) noticed {
 
 // judgeFailure compares the server's state with what was noticed and writes down a failure, or that one is over. It runs in the loop.
 func (v *vm) judgeFailure(s kvm.State) {
+	if s.Run == kvm.Crashed && !v.rec.Failure.Ended && v.rec.Role == RoleResident {
+		v.awaitPanic()
+	}
 	now := time.Now()
 	n := v.signs.look(!s.HasProcess(), v.a.o.Failures, now)
 	if v.rec.Role != RoleResident {
@@ -191,6 +203,36 @@ func (v *vm) judgeFailure(s kvm.State) {
 	}
 	if err := v.save(func(r *record) { r.Failure = next }); err != nil {
 		v.log.Error("failure not in the journal", "error", err)
+	}
+}
+
+// panicToldWithin is how much later than a panic's consequences libvirt may tell of the panic itself: its state changes first, its events follow.
+const panicToldWithin = 500 * time.Millisecond
+
+// awaitPanic waits a little for the news that the guest's kernel panicked, for which QEMU has just ended. It runs in the loop.
+func (v *vm) awaitPanic() {
+	if v.signs.isPanicked() {
+		return
+	}
+	timer := time.NewTimer(panicToldWithin)
+	defer timer.Stop()
+	defer v.ring() // what else came is looked at afterwards
+	for {
+		v.mu.Lock()
+		told := v.notices.Has(kvm.Panicked)
+		v.notices &^= kvm.Panicked
+		v.mu.Unlock()
+		if told {
+			v.signs.take(kvm.Panicked)
+			return
+		}
+		select {
+		case <-v.bell:
+		case <-timer.C:
+			return
+		case <-v.a.life.Done():
+			return
+		}
 	}
 }
 

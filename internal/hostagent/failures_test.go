@@ -59,6 +59,19 @@ func TestEachFailureOfAGuestIsToldOnceAndEndsWithWhatIsDoneAboutIt(t *testing.T)
 	}
 }
 
+func TestAPanicIsNotTakenForACrashThoughItIsToldAfterItsConsequences(t *testing.T) {
+	w := newFakeWorld(t)
+	s := newServer(t, w)
+	s.boot(host1, false)
+	fake := w.hosts[host1].libvirt
+	fake.KillProcess(s.id)
+	fake.TellPanic(s.id)
+	s.failsAs(hostpb.GuestFailure_GUEST_FAILURE_PANICKED, 1)
+	s.reboots()
+	fake.KillProcess(s.id)
+	s.failsAs(hostpb.GuestFailure_GUEST_FAILURE_CRASHED, 2)
+}
+
 func TestAGuestThatShutsItselfDownHasNotFailed(t *testing.T) {
 	w := newFakeWorld(t)
 	s := newServer(t, w)

@@ -19,6 +19,13 @@ func (h *Host) Panic(id cloud.ServerID) {
 	h.endLocked(id, d, "crashed")
 }
 
+// TellPanic tells of a panic whose consequences, the end of the domain, are over: libvirt's events may come after its states.
+func (h *Host) TellPanic(id cloud.ServerID) {
+	h.fleet.mu.Lock()
+	defer h.fleet.mu.Unlock()
+	h.noteLocked(id, kvm.Changed|kvm.Stopped|kvm.Panicked)
+}
+
 // ShutDown ends a domain as its own guest does.
 func (h *Host) ShutDown(id cloud.ServerID) {
 	h.fleet.mu.Lock()
