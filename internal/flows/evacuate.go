@@ -36,6 +36,8 @@ func (f *Flows) Evacuate() *workflow.Definition[cloud.Intent] {
 		workflow.Step("start-target", f.startEvacuated, f.powerOffTarget, workflow.TimeLimit(startMax)),
 		workflow.Step("switch", f.switchEvacuated, nil, workflow.PointOfNoReturn(), forward),
 		workflow.Step("close-volumes-source", f.closeSourceVolumes, nil, forward, workflow.TimeLimit(volumeCallMax)),
+		// A guest that kept failing was taken from a host that lives.
+		workflow.Step("release-source", f.releaseEvacuated, nil, forward, workflow.TimeLimit(discardMax)),
 	)
 }
 
@@ -182,6 +184,18 @@ func (f *Flows) switchEvacuated(ctx context.Context, r *run) error {
 			m.Finished, m.Lost = now(), lostBy(s, m)
 			return advance(m, cloud.MigrationCompleted)
 		})
+	})
+}
+
+// releaseEvacuated removes what a source that lives has left of the server. One that is dead is told by the reconciler when it returns.
+func (f *Flows) releaseEvacuated(ctx context.Context, r *run) error {
+	m, err := f.migration(r)
+	if err != nil || !tables.Connected(f.Records.View(), m.Source) {
+		return ignoreMissing(err)
+	}
+	return f.tidyUp(r, func(cloud.Server) cloud.HostName { return m.Source }, func(host hostpb.HostClient, call *hostpb.Call) error {
+		_, err := host.Discard(ctx, &hostpb.DiscardRequest{Call: call, DestroyRunning: true}) // it was given up when the target's copy was made
+		return err
 	})
 }
 
