@@ -1,6 +1,7 @@
 package control
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -122,14 +123,17 @@ func TestAMonitorsWordIsFollowedOnlyWhereItIsTrue(t *testing.T) {
 			return n.Status == as
 		})
 	}
-	note("process", cloud.Notification{Type: cloud.NotifyProcess, Payload: map[string]any{"event": "STOPPED", "process_name": "libvirtd"}})
-	ends("process", cloud.NotificationIgnored)
+	stopped := map[string]any{"event": "LIFECYCLE", "vir_domain_event": "STOPPED_FAILED"}
 	note("started", cloud.Notification{Type: cloud.NotifyHost, Payload: map[string]any{"event": "STARTED"}})
-	ends("started", cloud.NotificationIgnored)
-	note("unknown", cloud.Notification{Type: cloud.NotifyVM, Server: "nobody", Payload: map[string]any{}})
+	ends("started", cloud.NotificationFinished)
+	note("restarted", cloud.Notification{Type: cloud.NotifyProcess, Payload: map[string]any{"event": "STARTED", "process_name": "libvirtd"}})
+	ends("restarted", cloud.NotificationFinished)
+	note("unknown", cloud.Notification{Type: cloud.NotifyVM, Server: "nobody", Payload: stopped})
 	ends("unknown", cloud.NotificationIgnored)
 	w.runsAgain("s1", 0)
-	note("vm", cloud.Notification{Type: cloud.NotifyVM, Server: "s1", Payload: map[string]any{"event": "LIFECYCLE"}})
+	note("rebooted", cloud.Notification{Type: cloud.NotifyVM, Server: "s1", Payload: map[string]any{"event": "REBOOT", "vir_domain_event": "REBOOT"}})
+	ends("rebooted", cloud.NotificationIgnored)
+	note("vm", cloud.Notification{Type: cloud.NotifyVM, Server: "s1", Payload: stopped})
 	ends("vm", cloud.NotificationFinished)
 	if h, _ := store.Lookup(w.store.View(), tables.Healings, "s1"); h.Failure != cloud.FailureReported || h.Notification != "vm" {
 		t.Errorf("healing %+v", h)
@@ -151,4 +155,30 @@ func TestAHostOnMaintenanceIsLeftAlone(t *testing.T) {
 		h, ok := store.Lookup(v, tables.Healings, "s1")
 		return ok && h.Status == cloud.HealLeft && len(h.Tries) == 0
 	})
+}
+
+func TestAHostWhoseProcessStoppedTakesNoNewServersAndIsOnMaintenance(t *testing.T) {
+	w := newWorld(t, "h1")
+	w.control(quickHealing)
+	w.boot("s1", 256)
+	w.idle()
+	w.write(func(tx *store.Tx) error {
+		return store.Put(tx, tables.SegmentHosts, "h1", cloud.SegmentHost{ID: "m", Name: "h1", Segment: "seg"})
+	})
+	for _, id := range []cloud.NotificationID{"first", "again"} {
+		n := cloud.Notification{ID: id, Type: cloud.NotifyProcess, Host: "h1", Status: cloud.NotificationNew, Created: time.Now(), Generated: time.Now(),
+			Payload: map[string]any{"event": "STOPPED", "process_name": "libvirtd"}}
+		w.write(func(tx *store.Tx) error { return store.Put(tx, tables.Notifications, id, n) })
+		w.until(string(id)+" is dealt with", func(v store.View) bool {
+			n, _ := store.Lookup(v, tables.Notifications, id)
+			return n.Status == cloud.NotificationFinished
+		})
+	}
+	host, _ := store.Lookup(w.store.View(), tables.Hosts, cloud.HostName("h1"))
+	member, _ := store.Lookup(w.store.View(), tables.SegmentHosts, cloud.HostName("h1"))
+	again, _ := store.Lookup(w.store.View(), tables.Notifications, cloud.NotificationID("again"))
+	if !host.Disabled || !member.Maintenance || len(again.Details) != 1 || !strings.Contains(again.Details[0].Message, "libvirtd as it is already disabled") {
+		t.Errorf("host %+v, member %+v, the same news again: %+v", host, member, again.Details)
+	}
+	w.running("s1")
 }

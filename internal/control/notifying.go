@@ -89,11 +89,70 @@ func introduceNotification(tx *store.Tx, n *cloud.Notification) error {
 func reportedServers(v store.View) map[cloud.ServerID]*cloud.Notification {
 	out := map[cloud.ServerID]*cloud.Notification{}
 	for _, n := range store.All(v, tables.Notifications) {
-		if n.Type == cloud.NotifyVM && n.Status == cloud.NotificationNew && !n.ByCluster && !actedUpon(v, n) {
+		if n.Type == cloud.NotifyVM && n.Status == cloud.NotificationNew && !n.ByCluster && recoverable(n) && !actedUpon(v, n) {
 			out[n.Server] = n
 		}
 	}
 	return out
+}
+
+// recoverable reports whether a monitor's news of a VM is one that Masakari's engine acts on; of other events it only takes note.
+func recoverable(n *cloud.Notification) bool {
+	event, _ := n.Payload["event"].(string)
+	domain, _ := n.Payload["vir_domain_event"].(string)
+	return event == "LIFECYCLE" && domain == "STOPPED_FAILED" || event == "IO_ERROR" && domain == "IO_ERROR_REPORT"
+}
+
+// saysStopped reports whether the news is that something stopped.
+func saysStopped(n *cloud.Notification) bool {
+	event, _ := n.Payload["event"].(string)
+	return strings.EqualFold(event, "STOPPED")
+}
+
+// stoppedProcess reports whether the news is that a process which a host needs has ended and could not be started again.
+func stoppedProcess(n *cloud.Notification) bool {
+	return n.Type == cloud.NotifyProcess && saysStopped(n)
+}
+
+// retireHost does what Masakari's engine does when a process stopped: the host is on maintenance and takes no new servers, until a person says otherwise. What
+// runs there goes on.
+func (h *healer) retireHost(ctx context.Context, news *cloud.Notification) error {
+	_, err := h.records.UpdateVisible(ctx, func(tx *store.Tx) error {
+		n, err := store.Get(tx, tables.Notifications, news.ID)
+		if err != nil || n.Status.Final() {
+			return ignore(err, cloud.KindNotFound)
+		}
+		now := time.Now().UTC()
+		if member, err := store.Peek(tx, tables.SegmentHosts, n.Host); err != nil {
+			return err
+		} else if member != nil && !member.Maintenance {
+			kept := *member
+			kept.Maintenance, kept.Updated = true, now
+			if err := store.Put(tx, tables.SegmentHosts, kept.Name, kept); err != nil {
+				return err
+			}
+		}
+		host, err := store.Peek(tx, tables.Hosts, n.Host)
+		if err != nil {
+			return err
+		}
+		process, _ := n.Payload["process_name"].(string)
+		switch {
+		case host == nil:
+			n.Note(cloud.NotificationIgnored, "there is no such host", 1, now)
+		case host.Disabled:
+			n.Note(cloud.NotificationFinished, fmt.Sprintf("Skipping recovery for process: %s as it is already disabled.", process), 1, now)
+		default:
+			kept := *host
+			kept.Disabled, kept.DisabledReason = true, fmt.Sprintf("process %s stopped (notification %s)", process, n.ID)
+			if err := store.Put(tx, tables.Hosts, kept.Name, kept); err != nil {
+				return err
+			}
+			n.Note(cloud.NotificationFinished, fmt.Sprintf("Disabled compute service on host: '%s'", n.Host), 1, now)
+		}
+		return store.Put(tx, tables.Notifications, n.ID, n)
+	})
+	return err
 }
 
 // actedUpon reports whether the cluster has seen the failure itself, a moment ago, and does or did something about it.
@@ -109,6 +168,10 @@ func (h *healer) notify(ctx context.Context, v store.View, now time.Time) error 
 	all := store.All(v, tables.Notifications)
 	for _, n := range all {
 		if n.Status.Final() || n.Recovery != "" {
+			continue
+		}
+		if stoppedProcess(n) {
+			errs = append(errs, h.retireHost(ctx, n))
 			continue
 		}
 		if status, why := h.judgeNotification(ctx, v, n, now); status != n.Status {
@@ -127,10 +190,10 @@ func (h *healer) judgeNotification(ctx context.Context, v store.View, n *cloud.N
 	case cloud.NotifyVM:
 		return h.judgeVM(v, n)
 	case cloud.NotifyProcess:
-		return cloud.NotificationIgnored, "godwit watches its agents and their libvirtd itself; the process is no part of it"
+		return cloud.NotificationFinished, "the process is said to run again; somebody enables the host's compute service and takes it off maintenance"
 	}
-	if event, _ := n.Payload["event"].(string); !strings.EqualFold(event, "STOPPED") {
-		return cloud.NotificationIgnored, "the host is not said to have stopped"
+	if !saysStopped(n) {
+		return cloud.NotificationFinished, "the host is said to run again; the cluster hears that from its agent"
 	}
 	if why := Excused(v, n.Host); why != "" {
 		return cloud.NotificationIgnored, why
@@ -155,6 +218,8 @@ func (h *healer) judgeVM(v store.View, n *cloud.Notification) (cloud.Notificatio
 		return cloud.NotificationIgnored, "there is no such server"
 	case healed && record.Notification == n.ID, n.ByCluster:
 		return n.Status, "" // healing follows it
+	case !recoverable(n):
+		return cloud.NotificationIgnored, "nothing is done about this event: the cluster sees failures of guests itself"
 	case s.Host != n.Host:
 		return cloud.NotificationIgnored, fmt.Sprintf("the server is on host %s", s.Host)
 	case actedUpon(v, n):
