@@ -58,6 +58,33 @@ var selectors = map[string]Selector{
 	"mmtmc": MMTMaxCPU{N: neatLastN},
 }
 
+// underloads are Neat's, by its names, with the share in percent where there is one: a host that is used less is emptied.
+var underloads = map[string]func(share float64) Underload{
+	"last_n_average_threshold": func(share float64) Underload { return LastNAverage{Share: share, N: neatLastN} },
+	"threshold":                func(share float64) Underload { return LastBelow{Share: share} },
+	"always_underloaded":       func(float64) Underload { return AlwaysUnderloaded{} },
+}
+
+// underloadShare is neat.conf's.
+const underloadShare = 0.5
+
+// parseUnderload reads NAME or NAME-SHARE.
+func parseUnderload(text string) (Underload, error) {
+	name, parameter, given := strings.Cut(text, "-")
+	with, ok := underloads[name]
+	if !ok {
+		return nil, fmt.Errorf("underload %q is none of %s", name, list(underloads))
+	}
+	share := underloadShare
+	if given {
+		var err error
+		if share, err = strconv.ParseFloat(parameter, 64); err != nil || !(share >= 0 && share <= 1) {
+			return nil, fmt.Errorf("underload %q: share %q is no number from 0 to 1", name, parameter)
+		}
+	}
+	return with(share), nil
+}
+
 // named are the policies with a name of their own.
 var named = map[string]func() Planner{
 	"dvfs":    func() Planner { return Static{} },
@@ -73,13 +100,22 @@ var named = map[string]func() Planner{
 }
 
 // Parse makes a planner from its name: godwit, balance, neat, dvfs, npa, or one of the paper's as it writes them, OVERLOAD-SELECTION-PARAMETER
-// such as lr-mmt-1.2; without a parameter the best one the paper found is taken. A name in front, neat/, plans as Neat does: neat/thr-mmtmc-0.8.
+// such as lr-mmt-1.2; without a parameter the best one the paper found is taken. A name in front, neat/, plans as Neat does: neat/thr-mmtmc-0.8, also
+// with another underload than its default: neat/threshold-0.4/thr-mmtmc-0.8.
 func Parse(name string) (Planner, error) {
 	lower := strings.ToLower(name)
 	if p, ok := named[lower]; ok {
 		return p(), nil
 	}
 	combination, isNeat := strings.CutPrefix(lower, "neat/")
+	neat := named["neat"]().(Neat)
+	if under, rest, ok := strings.Cut(combination, "/"); ok && isNeat {
+		var err error
+		if neat.Underload, err = parseUnderload(under); err != nil {
+			return nil, fmt.Errorf("policy %q: %w", name, err)
+		}
+		combination = rest
+	}
 	parts := strings.SplitN(combination, "-", 3)
 	detect, ok := detectors[parts[0]]
 	if !ok || len(parts) < 2 {
@@ -99,9 +135,8 @@ func Parse(name string) (Planner, error) {
 		parameter = value
 	}
 	if isNeat {
-		n := named["neat"]().(Neat)
-		n.Overload, n.Select = detect(parameter), selector
-		return n, nil
+		neat.Overload, neat.Select = detect(parameter), selector
+		return neat, nil
 	}
 	return Paper{Overload: detect(parameter), Select: selector}, nil
 }

@@ -363,3 +363,23 @@ func TestNoPlannerMovesWhatIsPinnedOrToWhereItIsNotAllowed(t *testing.T) {
 		}
 	}
 }
+
+func TestNeatsUnderloadIsChosenByName(t *testing.T) {
+	for name, want := range map[string]Underload{
+		"neat": LastNAverage{Share: 0.5, N: 2}, "neat/thr-mmt": LastNAverage{Share: 0.5, N: 2}, "neat/threshold-0.4/thr-mmtmc-0.8": LastBelow{Share: 0.4},
+		"neat/last_n_average_threshold-0.3/mhod-mmtmc": LastNAverage{Share: 0.3, N: 2}, "neat/always_underloaded/lrr-rs": AlwaysUnderloaded{},
+	} {
+		p, err := Parse(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := p.(Neat).Underload; got != want {
+			t.Errorf("%s: %#v, want %#v", name, got, want)
+		}
+	}
+	for _, name := range []string{"neat/never/thr-mmt", "neat/threshold-2/thr-mmt", "threshold/thr-mmt", "neat/threshold-0.4"} {
+		if _, err := Parse(name); err == nil {
+			t.Errorf("%s is taken", name)
+		}
+	}
+}
