@@ -24,6 +24,10 @@ const (
 	// puzzleMax is how long that goes on when libvirt answers and its answer decides nothing, as when it lost its peer, or its own life, at the
 	// cut-over: such a state only waits for somebody to ask both hosts, and the guest may stand still meanwhile. States on the way last milliseconds.
 	puzzleMax = time.Second
+	// lostMax is how long libvirt may take to say how a migration in post-copy ended whose source process has. It needs a fifth of a second when all went well;
+	// when the process died it needs half a minute or more, and at times its call never returns. The answer "broken" does no harm when all went well after
+	// all: whoever asks looks at the target too.
+	lostMax = 10 * time.Second
 	// steerMax bounds what the loop asks of libvirt about a running migration.
 	steerMax = 10 * time.Second
 )
@@ -35,6 +39,17 @@ type move struct {
 	left  chan struct{}
 	done  chan struct{}
 	reply *hostpb.MigrateReply // set before done is closed
+	gone  time.Time            // when left was closed; set before that
+}
+
+// lost reports whether the process ended so long ago that libvirt will not say how the migration did.
+func (m *move) lost(now time.Time) bool {
+	select {
+	case <-m.left:
+		return now.Sub(m.gone) >= lostMax
+	default:
+		return false
+	}
 }
 
 // split reports whether the guest's memory is on two hosts, or was when post-copy broke off.
@@ -138,18 +153,22 @@ func (v *vm) beginMove(perform func(ctx context.Context) error) *move {
 // attaches.
 func (v *vm) carry(ctx context.Context, m *move, perform func(ctx context.Context) error) {
 	watching, stopWatching := context.WithCancel(ctx)
+	performing, stopPerforming := context.WithCancel(ctx)
+	defer stopPerforming()
 	watched := make(chan cloud.MigrationStats, 1)
 	go func() { watched <- v.watch(watching) }()
 	waited := make(chan struct{})
 	go func() {
 		defer close(waited)
 		if v.a.hv.AwaitExit(watching, v.id) == nil {
+			m.gone = time.Now()
 			close(m.left)
+			v.giveUp(watching, stopPerforming)
 		}
 	}()
-	err := perform(ctx)
+	err := perform(performing)
 	e := &ending{move: m}
-	e.outcome, e.reason = v.settle(ctx, err)
+	e.outcome, e.reason = v.settle(ctx, m, err)
 	stopWatching()
 	e.stats = <-watched
 	<-waited
@@ -164,6 +183,19 @@ func (v *vm) carry(ctx context.Context, m *move, perform func(ctx context.Contex
 	v.ended = e
 	v.mu.Unlock()
 	v.ring()
+}
+
+// giveUp ends the call to libvirt when the guest's process here has ended in post-copy and the call does not: its libvirt may never return.
+func (v *vm) giveUp(ctx context.Context, stop context.CancelFunc) {
+	select {
+	case <-time.After(lostMax):
+	case <-ctx.Done():
+		return // it has ended
+	}
+	if v.snapshot().Move.Split {
+		v.log.Error("the guest's process ended in post-copy, and libvirt does not say how the migration did", "for", lostMax)
+		stop()
+	}
 }
 
 // watch reports progress until ctx ends and returns the last figures.
@@ -216,7 +248,7 @@ func (v *vm) finalStats(ctx context.Context) (cloud.MigrationStats, bool) {
 
 // settle finds out how a migration ended, given what the call to libvirt returned. It looks until there is an answer: while the job is not over for
 // as long as that takes, while libvirt does not answer for settleMax, and when its answer decides nothing for puzzleMax.
-func (v *vm) settle(ctx context.Context, callErr error) (hostpb.MigrateOutcome, string) {
+func (v *vm) settle(ctx context.Context, m *move, callErr error) (hostpb.MigrateOutcome, string) {
 	deadline := time.Now().Add(settleMax)
 	puzzled := false // since deadline was set anew
 	tick := time.NewTicker(settlePeriod)
@@ -225,12 +257,15 @@ func (v *vm) settle(ctx context.Context, callErr error) (hostpb.MigrateOutcome, 
 		look, cancel := context.WithTimeout(ctx, lookMax)
 		s, err := v.state(look)
 		cancel()
+		r := v.snapshot()
+		lost := r.Move.Split && m.lost(time.Now())
 		if err == nil {
-			r := v.snapshot()
 			verdict := judge(s, *r.Move, callErr)
 			switch {
 			case verdict.resume:
 				err = v.a.hv.Resume(ctx, v.id)
+			case verdict.goingOn && lost:
+				return hostpb.MigrateOutcome_MIGRATE_OUTCOME_BROKEN, lostReason
 			case verdict.goingOn:
 				deadline, puzzled = time.Now().Add(settleMax), false
 			case verdict.outcome != hostpb.MigrateOutcome_MIGRATE_OUTCOME_UNSPECIFIED:
@@ -238,6 +273,9 @@ func (v *vm) settle(ctx context.Context, callErr error) (hostpb.MigrateOutcome, 
 			case !puzzled:
 				deadline, puzzled = time.Now().Add(puzzleMax), true
 			}
+		}
+		if time.Now().After(deadline) && lost {
+			return hostpb.MigrateOutcome_MIGRATE_OUTCOME_BROKEN, lostReason
 		}
 		if time.Now().After(deadline) {
 			return hostpb.MigrateOutcome_MIGRATE_OUTCOME_UNKNOWN, unknownReason(s, callErr, err)
@@ -249,6 +287,9 @@ func (v *vm) settle(ctx context.Context, callErr error) (hostpb.MigrateOutcome, 
 		}
 	}
 }
+
+// lostReason is what is known of a migration whose process ended without libvirt's noticing.
+const lostReason = "post-copy broke off: the process that held the rest of the guest's memory has ended"
 
 func unknownReason(s kvm.State, errs ...error) string {
 	reason := "domain is " + s.Run.String()

@@ -46,6 +46,20 @@ func TestPostCopyOnRealHosts(t *testing.T) {
 	}
 }
 
+// TestALibvirtThatNeverSaysHowPostCopyEndedHoldsNobodyUp: the source's process is dead, the call that moves the guest does not return, and libvirt shows the domain as
+// before. The agent, which knows of the end from the kernel, ends the call itself, tells that the guest is broken, and lets go of its half.
+func TestALibvirtThatNeverSaysHowPostCopyEndedHoldsNobodyUp(t *testing.T) {
+	w := newFakeWorld(t)
+	w.fleet.Hold()
+	s := newServer(t, w)
+	answers := s.beginPostCopy()
+	w.hosts[host1].libvirt.LoseProcess(s.id)
+	s.awaitOutcome(answers, hostpb.MigrateOutcome_MIGRATE_OUTCOME_BROKEN)
+	s.expectPostCopy(host1, hostpb.DomainState_DOMAIN_STATE_PAUSED, postCopyBroken)
+	s.expectPostCopy(host2, hostpb.DomainState_DOMAIN_STATE_RUNNING, postCopyBroken)
+	s.revive()
+}
+
 const (
 	postCopyActive = hostpb.PostCopy_POST_COPY_ACTIVE
 	postCopyBroken = hostpb.PostCopy_POST_COPY_BROKEN

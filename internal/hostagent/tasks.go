@@ -389,6 +389,9 @@ func (v *vm) mayDiscard(s kvm.State) error {
 	case kvm.Running, kvm.Outgoing:
 		return cloud.Errorf(cloud.KindConflict, "its CPUs run on this host (%s)", s.Run)
 	case kvm.Paused:
+		if v.rec.Move.broke() {
+			return nil // half of a guest, and libvirt may not have noticed yet that its process is dead
+		}
 		if postCopyOf(s) == hostpb.PostCopy_POST_COPY_ACTIVE {
 			return cloud.Errorf(cloud.KindConflict, "the host it moved to still fetches its memory from here")
 		}

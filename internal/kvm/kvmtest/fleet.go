@@ -61,6 +61,7 @@ type proc struct {
 	spoiled bool // no request to its disks succeeds
 	full    bool // for want of room
 	agent   kvm.Pong
+	lost    bool // the process is dead, and libvirtd has not noticed
 }
 
 // migration is a job in progress.
@@ -68,6 +69,7 @@ type migration struct {
 	move           kvm.Move
 	source, target *Host
 	split          bool // post-copy has begun
+	hung           bool // the call that began it does not return
 	ended          bool
 	err            error
 }
@@ -398,7 +400,7 @@ func (h *Host) AwaitExit(ctx context.Context, id cloud.ServerID) error {
 	if p == nil {
 		return cloud.Errorf(cloud.KindNotFound, "fake: no process")
 	}
-	for procOf(h, id) == p {
+	for procOf(h, id) == p && !p.lost {
 		if err := h.fleet.waitLocked(ctx); err != nil {
 			return err
 		}

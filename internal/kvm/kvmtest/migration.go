@@ -72,10 +72,11 @@ func (m *migration) run() {
 	f := m.source.fleet
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for f.held && !m.ended && m.bothThere() {
+	for f.held && !m.ended && !m.hung && m.bothThere() {
 		f.waitLocked(context.Background())
 	}
 	switch {
+	case m.hung: // its libvirtd never answers
 	case m.ended: // aborted, or a daemon was killed
 	case !m.bothThere():
 		m.failLocked(cloud.Errorf(cloud.KindInternal, "fake: migration lost an end"))
@@ -209,6 +210,23 @@ func (h *Host) KillProcess(id cloud.ServerID) {
 	}
 }
 
+// LoseProcess ends a domain's QEMU in post-copy without its libvirtd's noticing: the call that moves it does not return, and the domain looks as before. The
+// target learns that nothing comes any more.
+func (h *Host) LoseProcess(id cloud.ServerID) {
+	h.fleet.set(func() {
+		p := procOf(h, id)
+		if p == nil || p.out == nil || !p.out.split {
+			panic("kvmtest: no post-copy to lose")
+		}
+		m := p.out
+		p.lost, m.hung = true, true
+		if t := m.targetProc(); t != nil {
+			t.in, t.reason = nil, kvm.ReasonPostcopyFailed
+			m.target.noteLocked(id, kvm.Changed|kvm.Resumed)
+		}
+	})
+}
+
 // KillDaemon ends libvirtd; guests run on, migrations over it fail.
 func (h *Host) KillDaemon() {
 	h.fleet.set(func() {
@@ -243,6 +261,9 @@ func (h *Host) StartDaemon() {
 			if d.proc != nil {
 				h.endLocked(id, d, "failed")
 			}
+		}
+		if d.proc != nil && d.proc.lost {
+			h.endLocked(id, d, "crashed")
 		}
 		if d.proc == nil {
 			d.reason = "unknown" // a new libvirtd does not remember why
