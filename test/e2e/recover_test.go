@@ -184,28 +184,26 @@ func burn(last time.Duration) func(context.Context) error {
 // overloaded, a server that is paused, killed or away. The guest runs on where it is, nothing
 // is recovered, and the host is neither fenced nor disabled.
 func TestAHostThatLivesIsNotCalledDead(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), outageMax*time.Duration(repeated(1, 5)))
+	ctx, cancel := context.WithTimeout(t.Context(), outageMax*time.Duration(repeated(1, 2))) // pauses are longer in a drill
 	defer cancel()
 	g := bootFromVolume(t, guestOptions{name: "alive", host: there})
 	before := g.status(t)
 	known := recoveryBegins(ctx, t)
-	for range repeated(1, 5) {
-		for _, alarm := range falseAlarms() {
-			t.Run(alarm.name, func(t *testing.T) {
-				if err := alarm.begin(ctx); err != nil {
-					t.Fatal(err)
-				}
-				<-time.After(alarm.last) // the test is about what does not happen meanwhile
-				if err := alarm.end(ctx); err != nil {
-					t.Fatal(err)
-				}
-				waitService(t, there, "up")
-				awaitTaking(ctx, t, there)
-				if now := g.status(t); now.BootID != before.BootID || g.host(t) != there {
-					t.Errorf("the guest was %+v and is %+v", before, now)
-				}
-			})
-		}
+	for _, alarm := range falseAlarms() {
+		t.Run(alarm.name, func(t *testing.T) {
+			if err := alarm.begin(ctx); err != nil {
+				t.Fatal(err)
+			}
+			<-time.After(alarm.last) // the test is about what does not happen meanwhile
+			if err := alarm.end(ctx); err != nil {
+				t.Fatal(err)
+			}
+			waitService(t, there, "up")
+			awaitTaking(ctx, t, there)
+			if now := g.status(t); now.BootID != before.BootID || g.host(t) != there {
+				t.Errorf("the guest was %+v and is %+v", before, now)
+			}
+		})
 	}
 	if now := recoveryBegins(ctx, t); !slices.Equal(now, known) {
 		t.Errorf("recoveries were begun: %v, known before: %v", now, known)
