@@ -2,8 +2,10 @@ package instanceha_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"os/exec"
 	"path/filepath"
@@ -26,6 +28,7 @@ type operator struct {
 	*testing.T
 	store  *store.Store
 	openrc string
+	url    string // of the API
 }
 
 func newOperator(t *testing.T) *operator {
@@ -49,7 +52,7 @@ func newOperator(t *testing.T) *operator {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := &operator{T: t, store: s, openrc: made.Openrc}
+	o := &operator{T: t, store: s, openrc: made.Openrc, url: server.URL + "/instance-ha/v1"}
 	for i, h := range []cloud.HostName{"compute-1", "compute-2"} {
 		o.put(func(tx *store.Tx) error {
 			return store.Put(tx, tables.Hosts, h, cloud.Host{Name: h, ID: string(h), ServiceID: "service of " + string(h), Number: i + 1})
@@ -121,7 +124,7 @@ func TestStockClientKeepsSegmentsHostsAndNotifications(t *testing.T) {
 	if news["status"] != "new" || news["source_host_uuid"] != host["uuid"] {
 		t.Errorf("notification %v", news)
 	}
-	o.refused(`notification create VM compute-1 2026-11-23T10:00:00 `+payload, "Duplicate notification received for type: VM")
+	o.refused(`notification create VM compute-1 2026-11-23T10:00:00 `+payload, "Notification received from host compute-1 of  type 'VM' is duplicate.")
 	o.refused(`notification create VM compute-2 2026-11-23T10:00:00 `+payload, "Host with name compute-2 could not be found.")
 	o.refused(`notification create COMPUTE_HOST compute-1 2026-11-23T10:00:00 '{"event": "GONE"}'`, "is not one of")
 	o.refused(fmt.Sprintf(`segment delete %s`, id), "in-use to process notifications")
@@ -138,7 +141,7 @@ func TestStockClientKeepsSegmentsHostsAndNotifications(t *testing.T) {
 		t.Errorf("notification %v", news)
 	}
 	o.run(fmt.Sprintf(`segment host update %s %s --on_maintenance True`, id, host["uuid"]), &host)
-	o.refused(`notification create VM compute-1 2026-11-23T11:00:00 `+payload, "Host compute-1 is already under maintenance.")
+	o.refused(`notification create VM compute-1 2026-11-23T11:00:00 `+payload, "Notification received from host compute-1 of type 'VM' is ignored as the host is already under maintenance.")
 	if out, err := o.try(fmt.Sprintf(`segment host delete %s %s`, id, host["uuid"])); err != nil {
 		t.Error(out)
 	}
@@ -147,5 +150,81 @@ func TestStockClientKeepsSegmentsHostsAndNotifications(t *testing.T) {
 	}
 	if n := store.Count(o.store.View(), tables.Segments) + store.Count(o.store.View(), tables.SegmentHosts); n != 0 {
 		t.Errorf("%d records are left", n)
+	}
+}
+
+// get asks the API itself: Debian's client knows no VM moves.
+func (o *operator) get(token, version, path string) (code int, body map[string]any) {
+	o.Helper()
+	req, err := http.NewRequestWithContext(o.Context(), http.MethodGet, o.url+path, nil)
+	if err != nil {
+		o.Fatal(err)
+	}
+	req.Header.Set("X-Auth-Token", token)
+	req.Header.Set("OpenStack-API-Version", "instance-ha "+version)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		o.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(&body); err != nil {
+		o.Fatalf("%s: %v", path, err)
+	}
+	return resp.StatusCode, body
+}
+
+func TestVMMovesOfARecoveredHostAreShownFrom13On(t *testing.T) {
+	o := newOperator(t)
+	began := time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
+	const host, vm, migration = "11111111-0000-4000-8000-000000000000", "22222222-0000-4000-8000-000000000000", "33333333-0000-4000-8000-000000000000"
+	o.put(func(tx *store.Tx) error {
+		rec := cloud.Recovery{ID: "r", Host: "compute-1", Status: cloud.RecoveryRunning, Began: began, Updated: began, Servers: []cloud.RecoveryServer{
+			{Server: serverID, Outcome: cloud.RecoveryRecovered, Target: "compute-2", Migration: migration, Began: began, Ended: began.Add(2 * time.Second)},
+			{Server: "5e000000-0000-4000-8000-000000000002", Outcome: cloud.RecoveryLeft, Reason: "its disk is on host compute-1 alone"},
+			{Server: "5e000000-0000-4000-8000-000000000003", Outcome: cloud.RecoveryMoving, Target: "compute-2"}}}
+		note := cloud.Notification{ID: host, Type: cloud.NotifyHost, Host: "compute-1", Recovery: "r", ByCluster: true, Status: cloud.NotificationRunning, Created: began}
+		return errors.Join(store.Put(tx, tables.Recoveries, rec.ID, rec), store.Put(tx, tables.Notifications, note.ID, note),
+			store.Put(tx, tables.Notifications, vm, cloud.Notification{ID: vm, Type: cloud.NotifyVM, Host: "compute-1", Server: serverID, Created: began}))
+	})
+	out, err := o.try("token issue -f value -c id")
+	if err != nil {
+		t.Fatal(out)
+	}
+	lines := strings.Fields(out)
+	token := lines[len(lines)-1]
+	code, body := o.get(token, "1.3", "/notifications/"+host+"/vmoves")
+	moves, _ := body["vmoves"].([]any)
+	if code != http.StatusOK || len(moves) != 3 {
+		t.Fatalf("%d %v", code, body)
+	}
+	first := moves[0].(map[string]any)
+	for field, want := range map[string]any{"uuid": migration, "notification_uuid": host, "server_id": serverID, "type": "evacuation", "source_host": "compute-1", "dest_host": "compute-2",
+		"status": "succeeded", "start_time": "2026-11-23T10:00:00.000000", "end_time": "2026-11-23T10:00:02.000000"} {
+		if first[field] != want {
+			t.Errorf("%s is %v, want %v", field, first[field], want)
+		}
+	}
+	if _, body := o.get(token, "1.3", "/notifications/"+host+"/vmoves?status=ongoing"); len(body["vmoves"].([]any)) != 1 {
+		t.Errorf("ongoing moves: %v", body)
+	}
+	if _, body := o.get(token, "1.3", "/notifications/"+host+"/vmoves?status=ignored"); !strings.Contains(fmt.Sprint(body), "disk is on host compute-1 alone") {
+		t.Errorf("ignored moves: %v", body)
+	}
+	if code, body := o.get(token, "1.3", "/notifications/"+host+"/vmoves/"+migration); code != http.StatusOK || body["vmove"].(map[string]any)["server_id"] != serverID {
+		t.Errorf("one move: %d %v", code, body)
+	}
+	for path, refusal := range map[string]struct {
+		version string
+		code    int
+		words   string
+	}{
+		"/notifications/" + host + "/vmoves":       {"1.2", http.StatusNotFound, ""},
+		"/notifications/" + vm + "/vmoves":         {"1.3", http.StatusBadRequest, "without vmoves due to unsupported type"},
+		"/notifications/" + host + "/vmoves/" + vm: {"1.3", http.StatusNotFound, "No vm move with id " + vm},
+		"/notifications/" + migration + "/vmoves":  {"1.3", http.StatusNotFound, "No notification with id " + migration},
+	} {
+		if code, body := o.get(token, refusal.version, path); code != refusal.code || !strings.Contains(fmt.Sprint(body), refusal.words) {
+			t.Errorf("%s %s: %d %v", refusal.version, path, code, body)
+		}
 	}
 }

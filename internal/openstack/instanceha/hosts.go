@@ -209,7 +209,7 @@ func (c *call) deleteHost() error {
 		return err
 	}
 	if c.busy(h) {
-		return conflict("Host (%s) can't be deleted as it is in-use to process notifications.", h.ID)
+		return conflict("Host %s can't be deleted as it is in-use to process notifications.", h.ID)
 	}
 	if err := c.update(func(tx *store.Tx) error { return store.Delete(tx, tables.SegmentHosts, h.Name) }); err != nil {
 		return err

@@ -150,14 +150,14 @@ func (c *call) createNotification() error {
 		case member == nil:
 			return invalid("Host with name %s could not be found.", n.Host)
 		case member.Maintenance:
-			return conflict("Host %s is already under maintenance.", n.Host)
+			return conflict("Notification received from host %s of type '%s' is ignored as the host is already under maintenance.", n.Host, n.Type)
 		}
 		if segment, err := store.Get(tx, tables.Segments, member.Segment); err == nil && !segment.Enabled {
 			return conflict("Failover segment %s is disabled.", segment.ID)
 		}
 		for _, other := range store.All(c.view, tables.Notifications) {
 			if duplicate(other, &n) {
-				return conflict("Duplicate notification received for type: %s", n.Type)
+				return conflict("Notification received from host %s of  type '%s' is duplicate.", n.Host, n.Type) // two spaces, as Masakari has them
 			}
 		}
 		number, err := tables.Next(tx, tables.CountNotifications)

@@ -140,7 +140,7 @@ func (c *call) busy(hosts ...*cloud.SegmentHost) bool {
 		concerned[h.Name] = true
 	}
 	for _, n := range store.All(c.view, tables.Notifications) {
-		if concerned[n.Host] && !n.Status.Final() {
+		if concerned[n.Host] && (!n.Status.Final() || n.Status == cloud.NotificationError) {
 			return true
 		}
 	}
