@@ -34,6 +34,11 @@ type Fencing interface {
 const (
 	// fencePeriod is how often both loops look.
 	fencePeriod = time.Second
+	// dozeMax is the longest gap between two looks of an agent that was awake, wakeGrace what one that was not gets to hear and to renew: the guests ran
+	// unguarded while it slept, and a moment more is less harm than stopping them for a pause of the agent alone. When the lease can be renewed, the
+	// renewal tells of every server that was started elsewhere meanwhile.
+	dozeMax   = 3 * time.Second
+	wakeGrace = 3 * time.Second
 	// endMax bounds the ending of one guest. libvirtd asks QEMU to end, and kills it; a process that waits for storage ends when the storage lets it.
 	endMax = 30 * time.Second
 )
@@ -142,8 +147,22 @@ func (g *guardian) renew() {
 	}
 }
 
+// doze notices that the agent was asleep: stopped, or starved. It is used by one goroutine.
+type doze struct{ last, woke time.Time }
+
+// awake takes note of a look, and reports whether the agent has been awake for long enough to be sure of what it did not hear. heard is when it last heard a
+// server or renewed its lease: in one silence it gets one grace, however often it dozes off, or a host that is starved would never fence itself.
+func (d *doze) awake(now, heard time.Time) bool {
+	if !d.last.IsZero() && now.Sub(d.last) > dozeMax && (d.woke.IsZero() || heard.After(d.woke)) {
+		d.woke = now
+	}
+	d.last = now
+	return d.woke.IsZero() || now.Sub(d.woke) >= wakeGrace
+}
+
 // watch ends guests when the host is cut off.
 func (g *guardian) watch() {
+	var sleep doze
 	ticker := time.NewTicker(fencePeriod)
 	defer ticker.Stop()
 	for {
@@ -153,7 +172,8 @@ func (g *guardian) watch() {
 		case <-ticker.C:
 		}
 		_, after := g.o.Contact.Last()
-		if contact, lease := g.ages(time.Now()); cutOff(contact, lease, after) {
+		now := time.Now()
+		if contact, lease := g.ages(now); sleep.awake(now, now.Add(-min(contact, lease))) && cutOff(contact, lease, after) {
 			for id := range g.unguarded() {
 				g.endGuest(id, "the host hears no server and cannot renew its lease on the shared directory")
 			}

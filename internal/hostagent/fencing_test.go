@@ -27,3 +27,29 @@ func TestAHostFencesItselfOnlyWhenServerAndStorageAreBothSilent(t *testing.T) {
 		}
 	}
 }
+
+// An agent that was stopped has heard nobody and renewed nothing, through no fault of the network or the storage: it gets a moment before it believes that.
+func TestAnAgentThatWasAsleepListensBeforeItFencesItsHost(t *testing.T) {
+	var d doze
+	at := time.Now()
+	heard := at
+	look := func(after time.Duration, want bool) {
+		t.Helper()
+		if at = at.Add(after); d.awake(at, heard) != want {
+			t.Errorf("%v after the look before: sure %v, want %v", after, !want, want)
+		}
+	}
+	for range 5 {
+		look(fencePeriod, true)
+	}
+	look(dozeMax, true) // a busy machine
+	look(25*time.Second, false)
+	look(fencePeriod, false)
+	look(fencePeriod, false)
+	look(fencePeriod, true)
+	look(time.Hour, true) // it has heard nothing since: no second grace
+	look(4*time.Second, true)
+	heard = at
+	look(time.Hour, false)
+	look(4*time.Second, true) // asleep again, and the grace is over
+}

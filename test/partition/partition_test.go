@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -22,7 +23,8 @@ import (
 )
 
 const (
-	there = "compute-2"
+	// hosts are a witness, one host for each direction, and the one that the tester's peer is on.
+	hosts = 4
 	// selfFenceAfter is the least that may be set: the test waits for it again and again.
 	selfFenceAfter = 10 * time.Second
 	// noticed is the agent's own period, decision 14: it begins to stop its guests 0 to 1 s after the bound.
@@ -46,52 +48,61 @@ func turns() int {
 	return 1
 }
 
-// TestAHostThatIsCutOffStopsItsGuestsBeforeTheyStartElsewhere walks both directions: the control plane is lost first and the storage later, and the other way
+// TestAHostThatIsCutOffStopsItsGuestsBeforeTheyStartElsewhere walks both directions, on a host each, at the same time: the control plane is lost first and the storage later, and the other way
 // round. After the first loss the guest runs on where it is; after the second it stops, and then starts elsewhere with every record that was acknowledged.
 func TestAHostThatIsCutOffStopsItsGuestsBeforeTheyStartElsewhere(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs root and a lab")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), oneMax*time.Duration(2*turns()+1))
+	ctx, cancel := context.WithTimeout(t.Context(), oneMax*time.Duration(turns()+1))
 	defer cancel()
 	f := bringUp(ctx, t)
-	directions := []struct {
-		name          string
-		first, second loss
-	}{
-		{"control plane first", networks(f), storage(f)},
-		{"storage first", storage(f), networks(f)},
-	}
 	for i := range turns() {
-		for _, d := range directions {
-			t.Run(fmt.Sprintf("%s %d", d.name, i), func(t *testing.T) { walk(ctx, t, f, d.first, d.second) })
-		}
+		t.Run(fmt.Sprint("turn ", i), func(t *testing.T) {
+			t.Run("control plane first", func(t *testing.T) {
+				t.Parallel()
+				(&castaway{f, "compute-2"}).walk(ctx, t, networks, storage)
+			})
+			t.Run("storage first", func(t *testing.T) {
+				t.Parallel()
+				(&castaway{f, "compute-3"}).walk(ctx, t, storage, networks)
+			})
+			if os.Getenv("GODWIT_DRILL") != "" {
+				t.Run("agent paused", func(t *testing.T) { (&castaway{f, "compute-2"}).paused(ctx, t) })
+			}
+		})
 	}
+}
+
+// castaway is the host that is cut off.
+type castaway struct {
+	*labcloud.Fixture
+	host string
 }
 
 // A loss is something that a host can be cut off from.
 type loss struct {
 	name      string
-	cut, heal func(ctx context.Context) error
+	cut, heal func(ctx context.Context, c *castaway) error
 }
 
-func networks(f *labcloud.Fixture) loss {
-	set := func(state string) func(ctx context.Context) error {
-		return func(ctx context.Context) error {
-			_, err := f.Lab.Output(ctx, there, "sh", "-c", fmt.Sprintf("ip link set %s %s && ip link set %s %[2]s", lab.LinkMgmt, state, lab.LinkData))
-			return err
-		}
+var (
+	networks = loss{"networks", links("down"), links("up")}
+	storage  = loss{"storage", func(ctx context.Context, c *castaway) error { return c.Lab.CutShare(ctx, c.host) }, func(ctx context.Context, c *castaway) error { return c.Lab.RestoreShare(ctx, c.host) }}
+)
+
+func links(state string) func(context.Context, *castaway) error {
+	script := fmt.Sprintf("ip link set %s %s && ip link set %s %[2]s", lab.LinkMgmt, state, lab.LinkData)
+	return func(ctx context.Context, c *castaway) error {
+		_, err := c.Lab.Output(ctx, c.host, "sh", "-c", script)
+		return err
 	}
-	return loss{"networks", set("down"), set("up")}
-}
-
-func storage(f *labcloud.Fixture) loss {
-	return loss{"storage", func(ctx context.Context) error { return f.Lab.CutShare(ctx, there) }, func(ctx context.Context) error { return f.Lab.RestoreShare(ctx, there) }}
 }
 
 // walk takes one loss, then the other, and heals both.
-func walk(ctx context.Context, t *testing.T, f *labcloud.Fixture, first, second loss) {
-	server, err := f.BootGuest(ctx, "castaway", there, map[string]string{"tick": "100ms", "log": "20ms"})
+func (c *castaway) walk(ctx context.Context, t *testing.T, first, second loss) {
+	f, there := c.Fixture, c.host
+	server, err := f.BootGuest(ctx, "on-"+there, there, map[string]string{"tick": "100ms", "log": "20ms"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,21 +116,21 @@ func walk(ctx context.Context, t *testing.T, f *labcloud.Fixture, first, second 
 	defer seen.stop()
 	defer func() { // also when the test fails: what is cut stays cut for the next one
 		for _, l := range []loss{first, second} {
-			_ = l.heal(context.WithoutCancel(ctx)) // healed already, if all went well
+			_ = l.heal(context.WithoutCancel(ctx), c) // healed already, if all went well
 		}
 	}()
 
-	do(ctx, t, "cut "+first.name, first.cut)
+	do(ctx, t, "cut "+first.name, c, first.cut)
 	<-time.After(selfFenceAfter + noticed + 2*time.Second) // the test is about what does not happen meanwhile
 	if on := seen.now(); len(on) != 1 || on[0] != there {
 		t.Fatalf("with the %s lost alone, the guest runs on %v", first.name, on)
 	}
 	cut := time.Now()
-	do(ctx, t, "cut "+second.name, second.cut)
+	do(ctx, t, "cut "+second.name, c, second.cut)
 	complete := time.Now()
 	await(ctx, t, "the guest was stopped", func() (bool, error) { return !seen.ended(there).IsZero(), nil })
-	await(ctx, t, "it runs elsewhere", func() (bool, error) { return !seen.elsewhere().IsZero(), nil })
-	stopped, started := seen.ended(there), seen.elsewhere()
+	await(ctx, t, "it runs elsewhere", func() (bool, error) { return !seen.elsewhere(there).IsZero(), nil })
+	stopped, started := seen.ended(there), seen.elsewhere(there)
 	t.Logf("%s lost, then %s: the guest's process ended %.1f s after the second loss and a new one began elsewhere %.1f s after it", first.name, second.name,
 		stopped.Sub(cut).Seconds(), started.Sub(cut).Seconds())
 	if took := stopped.Sub(complete); took > selfFenceAfter+noticed+drag {
@@ -138,9 +149,9 @@ func walk(ctx context.Context, t *testing.T, f *labcloud.Fixture, first, second 
 	if r := verified(ctx, t, f, server.ID); !r.OK || r.Last < last {
 		t.Errorf("the disk after the partition: %+v, record %d was acknowledged before it", r, last)
 	}
-	rests(ctx, t, f)
-	do(ctx, t, "heal "+second.name, second.heal)
-	do(ctx, t, "heal "+first.name, first.heal)
+	c.rests(ctx, t)
+	do(ctx, t, "heal "+second.name, c, second.heal)
+	do(ctx, t, "heal "+first.name, c, first.heal)
 	await(ctx, t, "the host has returned", func() (bool, error) {
 		life, err := f.Life(ctx, there)
 		return err == nil && len(life.Recoveries) > 0 && life.Recoveries[0].Status == "returned", err
@@ -156,10 +167,36 @@ func walk(ctx context.Context, t *testing.T, f *labcloud.Fixture, first, second 
 	}
 }
 
+// paused stops the agent for longer than it takes to fence itself: neither it nor the cluster touches the guest.
+func (c *castaway) paused(ctx context.Context, t *testing.T) {
+	server, err := c.BootGuest(ctx, "bystander", c.host, map[string]string{"tick": "100ms", "log": "20ms"})
+	must(t, err)
+	defer func() { must(t, c.Remove(context.WithoutCancel(ctx), server.ID)) }()
+	last := synced(ctx, t, c.Fixture, server.ID)
+	seen := observe(t, c.Fixture, server.ID)
+	defer seen.stop()
+	pid, err := c.Lab.UnitPID(ctx, c.host, lab.UnitAgent)
+	must(t, err)
+	signal := func(name string) {
+		_, err := c.Lab.Output(ctx, c.host, "kill", "-"+name, strconv.Itoa(pid))
+		must(t, err)
+	}
+	signal("STOP")
+	<-time.After(2*selfFenceAfter + margin) // the test is about what does not happen meanwhile
+	signal("CONT")
+	<-time.After(selfFenceAfter + margin)
+	if on := seen.now(); len(on) != 1 || on[0] != c.host || !seen.ended(c.host).IsZero() {
+		t.Errorf("after a pause of its host's agent the guest runs on %v; its process was ended at %v", on, seen.ended(c.host))
+	}
+	if r := verified(ctx, t, c.Fixture, server.ID); !r.OK || r.Last < last {
+		t.Errorf("the disk: %+v", r)
+	}
+}
+
 // rests checks what the recovery says it rested on.
-func rests(ctx context.Context, t *testing.T, f *labcloud.Fixture) {
+func (c *castaway) rests(ctx context.Context, t *testing.T) {
 	t.Helper()
-	life, err := f.Life(ctx, there)
+	life, err := c.Life(ctx, c.host)
 	if err != nil || len(life.Recoveries) == 0 || life.Recoveries[0].Fenced {
 		t.Errorf("the host has no BMC and nobody's word, yet: %+v, %v", life, err)
 	}
@@ -173,8 +210,8 @@ func bringUp(ctx context.Context, t *testing.T) *labcloud.Fixture {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
 	must(t, lab.Sweep(ctx))
-	c, err := labcloud.Up(ctx, labcloud.Options{Name: fmt.Sprintf("partition-%d", os.Getpid()), Shared: true, Binary: godwit, Tethered: true,
-		Recovery: map[string]any{"self_fence_after": selfFenceAfter.String()}})
+	c, err := labcloud.Up(ctx, labcloud.Options{Name: fmt.Sprintf("partition-%d", os.Getpid()), Hosts: hosts, Shared: true, Binary: godwit, Tethered: true,
+		Recovery: map[string]any{"self_fence_after": selfFenceAfter.String(), "brake_share": 0.6}}) // two of four are cut off at once
 	must(t, err)
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -196,9 +233,9 @@ func must(t *testing.T, err error) {
 	}
 }
 
-func do(ctx context.Context, t *testing.T, what string, act func(context.Context) error) {
+func do(ctx context.Context, t *testing.T, what string, c *castaway, act func(context.Context, *castaway) error) {
 	t.Helper()
-	if err := act(ctx); err != nil {
+	if err := act(ctx, c); err != nil {
 		t.Fatalf("%s: %v", what, err)
 	}
 }
@@ -342,7 +379,7 @@ func (o *observer) ended(node string) time.Time {
 }
 
 // elsewhere returns when a process was first seen on another host.
-func (o *observer) elsewhere() time.Time {
+func (o *observer) elsewhere(there string) time.Time {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for node, at := range o.began {
