@@ -76,7 +76,7 @@ drill: deps build ## longer fault drills: every fault at every moment on the rea
 	GODWIT_DRILL=1 $(GO) test -timeout 180m -count=$(DRILLS) -run 'Kill|Power|Drill|DeadHosts|Partitioned|HostThatLives' ./test/e2e
 	GODWIT_DRILL=1 $(GO) test -timeout 60m -count=1 ./test/partition
 	GODWIT_DRILL=1 $(GO) test -timeout 60m -count=$(DRILLS) -run PostCopyOnRealHosts ./internal/hostagent
-	$(GO) test -tags drill -timeout 30m -count=1 ./test/gluster # red: docs/operating/shared-storage.md says why
+	GODWIT_DRILL=1 $(GO) test -timeout 60m -count=$(DRILLS) ./test/gluster
 
 hooks: ## install the git hooks of .githooks
 	git config core.hooksPath .githooks

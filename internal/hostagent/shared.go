@@ -302,10 +302,17 @@ func (a *Agent) CheckDisks(ctx context.Context, req *hostpb.CheckDisksRequest) (
 	if err != nil {
 		return nil, err
 	}
-	return &hostpb.CheckDisksReply{Problems: a.shared.problems(ctx, files, true)}, nil
+	return &hostpb.CheckDisksReply{Problems: a.shared.objections(ctx, files, true).all()}, nil
 }
 
-// checkShared refuses, with the reasons, what must not begin on the shared directory as it is now.
+// A client that died in the middle of writes leaves its disks to be healed: every server of a host that was lost, for one. The healer looks for such
+// every cluster.heal-timeout; a start waits for it this long, and longer outages are the caller's to bridge.
+const (
+	healPatience = 30 * time.Second
+	healPeriod   = time.Second // between two looks; one asks every brick
+)
+
+// checkShared refuses, with the reasons, what must not begin on the shared directory as it is now. A start waits for disks to be healed first.
 func (v *vm) checkShared(ctx context.Context, moving bool) error {
 	if v.a.shared == nil {
 		return nil
@@ -314,42 +321,74 @@ func (v *vm) checkShared(ctx context.Context, moving bool) error {
 	if err != nil {
 		return err
 	}
-	problems := v.a.shared.problems(ctx, files, moving)
-	if len(problems) == 0 {
-		return nil
+	o := v.a.shared.objections(ctx, files, moving)
+	if !moving && o.willPass() {
+		v.log.Info("waiting for disks to be healed", "disks", o.healing)
+		o = v.a.shared.awaitHealed(ctx, files)
 	}
-	return cloud.Errorf(cloud.KindUnavailable, "shared storage: %s", strings.Join(problems, "; "))
+	if problems := o.all(); len(problems) > 0 {
+		return cloud.Errorf(cloud.KindUnavailable, "shared storage: %s", strings.Join(problems, "; "))
+	}
+	return nil
 }
 
-// problems returns what speaks against using a server's files now, as sentences.
+// objections are what speaks against using a server's files now, as sentences.
+type objections struct {
+	lasting []string
+	healing []string // ends by itself
+}
+
+func (o objections) all() []string  { return slices.Concat(o.lasting, o.healing) }
+func (o objections) willPass() bool { return len(o.lasting) == 0 && len(o.healing) > 0 }
+
+// awaitHealed returns what speaks against a start when nothing waits to be healed any more, when something else came up, or after healPatience.
+func (s *sharing) awaitHealed(ctx context.Context, files disk.Files) objections {
+	enough := time.After(healPatience)
+	tick := time.NewTicker(healPeriod)
+	defer tick.Stop()
+	o := s.objections(ctx, files, false)
+	for o.willPass() {
+		select {
+		case <-tick.C:
+			o = s.objections(ctx, files, false)
+		case <-enough:
+			return o
+		case <-ctx.Done():
+			return o
+		}
+	}
+	return o
+}
+
+// objections looks at the directory.
 //
 // What waits to be healed is refused while its pair is whole, because that ends by itself, and always before a move, which can wait. With a brick away a start goes ahead:
 // every disk that was written since waits to be healed then, and refusing them all would make one lost brick an outage of every server that is down. The
 // file system reads such a disk from the brick that has it whole.
-func (s *sharing) problems(ctx context.Context, files disk.Files, moving bool) []string {
+func (s *sharing) objections(ctx context.Context, files disk.Files, moving bool) (o objections) {
 	ctx, cancel := context.WithTimeout(ctx, sharedPatience)
 	defer cancel()
 	seen, err := s.look(ctx)
 	if err != nil {
-		return []string{err.Error()}
+		return objections{lasting: []string{err.Error()}}
 	}
 	if !s.isGluster() {
 		if seen.err != nil {
-			return []string{seen.err.Error()}
+			o.lasting = append(o.lasting, seen.err.Error())
 		}
-		return nil
+		return o
 	}
-	var out []string
 	sets, ids := s.places(ctx, files)
 	for i, set := range seen.health.Sets {
 		if !set.Quorum && (len(sets) == 0 || slices.Contains(sets, set.Name)) {
-			out = append(out, fmt.Sprintf("replica set %s of volume %s has no quorum (%s): nothing can be written there", set.Name, seen.health.Volume, away(&seen.health, i)))
+			o.lasting = append(o.lasting, fmt.Sprintf("replica set %s of volume %s has no quorum (%s): nothing can be written there", set.Name, seen.health.Volume, away(&seen.health, i)))
 		}
 	}
-	if len(out) == 0 && seen.err != nil {
-		out = append(out, seen.err.Error())
+	if len(o.lasting) == 0 && seen.err != nil {
+		o.lasting = append(o.lasting, seen.err.Error())
 	}
-	return append(out, unhealed(&seen.health, files, ids, moving)...)
+	o.unhealed(&seen.health, files, ids, moving)
+	return o
 }
 
 // places returns the replica sets that hold a server's files, and the names that bricks have for those. Of a server that has no files here yet it
@@ -391,10 +430,9 @@ func away(h *gluster.Health, set int) string {
 	return "away: " + strings.Join(names, ", ")
 }
 
-// unhealed returns what speaks against a server whose files are not the same on all bricks.
-func unhealed(h *gluster.Health, files disk.Files, ids []string, moving bool) []string {
+// unhealed adds what speaks against a server whose files are not the same on all bricks.
+func (o *objections) unhealed(h *gluster.Health, files disk.Files, ids []string, moving bool) {
 	dir := "/" + filepath.Base(files.Dir)
-	var out []string
 	for _, e := range h.Heal {
 		itsOwn := strings.HasSuffix(e.Path, dir) || strings.Contains(e.Path, dir+"/") || slices.Contains(ids, e.Path)
 		if !itsOwn {
@@ -403,13 +441,13 @@ func unhealed(h *gluster.Health, files disk.Files, ids []string, moving bool) []
 		set := slices.IndexFunc(h.Bricks, func(b gluster.Brick) bool { return b.Name == e.Brick })
 		switch {
 		case e.Split:
-			out = append(out, fmt.Sprintf("%s is in split-brain on %s: decide with `gluster volume heal %s split-brain`", e.Path, e.Brick, h.Volume))
+			o.lasting = append(o.lasting, fmt.Sprintf("%s is in split-brain on %s: decide with `gluster volume heal %s split-brain`", e.Path, e.Brick, h.Volume))
 		case moving || set < 0 || h.Whole(h.Bricks[set].Set):
-			out = append(out, fmt.Sprintf("%s waits to be healed on %s", e.Path, e.Brick))
+			o.healing = append(o.healing, fmt.Sprintf("%s waits to be healed on %s", e.Path, e.Brick))
 		}
 	}
-	slices.Sort(out)
-	return slices.Compact(out)
+	slices.Sort(o.healing)
+	o.healing = slices.Compact(o.healing)
 }
 
 // sharedAnswers reports why a guest that stopped on an error of its disk need not be told to go on yet. What waits to be healed does not concern a guest

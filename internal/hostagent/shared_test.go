@@ -2,8 +2,11 @@ package hostagent
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/disk"
@@ -16,6 +19,8 @@ type volume struct {
 	sets   []string
 	mount  disk.Mount
 	stuck  chan struct{} // when not nil, looks wait for it
+	heals  int           // when not zero, nothing waits to be healed from this look on
+	looks  int
 }
 
 func (v *volume) Mount() (disk.Mount, error)         { return v.mount, nil }
@@ -24,6 +29,9 @@ func (v *volume) Seen() (map[string]string, error)   { return map[string]string{
 func (v *volume) Health(context.Context, bool) (gluster.Health, error) {
 	if v.stuck != nil {
 		<-v.stuck
+	}
+	if v.looks++; v.looks == v.heals {
+		v.health.Heal = nil
 	}
 	return v.health, nil
 }
@@ -81,11 +89,41 @@ func TestWhatSpeaksAgainstAStartAndAgainstAMove(t *testing.T) {
 		c.change(&v.health)
 		s, files := sharingOf(t, v)
 		for moving, want := range map[bool]string{false: c.start, true: c.move} {
-			got := strings.Join(s.problems(t.Context(), files, moving), "; ")
+			got := strings.Join(s.objections(t.Context(), files, moving).all(), "; ")
 			if want == "" && got != "" || !strings.Contains(got, want) {
 				t.Errorf("%s, moving %v: %q, want %q", c.name, moving, got, want)
 			}
 		}
+	}
+}
+
+func TestAStartWaitsForItsDisksToBeHealed(t *testing.T) {
+	pending := []gluster.Entry{{Brick: "a", Path: "/" + sharedServer + "/disk"}, {Brick: "b", Path: "/" + sharedServer + "/disk"}}
+	for _, c := range []struct {
+		name  string
+		heals int
+		split bool
+		want  string
+		waits time.Duration
+	}{
+		{"healed in the meantime", 4, false, "", 3 * healPeriod},
+		{"never healed", 0, false, "waits to be healed on a", healPatience},
+		{"split: nobody heals that", 0, true, "split-brain", 0},
+	} {
+		v := &volume{health: twoPairs(), sets: []string{"r0"}, heals: c.heals}
+		s, files := sharingOf(t, v)
+		synctest.Test(t, func(t *testing.T) {
+			v.health.Heal = slices.Clone(pending)
+			v.health.Heal[0].Split = c.split
+			began := time.Now()
+			got := strings.Join(s.awaitHealed(t.Context(), files).all(), "; ")
+			if c.want == "" && got != "" || !strings.Contains(got, c.want) {
+				t.Errorf("%s: %q, want %q", c.name, got, c.want)
+			}
+			if waited := time.Since(began); waited != c.waits {
+				t.Errorf("%s: waited %s, want %s", c.name, waited, c.waits)
+			}
+		})
 	}
 }
 
@@ -95,12 +133,12 @@ func TestAShareThatHangsHoldsNobodyUpForLongerThanHisPatience(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for range 2 { // the second finds the first's look still in progress
-		if got := strings.Join(s.problems(ctx, files, true), ""); !strings.Contains(got, "does not answer") {
+		if got := strings.Join(s.objections(ctx, files, true).all(), ""); !strings.Contains(got, "does not answer") {
 			t.Errorf("%q", got)
 		}
 	}
 	close(v.stuck)
-	if got := s.problems(t.Context(), files, true); len(got) > 0 {
+	if got := s.objections(t.Context(), files, true).all(); len(got) > 0 {
 		t.Errorf("it answers again: %q", got)
 	}
 	if f := s.facts(); !f.GetWritable() || !f.GetQuorum() || f.GetSeen()["other"] != "w 1" || len(f.GetBricks()) != 4 || f.GetNonce() == "" {

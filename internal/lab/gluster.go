@@ -46,6 +46,7 @@ var volumeSettings = [][2]string{
 	{"cluster.server-quorum-type", "none"},
 	{"cluster.quorum-type", "auto"},
 	{"cluster.post-op-delay-secs", "0"},
+	{"cluster.heal-timeout", "5"},
 	{"network.ping-timeout", "5"}, // a lab's patience; production keeps the group's 20 s
 }
 
