@@ -63,7 +63,7 @@ func run(m *testing.M) (code int, err error) {
 	}
 	progress := func(line string) { fmt.Fprintln(os.Stderr, "e2e:", line) }
 	c, err := labcloud.Up(ctx, labcloud.Options{Name: fmt.Sprintf("e2e-%d", os.Getpid()), Binary: godwit, Storage: 1, BMC: true, Tethered: true, Progress: progress,
-		WakeOnLAN: true, Optimize: quickOptimizer})
+		WakeOnLAN: true, Optimize: quickOptimizer, Recovery: quickHealing, Agent: watchfulAgent})
 	if err != nil {
 		return 0, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"time"
 
@@ -46,6 +47,15 @@ func (c *Cloud) Operator(ctx context.Context, method, path string, body, into an
 		return nil
 	}
 	return json.NewDecoder(resp.Body).Decode(into)
+}
+
+// Events opens the operator API's stream of events; query is its filter, such as "server=ID".
+func (c *Cloud) Events(ctx context.Context, query string) (io.ReadCloser, error) {
+	resp, err := c.Compute.Request(ctx, http.MethodGet, c.apiURL+"/godwit/v1/events?"+query, &gophercloud.RequestOpts{OkCodes: []int{http.StatusOK}, KeepResponseBody: true})
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
 }
 
 // Life is what the operator API says of a host.

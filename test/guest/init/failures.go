@@ -61,7 +61,10 @@ func findPCI(id string) (string, error) {
 }
 
 // agent is the least of a qemu-guest-agent: it answers guest-ping and the two forms of guest-sync, until it is told to be silent.
-type agent struct{ silent atomic.Bool }
+type agent struct {
+	silent atomic.Bool
+	pings  atomic.Uint64 // answered
+}
 
 // agentPort is where the kernel shows the channel.
 const agentPort = "/sys/class/virtio-ports/*/name"
@@ -142,6 +145,9 @@ func (a *agent) serve(f *os.File) error {
 		}
 		if _, err := fmt.Fprintf(f, "%s{\"return\":%s}\n", lead, answer); err != nil {
 			return err
+		}
+		if request.Execute == "guest-ping" {
+			a.pings.Add(1)
 		}
 	}
 	return in.Err()

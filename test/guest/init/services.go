@@ -26,7 +26,7 @@ func (g *guest) status() wire.Status {
 	s := wire.Status{
 		BootID: g.bootID, Hostname: hostname, UptimeMS: g.uptime().Milliseconds(), UnixMS: time.Now().UnixMilli(),
 		Ticks: g.ticks.Load(), DirtyRate: g.dirtier.rate.Load(), DirtiedBytes: g.dirtier.total.Load(), FreeBytes: memoryAvailable(),
-		Orders: orders, NetworkStatus: g.net.status(),
+		Orders: orders, AgentPings: g.agent.pings.Load(), NetworkStatus: g.net.status(),
 	}
 	if g.log != nil {
 		s.LogLast, s.LogErrors = g.log.log.Last(), g.log.errs.Load()

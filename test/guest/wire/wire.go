@@ -21,6 +21,7 @@ type Status struct {
 	DirtiedBytes uint64 `json:"dirtied_bytes"`
 	FreeBytes    int64  `json:"free_bytes"`
 	Orders       string `json:"orders"`
+	AgentPings   uint64 `json:"agent_pings"` // that the guest agent has answered
 	NetworkStatus
 }
 

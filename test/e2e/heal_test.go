@@ -1,0 +1,308 @@
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/godwit-cloud/godwit/internal/operator"
+	"github.com/godwit-cloud/godwit/test/guest"
+	"github.com/godwit-cloud/godwit/test/labcloud"
+)
+
+// quickHealing and watchfulAgent keep the tests short. The agent's patience is still longer than a guest on a busy machine is away.
+var (
+	quickHealing  = map[string]any{"heal_backoff": "1s"}
+	watchfulAgent = map[string]any{"guest_silence_max": "10s", "guest_disk_error_after": "6s"}
+)
+
+// healMax bounds a test of guests that fail: half a dozen boots, and what agents wait for.
+const healMax = 6 * time.Minute
+
+// TestAGuestThatKeepsFailingIsRestartedAndThenStartedElsewhere: QEMU is killed, the kernel panics, the watchdog expires, the guest agent falls silent. Three times the
+// guest is restarted where it is, with a growing pause, the fourth time on another host; nothing it was told to be on its disk is lost, and everything is told. Beside
+// it, one whose owner wants none of this and one that shut itself down stay as they are.
+func TestAGuestThatKeepsFailingIsRestartedAndThenStartedElsewhere(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), healMax)
+	defer cancel()
+	patient := bootWatched(t, "patient", here)
+	others := bootAll(t, guestOptions{name: "proud", host: there}, guestOptions{name: "tired", host: there})
+	proud, tired := others[0], others[1]
+	stock(t, "nova", "meta", "proud", "set", "godwit:recovery=off")
+	killQEMU(ctx, t, there, proud.id)
+	if err := tired.talk.PowerOff(ctx); err != nil {
+		t.Fatal(err)
+	}
+	told := listen(ctx, t, patient.id)
+	for _, f := range failures(t) {
+		t.Run(f.name, func(t *testing.T) { patient.failsAndComesBack(ctx, t, f) })
+	}
+	if at := patient.host(t); at == here {
+		t.Errorf("after four failures it is on %s still", at)
+	}
+	leavesNothing(ctx, t, here, patient.id)
+	patient.whole(t)
+	for _, g := range others {
+		if _, err := cloud.WaitStatus(ctx, g.id, "SHUTOFF"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	told.has(t, "crashed restarting", "crashed healed", "panicked restarting", "panicked healed", "watchdog healed", "silent moving", "silent healed")
+	patient.story(t, "crashed on host "+here, "panicked on host "+here, "watchdog on host "+here, "silent on host "+here, "attempt 3: it is restarted",
+		"attempt 4: it is started on another host than "+here, "restarts: 3, starts elsewhere: 1")
+	patient.pausesGrow(t, time.Second)
+	proud.story(t, "it is not to be healed: godwit:recovery=off")
+	listed := stock(t, "openstack", "notification", "list", "-f", "value", "-c", "payload", "-c", "status")
+	if n := strings.Count(listed, patient.id); n != 4 || strings.Contains(listed, tired.id) {
+		t.Errorf("%d notifications of the patient's failures:\n%s", n, listed)
+	}
+	actions := stock(t, "nova", "instance-action-list", patient.id)
+	if strings.Count(actions, "reboot") != 3 || strings.Count(actions, "evacuate") != 1 {
+		t.Errorf("instance actions:\n%s", actions)
+	}
+}
+
+// A failure of a guest, and how it is made.
+type failure struct {
+	name string
+	make func(ctx context.Context, g *running) error
+}
+
+func failures(t *testing.T) []failure {
+	return []failure{
+		{"crash", func(ctx context.Context, g *running) error { killQEMU(ctx, t, g.host(t), g.id); return nil }},
+		{"panic", func(ctx context.Context, g *running) error { return g.talk.Panic(ctx) }},
+		{"watchdog", func(ctx context.Context, g *running) error { return g.talk.ArmWatchdog(ctx) }},
+		{"silence", func(ctx context.Context, g *running) error {
+			// It is missed only when it was heard: the second ping comes when the first's answer has been noted.
+			err := labcloud.Until(ctx, "two pings of the agent", func() (bool, error) {
+				s, err := g.talk.Status(ctx)
+				return s.AgentPings >= 2, err
+			})
+			if err != nil {
+				return err
+			}
+			return g.talk.SilenceAgent(ctx)
+		}},
+	}
+}
+
+// bootWatched boots a guest from a volume, with a watchdog that pauses it and a guest agent.
+func bootWatched(t *testing.T, name, host string) *running {
+	t.Helper()
+	ctx := t.Context()
+	file, err := guest.Image(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := cloud.UploadImage(ctx, name+"-image", file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	later(t, "openstack", "image", "delete", image)
+	stock(t, "openstack", "image", "set", "--property", "hw_watchdog_action=pause", "--property", "hw_qemu_guest_agent=yes", image)
+	return boot(t, guestOptions{name: name, host: host, volume: volumeOf(t, name+"-root", image)})
+}
+
+// failsAndComesBack has the guest fail and waits until it answers from another boot, with every record it had been told is on its disk.
+func (g *running) failsAndComesBack(ctx context.Context, t *testing.T, f failure) {
+	t.Helper()
+	before := g.status(t)
+	last, err := g.talk.Sync(ctx)
+	if err == nil {
+		err = f.make(ctx, g)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	g.comesBack(ctx, t, before.BootID)
+	t.Logf("%s: answers %.1f s later", f.name, time.Since(began).Seconds())
+	if r, err := g.talk.Verify(ctx); err != nil || !r.OK || r.Last < last {
+		t.Errorf("disk log %+v %v; record %d was acknowledged before", r, err, last)
+	}
+}
+
+// comesBack waits until the guest answers from another boot.
+func (g *running) comesBack(ctx context.Context, t *testing.T, bootID string) {
+	t.Helper()
+	const answerMax = 5 * time.Second
+	err := labcloud.Until(ctx, "guest comes back", func() (bool, error) {
+		s, err := cloud.Server(ctx, g.id)
+		if err != nil || s.Status != "ACTIVE" {
+			return false, err
+		}
+		short, cancel := context.WithTimeout(ctx, answerMax)
+		defer cancel()
+		talk, err := cloud.Talk(short, s)
+		if err != nil {
+			return false, nil //nolint:nilerr // it has not started yet
+		}
+		if now, err := talk.Status(short); err != nil || now.BootID == bootID {
+			return false, talk.Close()
+		}
+		g.talk.Close()
+		g.talk = talk
+		return true, nil
+	})
+	if err != nil {
+		t.Fatalf("%v\n%s", err, console(g.id))
+	}
+}
+
+// story checks what `godwit why` says of the server.
+func (g *running) story(t *testing.T, want ...string) {
+	t.Helper()
+	text := stock(t, godwit, "why", "--all", g.id)
+	for _, w := range want {
+		if !strings.Contains(text, w) {
+			t.Errorf("godwit why does not say %q:\n%s", w, text)
+		}
+	}
+}
+
+// pausesGrow checks that after each attempt nothing was done for twice as long as after the one before.
+func (g *running) pausesGrow(t *testing.T, first time.Duration) {
+	t.Helper()
+	var out struct {
+		Life operator.ServerLife `json:"life"`
+	}
+	if err := json.Unmarshal([]byte(stock(t, godwit, "why", "-o", "json", g.id)), &out); err != nil || out.Life.Healing == nil {
+		t.Fatalf("life %+v, %v", out.Life, err)
+	}
+	tries := out.Life.Healing.Tries
+	for i, pause := 1, first; i < len(tries); i, pause = i+1, 2*pause {
+		if was := tries[i].At.Sub(tries[i-1].Ended); was < pause {
+			t.Errorf("attempt %d came %v after the end of the one before, want at least %v", i+1, was, pause)
+		}
+	}
+}
+
+// healings are the events of a server's healing, as "failure status".
+type healings struct {
+	mu   sync.Mutex
+	seen []string // guarded by mu
+}
+
+// listen collects them until the test ends.
+func listen(ctx context.Context, t *testing.T, id string) *healings {
+	t.Helper()
+	resp, err := cloud.Events(ctx, "server="+id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &healings{}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		h.read(resp)
+	}()
+	t.Cleanup(func() {
+		resp.Close()
+		<-done
+	})
+	return h
+}
+
+func (h *healings) read(from io.Reader) {
+	lines := bufio.NewScanner(from)
+	event := ""
+	for lines.Scan() {
+		if name, ok := strings.CutPrefix(lines.Text(), "event: "); ok {
+			event = name
+		}
+		data, ok := strings.CutPrefix(lines.Text(), "data: ")
+		if !ok || event != "healing" {
+			continue
+		}
+		var told struct {
+			Failure string `json:"failure"`
+			Status  string `json:"status"`
+		}
+		if err := json.Unmarshal([]byte(data), &told); err != nil {
+			told.Failure = err.Error()
+		}
+		h.mu.Lock()
+		h.seen = append(h.seen, told.Failure+" "+told.Status)
+		h.mu.Unlock()
+	}
+}
+
+// has checks that these were told, in this order.
+func (h *healings) has(t *testing.T, want ...string) {
+	t.Helper()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	rest := h.seen
+	for _, w := range want {
+		at := slices.Index(rest, w)
+		if at < 0 {
+			t.Errorf("the event %q is missing in %q", w, h.seen)
+			return
+		}
+		rest = rest[at+1:]
+	}
+}
+
+// TestAGuestWhoseDiskFailsIsTriedHereAndElsewhereAndThenLeftToAPerson: the file system below its volume reports errors, so it stands still on the first; a restart
+// does not help, nor does another host, and nothing more is tried.
+func TestAGuestWhoseDiskFailsIsTriedHereAndElsewhereAndThenLeftToAPerson(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	g := bootOnSpoiledDisk(ctx, t, "spoiled", there)
+	g.givenUp(ctx, t)
+}
+
+// spoiler puts a volume's data on a file system of its own, in a file on the node's disk; the volume must not be in use. It is ext4, which fails reads and writes when
+// it is told to, and not the questions for a file's size.
+const spoiler = `set -e
+data=$(echo "$1"/*/volumes/"$2"/data); file="$1/spoiler"; dir="$1/spoiled"
+truncate -s 2G "$file"; mkfs.ext4 -q "$file"; mkdir "$dir"; mount -o loop "$file" "$dir"
+cp --sparse=always "$data" "$dir/data"; mount --bind "$dir/data" "$data"`
+
+// breaker has every request to that file system fail.
+const breaker = `xfs_io -x -c shutdown "$1/spoiled"`
+
+// unspoiler gives the volume the data back that it had before spoiler.
+const unspoiler = `umount -l "$1"/*/volumes/"$2"/data; umount -l "$1/spoiled"; rmdir "$1/spoiled"; rm -f "$1/spoiler"`
+
+// bootOnSpoiledDisk boots a guest from a volume, and then has everything fail that is asked of the disk below it, as a kernel does with a dead disk.
+func bootOnSpoiledDisk(ctx context.Context, t *testing.T, name, host string) *running {
+	t.Helper()
+	volume := bootable(t, name+"-root")
+	if _, err := on(ctx, storage, "sh", "-c", spoiler, "sh", disk, volume); err != nil {
+		t.Fatal(err)
+	}
+	g := boot(t, guestOptions{name: name, host: host, volume: volume})
+	t.Cleanup(func() { // before the server is deleted
+		if _, err := on(context.Background(), storage, "sh", "-c", unspoiler, "sh", disk, volume); err != nil {
+			t.Error(err)
+		}
+	})
+	if _, err := on(ctx, storage, "sh", "-c", breaker, "sh", disk, volume); err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// givenUp waits until a person is asked about a guest whose disk fails, and checks what was tried before.
+func (g *running) givenUp(ctx context.Context, t *testing.T) {
+	t.Helper()
+	text := ""
+	err := labcloud.Until(ctx, "a person is asked", func() (bool, error) {
+		var err error
+		text, err = cloud.Client(ctx, godwit, "why", "--all", g.id)
+		return strings.Contains(text, "its guest: gave-up"), err
+	})
+	if err != nil {
+		t.Errorf("%v\n%s", err, text)
+	}
+	g.story(t, "io-error on host "+there, "attempt 1: it is restarted on host "+there, "it was restarted", "attempt 2: it is started on another host than "+there,
+		"it failed again after 1 restarts on its host and 1 starts elsewhere")
+}
