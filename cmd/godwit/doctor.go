@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -28,7 +29,9 @@ const (
 func newDoctorCommand(a *access) *cobra.Command {
 	return &cobra.Command{
 		Use: "doctor", Short: "Check that hosts suit each other, and prove that they share what they say they share", Args: cobra.NoArgs,
-		Long: "Check that hosts suit each other: connected, versions, CPU model, migration addresses, health of shared storage.\n\n" +
+		Long: "Check that hosts suit each other: connected, versions, CPU model, migration addresses, clocks, libvirt's certificates,\n" +
+			"the ways between every two (libvirt with TLS, QEMU's migration ports, the agents' port for disks and images), health of shared storage.\n\n" +
+			"Clocks, certificates and ways are looked at once a minute, and when a host connects.\n\n" +
 			"That hosts share a directory is proved: each agent keeps writing a word and a growing number into a file of its own there, and every other has to have read\n" +
 			"that word with about that number. It ends with status 1 when there is a problem.",
 		Example: "  godwit doctor\n  godwit doctor -o json | jq '.[] | select(.level != \"ok\")'",
@@ -37,7 +40,7 @@ func newDoctorCommand(a *access) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			all := diagnose(hosts)
+			all := diagnose(hosts, time.Now())
 			t := table{header: []string{"LEVEL", "SUBJECT", "FINDING"}}
 			problems := 0
 			for _, f := range all {
@@ -54,9 +57,9 @@ func newDoctorCommand(a *access) *cobra.Command {
 	}
 }
 
-// diagnose looks at what hosts report. Pure.
-func diagnose(hosts []operator.Host) []finding {
-	d := &diagnosis{}
+// diagnose looks at what hosts report, and at what was found of them. Pure.
+func diagnose(hosts []operator.Host, now time.Time) []finding {
+	d := &diagnosis{now: now}
 	if len(hosts) == 0 {
 		d.note(levelWarning, "hosts", "there is none")
 	}
@@ -70,6 +73,9 @@ func diagnose(hosts []operator.Host) []finding {
 	}
 	d.likeness(up)
 	d.addresses(up)
+	d.clocks(up)
+	d.certificates(up)
+	d.ways(up)
 	d.directories(up)
 	for _, s := range sharesOf(up) {
 		d.health(s)
@@ -77,7 +83,10 @@ func diagnose(hosts []operator.Host) []finding {
 	return d.findings
 }
 
-type diagnosis struct{ findings []finding }
+type diagnosis struct {
+	findings []finding
+	now      time.Time
+}
 
 func (d *diagnosis) note(level, subject, format string, args ...any) {
 	d.findings = append(d.findings, finding{level, subject, fmt.Sprintf(format, args...)})

@@ -4,10 +4,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/operator"
 )
+
+var noon = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 
 // sharer is a host that is up and keeps disks on a GlusterFS volume.
 func sharer(name, address string, seen map[cloud.HostName]string) operator.Host {
@@ -18,13 +21,15 @@ func sharer(name, address string, seen map[cloud.HostName]string) operator.Host 
 		Shared: &cloud.SharedStorage{Kind: "glusterfs", Source: "g1:vms", Writable: true, Quorum: true, Nonce: name + " 10", Seen: seen,
 			Bricks: []cloud.Brick{{Name: "g1:/b", Online: true}, {Name: "g2:/b", Online: true}}},
 	}
+	h.Checkup = &cloud.Checkup{Host: h.Name, At: noon.Add(-30 * time.Second), ClockAhead: 10 * time.Millisecond, ClockMargin: 5 * time.Millisecond,
+		CertificateEnd: noon.Add(30 * 24 * time.Hour), Looked: []cloud.HostName{"the other"}}
 	return h
 }
 
 func TestTheDoctorProvesThatADirectoryIsShared(t *testing.T) {
 	one := sharer("one", "192.0.2.1", map[cloud.HostName]string{"two": "two 9"})
 	two := sharer("two", "192.0.2.2", map[cloud.HostName]string{"one": "one 11"})
-	if all := diagnose([]operator.Host{one, two}); slices.ContainsFunc(all, func(f finding) bool { return f.Level != levelOK }) || len(all) != 3 {
+	if all := diagnose([]operator.Host{one, two}, noon); slices.ContainsFunc(all, func(f finding) bool { return f.Level != levelOK }) || len(all) != 6 {
 		t.Errorf("two hosts that share: %+v", all)
 	}
 	for what, change := range map[string]func(a, b *operator.Host){
@@ -37,8 +42,35 @@ func TestTheDoctorProvesThatADirectoryIsShared(t *testing.T) {
 	} {
 		a, b := sharer("one", "192.0.2.1", map[cloud.HostName]string{"two": "two 9"}), sharer("two", "192.0.2.2", map[cloud.HostName]string{"one": "one 11"})
 		change(&a, &b)
-		if !slices.ContainsFunc(diagnose([]operator.Host{a, b}), func(f finding) bool { return f.Level == levelProblem && strings.Contains(f.Text, what) }) {
+		if !slices.ContainsFunc(diagnose([]operator.Host{a, b}, noon), func(f finding) bool { return f.Level == levelProblem && strings.Contains(f.Text, what) }) {
 			t.Errorf("%q is not said", what)
+		}
+	}
+}
+
+func TestTheDoctorJudgesClocksCertificatesAndWays(t *testing.T) {
+	for what, c := range map[string]struct {
+		level  string
+		change func(a, b *cloud.Checkup)
+	}{
+		"no two are more than 10ms apart":   {levelOK, func(*cloud.Checkup, *cloud.Checkup) {}},
+		"good on 2 hosts":                   {levelOK, func(*cloud.Checkup, *cloud.Checkup) {}},
+		"2 of 2 are open":                   {levelOK, func(*cloud.Checkup, *cloud.Checkup) {}},
+		"no two are more than 5.005s apart": {levelOK, func(a, _ *cloud.Checkup) { a.ClockMargin = 5 * time.Second }}, // nothing is known, so nothing is said
+		"clocks are at least 1.99s apart":   {levelWarning, func(a, _ *cloud.Checkup) { a.ClockAhead -= 2 * time.Second }},
+		"clocks are at least 59.99s apart":  {levelProblem, func(_, b *cloud.Checkup) { b.ClockAhead += time.Minute }},
+		"were not looked at":                {levelWarning, func(a, _ *cloud.Checkup) { a.At = noon.Add(-time.Hour) }},
+		"end on 2026-05-02":                 {levelWarning, func(a, _ *cloud.Checkup) { a.CertificateEnd = noon.Add(24 * time.Hour) }},
+		"ended on 2026-04-30":               {levelProblem, func(a, _ *cloud.Checkup) { a.CertificateEnd = noon.Add(-24 * time.Hour) }},
+		"no such file":                      {levelProblem, func(a, _ *cloud.Checkup) { a.CertificateError = "no such file" }},
+		"closed: libvirt with TLS (i/o timeout); QEMU's migration ports (i/o timeout)": {levelProblem, func(a, _ *cloud.Checkup) {
+			a.Closed = []cloud.ClosedWay{{To: "two", Way: cloud.WayLibvirt, Error: "i/o timeout"}, {To: "two", Way: cloud.WayMigration, Error: "i/o timeout"}, {To: "gone", Way: cloud.WayPeer}}
+		}},
+	} {
+		one, two := sharer("one", "192.0.2.1", nil), sharer("two", "192.0.2.2", nil)
+		c.change(one.Checkup, two.Checkup)
+		if all := diagnose([]operator.Host{one, two}, noon); !slices.ContainsFunc(all, func(f finding) bool { return f.Level == c.level && strings.Contains(f.Text, what) }) {
+			t.Errorf("%q is not said as %s: %+v", what, c.level, all)
 		}
 	}
 }

@@ -163,7 +163,7 @@ func assembleHost(ctx context.Context, c config.Agent, wire *hostapi.Agent, log 
 	host, err = hostagent.New(ctx, hostagent.Options{
 		Name: cloud.HostName(c.Name), DataDir: c.DataDir, DiskMount: c.DiskMount, DiskShared: c.DiskShared, KVM: libvirt, Disk: disks, Networks: networks, Outbox: wire.Outbox(), Meter: libvirt,
 		Emulator: c.Emulator, CPUs: c.CPUs, CPUModel: c.CPUModel, MigrationAddress: c.MigrationAddress, TunnelAddress: c.TunnelAddress, Version: version,
-		Peers: peers, FetchNear: near, Contact: wire.Contact(), Logger: log,
+		Peers: peers, FetchNear: near, PKIDir: c.PKIDir, Contact: wire.Contact(), Logger: log,
 		Failures: hostagent.Failures{SilenceMax: c.GuestSilenceMax, IOErrorAfter: c.GuestDiskErrorAfter},
 	})
 	return host, closeAll, err

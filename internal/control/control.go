@@ -154,7 +154,7 @@ func (c *Control) lead(ctx context.Context, leadership *store.Leadership) error 
 		}
 		for name, loop := range map[string]func(context.Context) error{
 			"intents": l.intents, "steering": l.steering, "pruning": l.pruning, "networks": l.networks, "reconcile": l.reconcile, "recorder": l.recorder.Run,
-			"judge": l.judge, "recover": l.recover, "heal": l.heal, "optimise": l.optimise, "meter": l.meter, "rest": l.rest, "spare": l.spare,
+			"judge": l.judge, "recover": l.recover, "heal": l.heal, "optimise": l.optimise, "meter": l.meter, "rest": l.rest, "spare": l.spare, "checkups": l.checkups,
 		} {
 			start(name, loop)
 		}

@@ -89,6 +89,9 @@ type Options struct {
 	Power Power
 	// Reach reports whether something listens at a volume service's address; nil: try to connect.
 	Reach func(ctx context.Context, address string) error
+	// PKIDir is where libvirtd and QEMU read certificates, LibvirtPort where libvirtd is asked for migrations; empty and 0: as libvirt has it.
+	PKIDir      string
+	LibvirtPort int
 	// Failures says when guests count as failed; zero fields get their defaults.
 	Failures Failures
 	Contact  Fencing // says when a server was last heard; nil: the host never fences itself

@@ -376,6 +376,10 @@ func (d direct) Probe(ctx context.Context, r *hostpb.ProbeRequest, _ ...grpc.Cal
 	return d.a.Probe(ctx, r)
 }
 
+func (d direct) Checkup(ctx context.Context, r *hostpb.CheckupRequest, _ ...grpc.CallOption) (*hostpb.CheckupReply, error) {
+	return d.a.Checkup(ctx, r)
+}
+
 func (d direct) Sleep(ctx context.Context, r *hostpb.SleepRequest, _ ...grpc.CallOption) (*hostpb.SleepReply, error) {
 	return d.a.Sleep(ctx, r)
 }

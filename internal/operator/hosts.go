@@ -29,6 +29,8 @@ type Host struct {
 	Session *cloud.HostSession `json:"session,omitempty"`
 	// Power says whether it sleeps on purpose and what is known of waking it; absent while it was never asked to.
 	Power *cloud.HostPower `json:"power,omitempty"`
+	// Checkup is what was last found of its clock, its certificates and its ways to others; absent until it was looked at.
+	Checkup *cloud.Checkup `json:"checkup,omitempty"`
 	// Verdict is what the leader believes of the host's life; absent when it was never silent.
 	Verdict *cloud.HostVerdict `json:"verdict,omitempty"`
 	// Room is what may be promised to servers, what is, and what is left.
@@ -70,6 +72,7 @@ func (s *Service) hostView(v store.View, h *cloud.Host) Host {
 	if h.ForcedDown {
 		out.State = HostForcedDown
 	}
+	out.Checkup, _ = store.Lookup(v, tables.Checkups, h.Name)
 	out.Verdict, _ = store.Lookup(v, tables.HostVerdicts, h.Name)
 	if report, ok := store.Lookup(v, tables.HostReports, h.Name); ok {
 		out.Report, out.Room.Capacity = report, s.policy.Capacity(*report)

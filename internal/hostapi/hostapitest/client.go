@@ -106,6 +106,10 @@ func (c *client) Probe(ctx context.Context, in *hostpb.ProbeRequest, _ ...grpc.C
 	return call(ctx, c.host.Probe, in)
 }
 
+func (c *client) Checkup(ctx context.Context, in *hostpb.CheckupRequest, _ ...grpc.CallOption) (*hostpb.CheckupReply, error) {
+	return call(ctx, c.host.Checkup, in)
+}
+
 func (c *client) Sleep(ctx context.Context, in *hostpb.SleepRequest, _ ...grpc.CallOption) (*hostpb.SleepReply, error) {
 	return call(ctx, c.host.Sleep, in)
 }

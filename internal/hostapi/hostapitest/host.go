@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -31,6 +32,8 @@ type FakeHost struct {
 	seq      int64
 	servers  map[string]*slot
 	networks int64 // revision of SyncNetworks
+
+	clockAhead time.Duration
 }
 
 // slot is what a host keeps of one server. It outlives Discard as a tombstone with the generation.

@@ -1447,6 +1447,239 @@ func (x *ProbeResult) GetTook() *durationpb.Duration {
 	return nil
 }
 
+type CheckupRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Targets       []*CheckupTarget       `protobuf:"bytes,1,rep,name=targets,proto3" json:"targets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckupRequest) Reset() {
+	*x = CheckupRequest{}
+	mi := &file_host_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckupRequest) ProtoMessage() {}
+
+func (x *CheckupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckupRequest.ProtoReflect.Descriptor instead.
+func (*CheckupRequest) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *CheckupRequest) GetTargets() []*CheckupTarget {
+	if x != nil {
+		return x.Targets
+	}
+	return nil
+}
+
+type CheckupTarget struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`                    // for migrations
+	PeerPort      int64                  `protobuf:"varint,3,opt,name=peer_port,json=peerPort,proto3" json:"peer_port,omitempty"` // 0: serves nothing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckupTarget) Reset() {
+	*x = CheckupTarget{}
+	mi := &file_host_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckupTarget) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckupTarget) ProtoMessage() {}
+
+func (x *CheckupTarget) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckupTarget.ProtoReflect.Descriptor instead.
+func (*CheckupTarget) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *CheckupTarget) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *CheckupTarget) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *CheckupTarget) GetPeerPort() int64 {
+	if x != nil {
+		return x.PeerPort
+	}
+	return 0
+}
+
+type CheckupReply struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Clock            *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=clock,proto3" json:"clock,omitempty"`                                               // the host's, when it answered
+	CertificateEnd   *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=certificate_end,json=certificateEnd,proto3" json:"certificate_end,omitempty"`       // of the first of its certificates that ends
+	CertificateError string                 `protobuf:"bytes,3,opt,name=certificate_error,json=certificateError,proto3" json:"certificate_error,omitempty"` // why its certificates are no good
+	Results          []*CheckupResult       `protobuf:"bytes,4,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *CheckupReply) Reset() {
+	*x = CheckupReply{}
+	mi := &file_host_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckupReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckupReply) ProtoMessage() {}
+
+func (x *CheckupReply) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckupReply.ProtoReflect.Descriptor instead.
+func (*CheckupReply) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *CheckupReply) GetClock() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Clock
+	}
+	return nil
+}
+
+func (x *CheckupReply) GetCertificateEnd() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CertificateEnd
+	}
+	return nil
+}
+
+func (x *CheckupReply) GetCertificateError() string {
+	if x != nil {
+		return x.CertificateError
+	}
+	return ""
+}
+
+func (x *CheckupReply) GetResults() []*CheckupResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+// CheckupResult is one way to another host that is closed.
+type CheckupResult struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	Way           string                 `protobuf:"bytes,2,opt,name=way,proto3" json:"way,omitempty"`
+	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckupResult) Reset() {
+	*x = CheckupResult{}
+	mi := &file_host_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckupResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckupResult) ProtoMessage() {}
+
+func (x *CheckupResult) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckupResult.ProtoReflect.Descriptor instead.
+func (*CheckupResult) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *CheckupResult) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *CheckupResult) GetWay() string {
+	if x != nil {
+		return x.Way
+	}
+	return ""
+}
+
+func (x *CheckupResult) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 type SleepRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Mode          string                 `protobuf:"bytes,1,opt,name=mode,proto3" json:"mode,omitempty"`
@@ -1457,7 +1690,7 @@ type SleepRequest struct {
 
 func (x *SleepRequest) Reset() {
 	*x = SleepRequest{}
-	mi := &file_host_proto_msgTypes[16]
+	mi := &file_host_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1469,7 +1702,7 @@ func (x *SleepRequest) String() string {
 func (*SleepRequest) ProtoMessage() {}
 
 func (x *SleepRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[16]
+	mi := &file_host_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1482,7 +1715,7 @@ func (x *SleepRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SleepRequest.ProtoReflect.Descriptor instead.
 func (*SleepRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{16}
+	return file_host_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SleepRequest) GetMode() string {
@@ -1507,7 +1740,7 @@ type SleepReply struct {
 
 func (x *SleepReply) Reset() {
 	*x = SleepReply{}
-	mi := &file_host_proto_msgTypes[17]
+	mi := &file_host_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1519,7 +1752,7 @@ func (x *SleepReply) String() string {
 func (*SleepReply) ProtoMessage() {}
 
 func (x *SleepReply) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[17]
+	mi := &file_host_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1532,7 +1765,7 @@ func (x *SleepReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SleepReply.ProtoReflect.Descriptor instead.
 func (*SleepReply) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{17}
+	return file_host_proto_rawDescGZIP(), []int{21}
 }
 
 type WakeRequest struct {
@@ -1544,7 +1777,7 @@ type WakeRequest struct {
 
 func (x *WakeRequest) Reset() {
 	*x = WakeRequest{}
-	mi := &file_host_proto_msgTypes[18]
+	mi := &file_host_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1556,7 +1789,7 @@ func (x *WakeRequest) String() string {
 func (*WakeRequest) ProtoMessage() {}
 
 func (x *WakeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[18]
+	mi := &file_host_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1569,7 +1802,7 @@ func (x *WakeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WakeRequest.ProtoReflect.Descriptor instead.
 func (*WakeRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{18}
+	return file_host_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *WakeRequest) GetMacs() []string {
@@ -1587,7 +1820,7 @@ type WakeReply struct {
 
 func (x *WakeReply) Reset() {
 	*x = WakeReply{}
-	mi := &file_host_proto_msgTypes[19]
+	mi := &file_host_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1599,7 +1832,7 @@ func (x *WakeReply) String() string {
 func (*WakeReply) ProtoMessage() {}
 
 func (x *WakeReply) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[19]
+	mi := &file_host_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1612,7 +1845,7 @@ func (x *WakeReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WakeReply.ProtoReflect.Descriptor instead.
 func (*WakeReply) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{19}
+	return file_host_proto_rawDescGZIP(), []int{23}
 }
 
 type InspectRequest struct {
@@ -1624,7 +1857,7 @@ type InspectRequest struct {
 
 func (x *InspectRequest) Reset() {
 	*x = InspectRequest{}
-	mi := &file_host_proto_msgTypes[20]
+	mi := &file_host_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1636,7 +1869,7 @@ func (x *InspectRequest) String() string {
 func (*InspectRequest) ProtoMessage() {}
 
 func (x *InspectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[20]
+	mi := &file_host_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1649,7 +1882,7 @@ func (x *InspectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectRequest.ProtoReflect.Descriptor instead.
 func (*InspectRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{20}
+	return file_host_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *InspectRequest) GetServerId() string {
@@ -1682,7 +1915,7 @@ type ServerState struct {
 
 func (x *ServerState) Reset() {
 	*x = ServerState{}
-	mi := &file_host_proto_msgTypes[21]
+	mi := &file_host_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1694,7 +1927,7 @@ func (x *ServerState) String() string {
 func (*ServerState) ProtoMessage() {}
 
 func (x *ServerState) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[21]
+	mi := &file_host_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1707,7 +1940,7 @@ func (x *ServerState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerState.ProtoReflect.Descriptor instead.
 func (*ServerState) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{21}
+	return file_host_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ServerState) GetServerId() string {
@@ -1849,7 +2082,7 @@ type ServerSpec struct {
 
 func (x *ServerSpec) Reset() {
 	*x = ServerSpec{}
-	mi := &file_host_proto_msgTypes[22]
+	mi := &file_host_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1861,7 +2094,7 @@ func (x *ServerSpec) String() string {
 func (*ServerSpec) ProtoMessage() {}
 
 func (x *ServerSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[22]
+	mi := &file_host_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1874,7 +2107,7 @@ func (x *ServerSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerSpec.ProtoReflect.Descriptor instead.
 func (*ServerSpec) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{22}
+	return file_host_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ServerSpec) GetServerId() string {
@@ -2074,7 +2307,7 @@ type VolumeDisk struct {
 
 func (x *VolumeDisk) Reset() {
 	*x = VolumeDisk{}
-	mi := &file_host_proto_msgTypes[23]
+	mi := &file_host_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2086,7 +2319,7 @@ func (x *VolumeDisk) String() string {
 func (*VolumeDisk) ProtoMessage() {}
 
 func (x *VolumeDisk) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[23]
+	mi := &file_host_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2099,7 +2332,7 @@ func (x *VolumeDisk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeDisk.ProtoReflect.Descriptor instead.
 func (*VolumeDisk) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{23}
+	return file_host_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *VolumeDisk) GetVolumeId() string {
@@ -2204,7 +2437,7 @@ type AttachVolumeRequest struct {
 
 func (x *AttachVolumeRequest) Reset() {
 	*x = AttachVolumeRequest{}
-	mi := &file_host_proto_msgTypes[24]
+	mi := &file_host_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2216,7 +2449,7 @@ func (x *AttachVolumeRequest) String() string {
 func (*AttachVolumeRequest) ProtoMessage() {}
 
 func (x *AttachVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[24]
+	mi := &file_host_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2229,7 +2462,7 @@ func (x *AttachVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachVolumeRequest.ProtoReflect.Descriptor instead.
 func (*AttachVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{24}
+	return file_host_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AttachVolumeRequest) GetCall() *Call {
@@ -2265,7 +2498,7 @@ type DetachVolumeRequest struct {
 
 func (x *DetachVolumeRequest) Reset() {
 	*x = DetachVolumeRequest{}
-	mi := &file_host_proto_msgTypes[25]
+	mi := &file_host_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2277,7 +2510,7 @@ func (x *DetachVolumeRequest) String() string {
 func (*DetachVolumeRequest) ProtoMessage() {}
 
 func (x *DetachVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[25]
+	mi := &file_host_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2290,7 +2523,7 @@ func (x *DetachVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DetachVolumeRequest.ProtoReflect.Descriptor instead.
 func (*DetachVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{25}
+	return file_host_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DetachVolumeRequest) GetCall() *Call {
@@ -2332,7 +2565,7 @@ type ResizeVolumeRequest struct {
 
 func (x *ResizeVolumeRequest) Reset() {
 	*x = ResizeVolumeRequest{}
-	mi := &file_host_proto_msgTypes[26]
+	mi := &file_host_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2344,7 +2577,7 @@ func (x *ResizeVolumeRequest) String() string {
 func (*ResizeVolumeRequest) ProtoMessage() {}
 
 func (x *ResizeVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[26]
+	mi := &file_host_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2357,7 +2590,7 @@ func (x *ResizeVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeVolumeRequest.ProtoReflect.Descriptor instead.
 func (*ResizeVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{26}
+	return file_host_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ResizeVolumeRequest) GetCall() *Call {
@@ -2395,7 +2628,7 @@ type RootDisk struct {
 
 func (x *RootDisk) Reset() {
 	*x = RootDisk{}
-	mi := &file_host_proto_msgTypes[27]
+	mi := &file_host_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2407,7 +2640,7 @@ func (x *RootDisk) String() string {
 func (*RootDisk) ProtoMessage() {}
 
 func (x *RootDisk) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[27]
+	mi := &file_host_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2420,7 +2653,7 @@ func (x *RootDisk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootDisk.ProtoReflect.Descriptor instead.
 func (*RootDisk) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{27}
+	return file_host_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RootDisk) GetImageId() string {
@@ -2482,7 +2715,7 @@ type NIC struct {
 
 func (x *NIC) Reset() {
 	*x = NIC{}
-	mi := &file_host_proto_msgTypes[28]
+	mi := &file_host_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2494,7 +2727,7 @@ func (x *NIC) String() string {
 func (*NIC) ProtoMessage() {}
 
 func (x *NIC) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[28]
+	mi := &file_host_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2507,7 +2740,7 @@ func (x *NIC) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NIC.ProtoReflect.Descriptor instead.
 func (*NIC) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{28}
+	return file_host_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *NIC) GetPortId() string {
@@ -2589,7 +2822,7 @@ type NICAddress struct {
 
 func (x *NICAddress) Reset() {
 	*x = NICAddress{}
-	mi := &file_host_proto_msgTypes[29]
+	mi := &file_host_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2601,7 +2834,7 @@ func (x *NICAddress) String() string {
 func (*NICAddress) ProtoMessage() {}
 
 func (x *NICAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[29]
+	mi := &file_host_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2614,7 +2847,7 @@ func (x *NICAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NICAddress.ProtoReflect.Descriptor instead.
 func (*NICAddress) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{29}
+	return file_host_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *NICAddress) GetSubnetId() string {
@@ -2683,7 +2916,7 @@ type StaticRoute struct {
 
 func (x *StaticRoute) Reset() {
 	*x = StaticRoute{}
-	mi := &file_host_proto_msgTypes[30]
+	mi := &file_host_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2695,7 +2928,7 @@ func (x *StaticRoute) String() string {
 func (*StaticRoute) ProtoMessage() {}
 
 func (x *StaticRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[30]
+	mi := &file_host_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2708,7 +2941,7 @@ func (x *StaticRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StaticRoute.ProtoReflect.Descriptor instead.
 func (*StaticRoute) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{30}
+	return file_host_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *StaticRoute) GetDestination() string {
@@ -2739,7 +2972,7 @@ type SecurityRule struct {
 
 func (x *SecurityRule) Reset() {
 	*x = SecurityRule{}
-	mi := &file_host_proto_msgTypes[31]
+	mi := &file_host_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2751,7 +2984,7 @@ func (x *SecurityRule) String() string {
 func (*SecurityRule) ProtoMessage() {}
 
 func (x *SecurityRule) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[31]
+	mi := &file_host_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2764,7 +2997,7 @@ func (x *SecurityRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityRule.ProtoReflect.Descriptor instead.
 func (*SecurityRule) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{31}
+	return file_host_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SecurityRule) GetDirection() string {
@@ -2822,7 +3055,7 @@ type PrepareRequest struct {
 
 func (x *PrepareRequest) Reset() {
 	*x = PrepareRequest{}
-	mi := &file_host_proto_msgTypes[32]
+	mi := &file_host_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2834,7 +3067,7 @@ func (x *PrepareRequest) String() string {
 func (*PrepareRequest) ProtoMessage() {}
 
 func (x *PrepareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[32]
+	mi := &file_host_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2847,7 +3080,7 @@ func (x *PrepareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareRequest.ProtoReflect.Descriptor instead.
 func (*PrepareRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{32}
+	return file_host_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *PrepareRequest) GetCall() *Call {
@@ -2895,7 +3128,7 @@ type PrepareReply struct {
 
 func (x *PrepareReply) Reset() {
 	*x = PrepareReply{}
-	mi := &file_host_proto_msgTypes[33]
+	mi := &file_host_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2907,7 +3140,7 @@ func (x *PrepareReply) String() string {
 func (*PrepareReply) ProtoMessage() {}
 
 func (x *PrepareReply) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[33]
+	mi := &file_host_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2920,7 +3153,7 @@ func (x *PrepareReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareReply.ProtoReflect.Descriptor instead.
 func (*PrepareReply) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{33}
+	return file_host_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *PrepareReply) GetMigrationAddress() string {
@@ -2947,7 +3180,7 @@ type StartRequest struct {
 
 func (x *StartRequest) Reset() {
 	*x = StartRequest{}
-	mi := &file_host_proto_msgTypes[34]
+	mi := &file_host_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2959,7 +3192,7 @@ func (x *StartRequest) String() string {
 func (*StartRequest) ProtoMessage() {}
 
 func (x *StartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[34]
+	mi := &file_host_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2972,7 +3205,7 @@ func (x *StartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRequest.ProtoReflect.Descriptor instead.
 func (*StartRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{34}
+	return file_host_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *StartRequest) GetCall() *Call {
@@ -2999,7 +3232,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_host_proto_msgTypes[35]
+	mi := &file_host_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3011,7 +3244,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[35]
+	mi := &file_host_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3024,7 +3257,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{35}
+	return file_host_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *StopRequest) GetCall() *Call {
@@ -3053,7 +3286,7 @@ type RebootRequest struct {
 
 func (x *RebootRequest) Reset() {
 	*x = RebootRequest{}
-	mi := &file_host_proto_msgTypes[36]
+	mi := &file_host_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3065,7 +3298,7 @@ func (x *RebootRequest) String() string {
 func (*RebootRequest) ProtoMessage() {}
 
 func (x *RebootRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[36]
+	mi := &file_host_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3078,7 +3311,7 @@ func (x *RebootRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebootRequest.ProtoReflect.Descriptor instead.
 func (*RebootRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{36}
+	return file_host_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RebootRequest) GetCall() *Call {
@@ -3131,7 +3364,7 @@ type MigrateRequest struct {
 
 func (x *MigrateRequest) Reset() {
 	*x = MigrateRequest{}
-	mi := &file_host_proto_msgTypes[37]
+	mi := &file_host_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3143,7 +3376,7 @@ func (x *MigrateRequest) String() string {
 func (*MigrateRequest) ProtoMessage() {}
 
 func (x *MigrateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[37]
+	mi := &file_host_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3156,7 +3389,7 @@ func (x *MigrateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MigrateRequest.ProtoReflect.Descriptor instead.
 func (*MigrateRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{37}
+	return file_host_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *MigrateRequest) GetCall() *Call {
@@ -3263,7 +3496,7 @@ type MigrateReply struct {
 
 func (x *MigrateReply) Reset() {
 	*x = MigrateReply{}
-	mi := &file_host_proto_msgTypes[38]
+	mi := &file_host_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3275,7 +3508,7 @@ func (x *MigrateReply) String() string {
 func (*MigrateReply) ProtoMessage() {}
 
 func (x *MigrateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[38]
+	mi := &file_host_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3288,7 +3521,7 @@ func (x *MigrateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MigrateReply.ProtoReflect.Descriptor instead.
 func (*MigrateReply) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{38}
+	return file_host_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *MigrateReply) GetOutcome() MigrateOutcome {
@@ -3341,7 +3574,7 @@ type MigrationStats struct {
 
 func (x *MigrationStats) Reset() {
 	*x = MigrationStats{}
-	mi := &file_host_proto_msgTypes[39]
+	mi := &file_host_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3353,7 +3586,7 @@ func (x *MigrationStats) String() string {
 func (*MigrationStats) ProtoMessage() {}
 
 func (x *MigrationStats) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[39]
+	mi := &file_host_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3366,7 +3599,7 @@ func (x *MigrationStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MigrationStats.ProtoReflect.Descriptor instead.
 func (*MigrationStats) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{39}
+	return file_host_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *MigrationStats) GetMemoryTotal() int64 {
@@ -3479,7 +3712,7 @@ type SteerRequest struct {
 
 func (x *SteerRequest) Reset() {
 	*x = SteerRequest{}
-	mi := &file_host_proto_msgTypes[40]
+	mi := &file_host_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3491,7 +3724,7 @@ func (x *SteerRequest) String() string {
 func (*SteerRequest) ProtoMessage() {}
 
 func (x *SteerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[40]
+	mi := &file_host_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3504,7 +3737,7 @@ func (x *SteerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SteerRequest.ProtoReflect.Descriptor instead.
 func (*SteerRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{40}
+	return file_host_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *SteerRequest) GetCall() *Call {
@@ -3543,7 +3776,7 @@ type SteerReply struct {
 
 func (x *SteerReply) Reset() {
 	*x = SteerReply{}
-	mi := &file_host_proto_msgTypes[41]
+	mi := &file_host_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3555,7 +3788,7 @@ func (x *SteerReply) String() string {
 func (*SteerReply) ProtoMessage() {}
 
 func (x *SteerReply) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[41]
+	mi := &file_host_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3568,7 +3801,7 @@ func (x *SteerReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SteerReply.ProtoReflect.Descriptor instead.
 func (*SteerReply) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{41}
+	return file_host_proto_rawDescGZIP(), []int{45}
 }
 
 type AdoptRequest struct {
@@ -3582,7 +3815,7 @@ type AdoptRequest struct {
 
 func (x *AdoptRequest) Reset() {
 	*x = AdoptRequest{}
-	mi := &file_host_proto_msgTypes[42]
+	mi := &file_host_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3594,7 +3827,7 @@ func (x *AdoptRequest) String() string {
 func (*AdoptRequest) ProtoMessage() {}
 
 func (x *AdoptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[42]
+	mi := &file_host_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3607,7 +3840,7 @@ func (x *AdoptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdoptRequest.ProtoReflect.Descriptor instead.
 func (*AdoptRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{42}
+	return file_host_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *AdoptRequest) GetCall() *Call {
@@ -3642,7 +3875,7 @@ type DiscardRequest struct {
 
 func (x *DiscardRequest) Reset() {
 	*x = DiscardRequest{}
-	mi := &file_host_proto_msgTypes[43]
+	mi := &file_host_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3654,7 +3887,7 @@ func (x *DiscardRequest) String() string {
 func (*DiscardRequest) ProtoMessage() {}
 
 func (x *DiscardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[43]
+	mi := &file_host_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3667,7 +3900,7 @@ func (x *DiscardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardRequest.ProtoReflect.Descriptor instead.
 func (*DiscardRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{43}
+	return file_host_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *DiscardRequest) GetCall() *Call {
@@ -3700,7 +3933,7 @@ type DiscardReply struct {
 
 func (x *DiscardReply) Reset() {
 	*x = DiscardReply{}
-	mi := &file_host_proto_msgTypes[44]
+	mi := &file_host_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3712,7 +3945,7 @@ func (x *DiscardReply) String() string {
 func (*DiscardReply) ProtoMessage() {}
 
 func (x *DiscardReply) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[44]
+	mi := &file_host_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3725,7 +3958,7 @@ func (x *DiscardReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardReply.ProtoReflect.Descriptor instead.
 func (*DiscardReply) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{44}
+	return file_host_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *DiscardReply) GetConsole() []byte {
@@ -3745,7 +3978,7 @@ type ConsoleRequest struct {
 
 func (x *ConsoleRequest) Reset() {
 	*x = ConsoleRequest{}
-	mi := &file_host_proto_msgTypes[45]
+	mi := &file_host_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3757,7 +3990,7 @@ func (x *ConsoleRequest) String() string {
 func (*ConsoleRequest) ProtoMessage() {}
 
 func (x *ConsoleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[45]
+	mi := &file_host_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3770,7 +4003,7 @@ func (x *ConsoleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleRequest.ProtoReflect.Descriptor instead.
 func (*ConsoleRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{45}
+	return file_host_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ConsoleRequest) GetServerId() string {
@@ -3796,7 +4029,7 @@ type ConsoleReply struct {
 
 func (x *ConsoleReply) Reset() {
 	*x = ConsoleReply{}
-	mi := &file_host_proto_msgTypes[46]
+	mi := &file_host_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3808,7 +4041,7 @@ func (x *ConsoleReply) String() string {
 func (*ConsoleReply) ProtoMessage() {}
 
 func (x *ConsoleReply) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[46]
+	mi := &file_host_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3821,7 +4054,7 @@ func (x *ConsoleReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleReply.ProtoReflect.Descriptor instead.
 func (*ConsoleReply) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{46}
+	return file_host_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ConsoleReply) GetData() []byte {
@@ -3841,7 +4074,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_host_proto_msgTypes[47]
+	mi := &file_host_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3853,7 +4086,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[47]
+	mi := &file_host_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3866,7 +4099,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{47}
+	return file_host_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *UpdateRequest) GetCall() *Call {
@@ -3891,7 +4124,7 @@ type UpdateReply struct {
 
 func (x *UpdateReply) Reset() {
 	*x = UpdateReply{}
-	mi := &file_host_proto_msgTypes[48]
+	mi := &file_host_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3903,7 +4136,7 @@ func (x *UpdateReply) String() string {
 func (*UpdateReply) ProtoMessage() {}
 
 func (x *UpdateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[48]
+	mi := &file_host_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3916,7 +4149,7 @@ func (x *UpdateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateReply.ProtoReflect.Descriptor instead.
 func (*UpdateReply) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{48}
+	return file_host_proto_rawDescGZIP(), []int{52}
 }
 
 type SyncNetworksRequest struct {
@@ -3930,7 +4163,7 @@ type SyncNetworksRequest struct {
 
 func (x *SyncNetworksRequest) Reset() {
 	*x = SyncNetworksRequest{}
-	mi := &file_host_proto_msgTypes[49]
+	mi := &file_host_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3942,7 +4175,7 @@ func (x *SyncNetworksRequest) String() string {
 func (*SyncNetworksRequest) ProtoMessage() {}
 
 func (x *SyncNetworksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[49]
+	mi := &file_host_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3955,7 +4188,7 @@ func (x *SyncNetworksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncNetworksRequest.ProtoReflect.Descriptor instead.
 func (*SyncNetworksRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{49}
+	return file_host_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *SyncNetworksRequest) GetRevision() int64 {
@@ -3989,7 +4222,7 @@ type TunnelPeer struct {
 
 func (x *TunnelPeer) Reset() {
 	*x = TunnelPeer{}
-	mi := &file_host_proto_msgTypes[50]
+	mi := &file_host_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4001,7 +4234,7 @@ func (x *TunnelPeer) String() string {
 func (*TunnelPeer) ProtoMessage() {}
 
 func (x *TunnelPeer) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[50]
+	mi := &file_host_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4014,7 +4247,7 @@ func (x *TunnelPeer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TunnelPeer.ProtoReflect.Descriptor instead.
 func (*TunnelPeer) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{50}
+	return file_host_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *TunnelPeer) GetHost() string {
@@ -4040,7 +4273,7 @@ type SyncNetworksReply struct {
 
 func (x *SyncNetworksReply) Reset() {
 	*x = SyncNetworksReply{}
-	mi := &file_host_proto_msgTypes[51]
+	mi := &file_host_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4052,7 +4285,7 @@ func (x *SyncNetworksReply) String() string {
 func (*SyncNetworksReply) ProtoMessage() {}
 
 func (x *SyncNetworksReply) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[51]
+	mi := &file_host_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4065,7 +4298,7 @@ func (x *SyncNetworksReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncNetworksReply.ProtoReflect.Descriptor instead.
 func (*SyncNetworksReply) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{51}
+	return file_host_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *SyncNetworksReply) GetBridges() []*Bridge {
@@ -4086,7 +4319,7 @@ type Bridge struct {
 
 func (x *Bridge) Reset() {
 	*x = Bridge{}
-	mi := &file_host_proto_msgTypes[52]
+	mi := &file_host_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4098,7 +4331,7 @@ func (x *Bridge) String() string {
 func (*Bridge) ProtoMessage() {}
 
 func (x *Bridge) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[52]
+	mi := &file_host_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4111,7 +4344,7 @@ func (x *Bridge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bridge.ProtoReflect.Descriptor instead.
 func (*Bridge) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{52}
+	return file_host_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Bridge) GetNetworkId() string {
@@ -4146,7 +4379,7 @@ type EnrollRequest struct {
 
 func (x *EnrollRequest) Reset() {
 	*x = EnrollRequest{}
-	mi := &file_host_proto_msgTypes[53]
+	mi := &file_host_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4158,7 +4391,7 @@ func (x *EnrollRequest) String() string {
 func (*EnrollRequest) ProtoMessage() {}
 
 func (x *EnrollRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[53]
+	mi := &file_host_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4171,7 +4404,7 @@ func (x *EnrollRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrollRequest.ProtoReflect.Descriptor instead.
 func (*EnrollRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{53}
+	return file_host_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *EnrollRequest) GetToken() string {
@@ -4205,7 +4438,7 @@ type EnrollReply struct {
 
 func (x *EnrollReply) Reset() {
 	*x = EnrollReply{}
-	mi := &file_host_proto_msgTypes[54]
+	mi := &file_host_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4217,7 +4450,7 @@ func (x *EnrollReply) String() string {
 func (*EnrollReply) ProtoMessage() {}
 
 func (x *EnrollReply) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[54]
+	mi := &file_host_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4230,7 +4463,7 @@ func (x *EnrollReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrollReply.ProtoReflect.Descriptor instead.
 func (*EnrollReply) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{54}
+	return file_host_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *EnrollReply) GetCertificate() []byte {
@@ -4264,7 +4497,7 @@ type HostEvent struct {
 
 func (x *HostEvent) Reset() {
 	*x = HostEvent{}
-	mi := &file_host_proto_msgTypes[55]
+	mi := &file_host_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4276,7 +4509,7 @@ func (x *HostEvent) String() string {
 func (*HostEvent) ProtoMessage() {}
 
 func (x *HostEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[55]
+	mi := &file_host_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4289,7 +4522,7 @@ func (x *HostEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostEvent.ProtoReflect.Descriptor instead.
 func (*HostEvent) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{55}
+	return file_host_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *HostEvent) GetEvent() isHostEvent_Event {
@@ -4417,7 +4650,7 @@ type Telemetry struct {
 
 func (x *Telemetry) Reset() {
 	*x = Telemetry{}
-	mi := &file_host_proto_msgTypes[56]
+	mi := &file_host_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4429,7 +4662,7 @@ func (x *Telemetry) String() string {
 func (*Telemetry) ProtoMessage() {}
 
 func (x *Telemetry) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[56]
+	mi := &file_host_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4442,7 +4675,7 @@ func (x *Telemetry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Telemetry.ProtoReflect.Descriptor instead.
 func (*Telemetry) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{56}
+	return file_host_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Telemetry) GetSeq() int64 {
@@ -4567,7 +4800,7 @@ type ServerTelemetry struct {
 
 func (x *ServerTelemetry) Reset() {
 	*x = ServerTelemetry{}
-	mi := &file_host_proto_msgTypes[57]
+	mi := &file_host_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4579,7 +4812,7 @@ func (x *ServerTelemetry) String() string {
 func (*ServerTelemetry) ProtoMessage() {}
 
 func (x *ServerTelemetry) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[57]
+	mi := &file_host_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4592,7 +4825,7 @@ func (x *ServerTelemetry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerTelemetry.ProtoReflect.Descriptor instead.
 func (*ServerTelemetry) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{57}
+	return file_host_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ServerTelemetry) GetServerId() string {
@@ -4668,7 +4901,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_host_proto_msgTypes[58]
+	mi := &file_host_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4680,7 +4913,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[58]
+	mi := &file_host_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4693,7 +4926,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{58}
+	return file_host_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Heartbeat) GetSeq() int64 {
@@ -4723,7 +4956,7 @@ type MigrationUpdate struct {
 
 func (x *MigrationUpdate) Reset() {
 	*x = MigrationUpdate{}
-	mi := &file_host_proto_msgTypes[59]
+	mi := &file_host_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4735,7 +4968,7 @@ func (x *MigrationUpdate) String() string {
 func (*MigrationUpdate) ProtoMessage() {}
 
 func (x *MigrationUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[59]
+	mi := &file_host_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4748,7 +4981,7 @@ func (x *MigrationUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MigrationUpdate.ProtoReflect.Descriptor instead.
 func (*MigrationUpdate) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{59}
+	return file_host_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *MigrationUpdate) GetMigrationId() string {
@@ -4799,7 +5032,7 @@ type HostNotice struct {
 
 func (x *HostNotice) Reset() {
 	*x = HostNotice{}
-	mi := &file_host_proto_msgTypes[60]
+	mi := &file_host_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4811,7 +5044,7 @@ func (x *HostNotice) String() string {
 func (*HostNotice) ProtoMessage() {}
 
 func (x *HostNotice) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[60]
+	mi := &file_host_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4824,7 +5057,7 @@ func (x *HostNotice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostNotice.ProtoReflect.Descriptor instead.
 func (*HostNotice) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{60}
+	return file_host_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *HostNotice) GetNotice() isHostNotice_Notice {
@@ -4880,7 +5113,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_host_proto_msgTypes[61]
+	mi := &file_host_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4892,7 +5125,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[61]
+	mi := &file_host_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4905,7 +5138,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{61}
+	return file_host_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Welcome) GetServerVersion() string {
@@ -4948,7 +5181,7 @@ type FetchImageRequest struct {
 
 func (x *FetchImageRequest) Reset() {
 	*x = FetchImageRequest{}
-	mi := &file_host_proto_msgTypes[62]
+	mi := &file_host_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4960,7 +5193,7 @@ func (x *FetchImageRequest) String() string {
 func (*FetchImageRequest) ProtoMessage() {}
 
 func (x *FetchImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[62]
+	mi := &file_host_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4973,7 +5206,7 @@ func (x *FetchImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchImageRequest.ProtoReflect.Descriptor instead.
 func (*FetchImageRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{62}
+	return file_host_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *FetchImageRequest) GetImageId() string {
@@ -5016,7 +5249,7 @@ type ImageChunk struct {
 
 func (x *ImageChunk) Reset() {
 	*x = ImageChunk{}
-	mi := &file_host_proto_msgTypes[63]
+	mi := &file_host_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5028,7 +5261,7 @@ func (x *ImageChunk) String() string {
 func (*ImageChunk) ProtoMessage() {}
 
 func (x *ImageChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[63]
+	mi := &file_host_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5041,7 +5274,7 @@ func (x *ImageChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageChunk.ProtoReflect.Descriptor instead.
 func (*ImageChunk) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{63}
+	return file_host_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ImageChunk) GetData() []byte {
@@ -5179,7 +5412,22 @@ const file_host_proto_rawDesc = "" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x18\n" +
 	"\areached\x18\x02 \x01(\bR\areached\x12\x16\n" +
 	"\x06detail\x18\x03 \x01(\tR\x06detail\x12-\n" +
-	"\x04took\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04took\":\n" +
+	"\x04took\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04took\"I\n" +
+	"\x0eCheckupRequest\x127\n" +
+	"\atargets\x18\x01 \x03(\v2\x1d.godwit.host.v1.CheckupTargetR\atargets\"Z\n" +
+	"\rCheckupTarget\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x1b\n" +
+	"\tpeer_port\x18\x03 \x01(\x03R\bpeerPort\"\xeb\x01\n" +
+	"\fCheckupReply\x120\n" +
+	"\x05clock\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05clock\x12C\n" +
+	"\x0fcertificate_end\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x0ecertificateEnd\x12+\n" +
+	"\x11certificate_error\x18\x03 \x01(\tR\x10certificateError\x127\n" +
+	"\aresults\x18\x04 \x03(\v2\x1d.godwit.host.v1.CheckupResultR\aresults\"K\n" +
+	"\rCheckupResult\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x10\n" +
+	"\x03way\x18\x02 \x01(\tR\x03way\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\":\n" +
 	"\fSleepRequest\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"\f\n" +
@@ -5524,7 +5772,7 @@ const file_host_proto_rawDesc = "" +
 	"\x16MIGRATE_OUTCOME_FAILED\x10\x02\x12\x1d\n" +
 	"\x19MIGRATE_OUTCOME_CANCELLED\x10\x03\x12\x1b\n" +
 	"\x17MIGRATE_OUTCOME_UNKNOWN\x10\x04\x12\x1a\n" +
-	"\x16MIGRATE_OUTCOME_BROKEN\x10\x052\xaa\r\n" +
+	"\x16MIGRATE_OUTCOME_BROKEN\x10\x052\xf3\r\n" +
 	"\x04Host\x12@\n" +
 	"\x05Facts\x12\x1c.godwit.host.v1.FactsRequest\x1a\x19.godwit.host.v1.HostFacts\x12F\n" +
 	"\aInspect\x12\x1e.godwit.host.v1.InspectRequest\x1a\x1b.godwit.host.v1.ServerState\x12G\n" +
@@ -5548,7 +5796,8 @@ const file_host_proto_rawDesc = "" +
 	"ExportDisk\x12!.godwit.host.v1.ExportDiskRequest\x1a\x1a.godwit.host.v1.DiskSource\x12V\n" +
 	"\fUnexportDisk\x12#.godwit.host.v1.UnexportDiskRequest\x1a!.godwit.host.v1.UnexportDiskReply\x12P\n" +
 	"\vCaptureDisk\x12\".godwit.host.v1.CaptureDiskRequest\x1a\x1b.godwit.host.v1.VolumeChunk0\x01\x12A\n" +
-	"\x05Probe\x12\x1c.godwit.host.v1.ProbeRequest\x1a\x1a.godwit.host.v1.ProbeReply\x12A\n" +
+	"\x05Probe\x12\x1c.godwit.host.v1.ProbeRequest\x1a\x1a.godwit.host.v1.ProbeReply\x12G\n" +
+	"\aCheckup\x12\x1e.godwit.host.v1.CheckupRequest\x1a\x1c.godwit.host.v1.CheckupReply\x12A\n" +
 	"\x05Sleep\x12\x1c.godwit.host.v1.SleepRequest\x1a\x1a.godwit.host.v1.SleepReply\x12>\n" +
 	"\x04Wake\x12\x1b.godwit.host.v1.WakeRequest\x1a\x19.godwit.host.v1.WakeReply2\xe4\x01\n" +
 	"\aControl\x12D\n" +
@@ -5570,7 +5819,7 @@ func file_host_proto_rawDescGZIP() []byte {
 }
 
 var file_host_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_host_proto_msgTypes = make([]protoimpl.MessageInfo, 66)
+var file_host_proto_msgTypes = make([]protoimpl.MessageInfo, 70)
 var file_host_proto_goTypes = []any{
 	(DomainState)(0),              // 0: godwit.host.v1.DomainState
 	(GuestFailure)(0),             // 1: godwit.host.v1.GuestFailure
@@ -5592,197 +5841,207 @@ var file_host_proto_goTypes = []any{
 	(*ProbeTarget)(nil),           // 17: godwit.host.v1.ProbeTarget
 	(*ProbeReply)(nil),            // 18: godwit.host.v1.ProbeReply
 	(*ProbeResult)(nil),           // 19: godwit.host.v1.ProbeResult
-	(*SleepRequest)(nil),          // 20: godwit.host.v1.SleepRequest
-	(*SleepReply)(nil),            // 21: godwit.host.v1.SleepReply
-	(*WakeRequest)(nil),           // 22: godwit.host.v1.WakeRequest
-	(*WakeReply)(nil),             // 23: godwit.host.v1.WakeReply
-	(*InspectRequest)(nil),        // 24: godwit.host.v1.InspectRequest
-	(*ServerState)(nil),           // 25: godwit.host.v1.ServerState
-	(*ServerSpec)(nil),            // 26: godwit.host.v1.ServerSpec
-	(*VolumeDisk)(nil),            // 27: godwit.host.v1.VolumeDisk
-	(*AttachVolumeRequest)(nil),   // 28: godwit.host.v1.AttachVolumeRequest
-	(*DetachVolumeRequest)(nil),   // 29: godwit.host.v1.DetachVolumeRequest
-	(*ResizeVolumeRequest)(nil),   // 30: godwit.host.v1.ResizeVolumeRequest
-	(*RootDisk)(nil),              // 31: godwit.host.v1.RootDisk
-	(*NIC)(nil),                   // 32: godwit.host.v1.NIC
-	(*NICAddress)(nil),            // 33: godwit.host.v1.NICAddress
-	(*StaticRoute)(nil),           // 34: godwit.host.v1.StaticRoute
-	(*SecurityRule)(nil),          // 35: godwit.host.v1.SecurityRule
-	(*PrepareRequest)(nil),        // 36: godwit.host.v1.PrepareRequest
-	(*PrepareReply)(nil),          // 37: godwit.host.v1.PrepareReply
-	(*StartRequest)(nil),          // 38: godwit.host.v1.StartRequest
-	(*StopRequest)(nil),           // 39: godwit.host.v1.StopRequest
-	(*RebootRequest)(nil),         // 40: godwit.host.v1.RebootRequest
-	(*MigrateRequest)(nil),        // 41: godwit.host.v1.MigrateRequest
-	(*MigrateReply)(nil),          // 42: godwit.host.v1.MigrateReply
-	(*MigrationStats)(nil),        // 43: godwit.host.v1.MigrationStats
-	(*SteerRequest)(nil),          // 44: godwit.host.v1.SteerRequest
-	(*SteerReply)(nil),            // 45: godwit.host.v1.SteerReply
-	(*AdoptRequest)(nil),          // 46: godwit.host.v1.AdoptRequest
-	(*DiscardRequest)(nil),        // 47: godwit.host.v1.DiscardRequest
-	(*DiscardReply)(nil),          // 48: godwit.host.v1.DiscardReply
-	(*ConsoleRequest)(nil),        // 49: godwit.host.v1.ConsoleRequest
-	(*ConsoleReply)(nil),          // 50: godwit.host.v1.ConsoleReply
-	(*UpdateRequest)(nil),         // 51: godwit.host.v1.UpdateRequest
-	(*UpdateReply)(nil),           // 52: godwit.host.v1.UpdateReply
-	(*SyncNetworksRequest)(nil),   // 53: godwit.host.v1.SyncNetworksRequest
-	(*TunnelPeer)(nil),            // 54: godwit.host.v1.TunnelPeer
-	(*SyncNetworksReply)(nil),     // 55: godwit.host.v1.SyncNetworksReply
-	(*Bridge)(nil),                // 56: godwit.host.v1.Bridge
-	(*EnrollRequest)(nil),         // 57: godwit.host.v1.EnrollRequest
-	(*EnrollReply)(nil),           // 58: godwit.host.v1.EnrollReply
-	(*HostEvent)(nil),             // 59: godwit.host.v1.HostEvent
-	(*Telemetry)(nil),             // 60: godwit.host.v1.Telemetry
-	(*ServerTelemetry)(nil),       // 61: godwit.host.v1.ServerTelemetry
-	(*Heartbeat)(nil),             // 62: godwit.host.v1.Heartbeat
-	(*MigrationUpdate)(nil),       // 63: godwit.host.v1.MigrationUpdate
-	(*HostNotice)(nil),            // 64: godwit.host.v1.HostNotice
-	(*Welcome)(nil),               // 65: godwit.host.v1.Welcome
-	(*FetchImageRequest)(nil),     // 66: godwit.host.v1.FetchImageRequest
-	(*ImageChunk)(nil),            // 67: godwit.host.v1.ImageChunk
-	nil,                           // 68: godwit.host.v1.SharedStorage.SeenEntry
-	nil,                           // 69: godwit.host.v1.ServerSpec.MetadataEntry
-	(*durationpb.Duration)(nil),   // 70: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 71: google.protobuf.Timestamp
-	(*VolumeFacts)(nil),           // 72: godwit.host.v1.VolumeFacts
-	(*VolumeChunk)(nil),           // 73: godwit.host.v1.VolumeChunk
+	(*CheckupRequest)(nil),        // 20: godwit.host.v1.CheckupRequest
+	(*CheckupTarget)(nil),         // 21: godwit.host.v1.CheckupTarget
+	(*CheckupReply)(nil),          // 22: godwit.host.v1.CheckupReply
+	(*CheckupResult)(nil),         // 23: godwit.host.v1.CheckupResult
+	(*SleepRequest)(nil),          // 24: godwit.host.v1.SleepRequest
+	(*SleepReply)(nil),            // 25: godwit.host.v1.SleepReply
+	(*WakeRequest)(nil),           // 26: godwit.host.v1.WakeRequest
+	(*WakeReply)(nil),             // 27: godwit.host.v1.WakeReply
+	(*InspectRequest)(nil),        // 28: godwit.host.v1.InspectRequest
+	(*ServerState)(nil),           // 29: godwit.host.v1.ServerState
+	(*ServerSpec)(nil),            // 30: godwit.host.v1.ServerSpec
+	(*VolumeDisk)(nil),            // 31: godwit.host.v1.VolumeDisk
+	(*AttachVolumeRequest)(nil),   // 32: godwit.host.v1.AttachVolumeRequest
+	(*DetachVolumeRequest)(nil),   // 33: godwit.host.v1.DetachVolumeRequest
+	(*ResizeVolumeRequest)(nil),   // 34: godwit.host.v1.ResizeVolumeRequest
+	(*RootDisk)(nil),              // 35: godwit.host.v1.RootDisk
+	(*NIC)(nil),                   // 36: godwit.host.v1.NIC
+	(*NICAddress)(nil),            // 37: godwit.host.v1.NICAddress
+	(*StaticRoute)(nil),           // 38: godwit.host.v1.StaticRoute
+	(*SecurityRule)(nil),          // 39: godwit.host.v1.SecurityRule
+	(*PrepareRequest)(nil),        // 40: godwit.host.v1.PrepareRequest
+	(*PrepareReply)(nil),          // 41: godwit.host.v1.PrepareReply
+	(*StartRequest)(nil),          // 42: godwit.host.v1.StartRequest
+	(*StopRequest)(nil),           // 43: godwit.host.v1.StopRequest
+	(*RebootRequest)(nil),         // 44: godwit.host.v1.RebootRequest
+	(*MigrateRequest)(nil),        // 45: godwit.host.v1.MigrateRequest
+	(*MigrateReply)(nil),          // 46: godwit.host.v1.MigrateReply
+	(*MigrationStats)(nil),        // 47: godwit.host.v1.MigrationStats
+	(*SteerRequest)(nil),          // 48: godwit.host.v1.SteerRequest
+	(*SteerReply)(nil),            // 49: godwit.host.v1.SteerReply
+	(*AdoptRequest)(nil),          // 50: godwit.host.v1.AdoptRequest
+	(*DiscardRequest)(nil),        // 51: godwit.host.v1.DiscardRequest
+	(*DiscardReply)(nil),          // 52: godwit.host.v1.DiscardReply
+	(*ConsoleRequest)(nil),        // 53: godwit.host.v1.ConsoleRequest
+	(*ConsoleReply)(nil),          // 54: godwit.host.v1.ConsoleReply
+	(*UpdateRequest)(nil),         // 55: godwit.host.v1.UpdateRequest
+	(*UpdateReply)(nil),           // 56: godwit.host.v1.UpdateReply
+	(*SyncNetworksRequest)(nil),   // 57: godwit.host.v1.SyncNetworksRequest
+	(*TunnelPeer)(nil),            // 58: godwit.host.v1.TunnelPeer
+	(*SyncNetworksReply)(nil),     // 59: godwit.host.v1.SyncNetworksReply
+	(*Bridge)(nil),                // 60: godwit.host.v1.Bridge
+	(*EnrollRequest)(nil),         // 61: godwit.host.v1.EnrollRequest
+	(*EnrollReply)(nil),           // 62: godwit.host.v1.EnrollReply
+	(*HostEvent)(nil),             // 63: godwit.host.v1.HostEvent
+	(*Telemetry)(nil),             // 64: godwit.host.v1.Telemetry
+	(*ServerTelemetry)(nil),       // 65: godwit.host.v1.ServerTelemetry
+	(*Heartbeat)(nil),             // 66: godwit.host.v1.Heartbeat
+	(*MigrationUpdate)(nil),       // 67: godwit.host.v1.MigrationUpdate
+	(*HostNotice)(nil),            // 68: godwit.host.v1.HostNotice
+	(*Welcome)(nil),               // 69: godwit.host.v1.Welcome
+	(*FetchImageRequest)(nil),     // 70: godwit.host.v1.FetchImageRequest
+	(*ImageChunk)(nil),            // 71: godwit.host.v1.ImageChunk
+	nil,                           // 72: godwit.host.v1.SharedStorage.SeenEntry
+	nil,                           // 73: godwit.host.v1.ServerSpec.MetadataEntry
+	(*durationpb.Duration)(nil),   // 74: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 75: google.protobuf.Timestamp
+	(*VolumeFacts)(nil),           // 76: godwit.host.v1.VolumeFacts
+	(*VolumeChunk)(nil),           // 77: godwit.host.v1.VolumeChunk
 }
 var file_host_proto_depIdxs = []int32{
 	7,   // 0: godwit.host.v1.HostFacts.shared:type_name -> godwit.host.v1.SharedStorage
 	8,   // 1: godwit.host.v1.SharedStorage.bricks:type_name -> godwit.host.v1.Brick
-	70,  // 2: godwit.host.v1.SharedStorage.lease_age:type_name -> google.protobuf.Duration
-	68,  // 3: godwit.host.v1.SharedStorage.seen:type_name -> godwit.host.v1.SharedStorage.SeenEntry
-	26,  // 4: godwit.host.v1.CheckDisksRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	74,  // 2: godwit.host.v1.SharedStorage.lease_age:type_name -> google.protobuf.Duration
+	72,  // 3: godwit.host.v1.SharedStorage.seen:type_name -> godwit.host.v1.SharedStorage.SeenEntry
+	30,  // 4: godwit.host.v1.CheckDisksRequest.spec:type_name -> godwit.host.v1.ServerSpec
 	4,   // 5: godwit.host.v1.ExportDiskRequest.call:type_name -> godwit.host.v1.Call
 	4,   // 6: godwit.host.v1.UnexportDiskRequest.call:type_name -> godwit.host.v1.Call
 	4,   // 7: godwit.host.v1.CaptureDiskRequest.call:type_name -> godwit.host.v1.Call
 	17,  // 8: godwit.host.v1.ProbeRequest.targets:type_name -> godwit.host.v1.ProbeTarget
 	19,  // 9: godwit.host.v1.ProbeReply.results:type_name -> godwit.host.v1.ProbeResult
-	70,  // 10: godwit.host.v1.ProbeReply.storage_age:type_name -> google.protobuf.Duration
-	70,  // 11: godwit.host.v1.ProbeResult.took:type_name -> google.protobuf.Duration
-	0,   // 12: godwit.host.v1.ServerState.domain:type_name -> godwit.host.v1.DomainState
-	3,   // 13: godwit.host.v1.ServerState.migration_outcome:type_name -> godwit.host.v1.MigrateOutcome
-	2,   // 14: godwit.host.v1.ServerState.post_copy:type_name -> godwit.host.v1.PostCopy
-	43,  // 15: godwit.host.v1.ServerState.arrival:type_name -> godwit.host.v1.MigrationStats
-	1,   // 16: godwit.host.v1.ServerState.failure:type_name -> godwit.host.v1.GuestFailure
-	71,  // 17: godwit.host.v1.ServerState.failure_at:type_name -> google.protobuf.Timestamp
-	31,  // 18: godwit.host.v1.ServerSpec.root:type_name -> godwit.host.v1.RootDisk
-	32,  // 19: godwit.host.v1.ServerSpec.nics:type_name -> godwit.host.v1.NIC
-	69,  // 20: godwit.host.v1.ServerSpec.metadata:type_name -> godwit.host.v1.ServerSpec.MetadataEntry
-	71,  // 21: godwit.host.v1.ServerSpec.created:type_name -> google.protobuf.Timestamp
-	27,  // 22: godwit.host.v1.ServerSpec.volumes:type_name -> godwit.host.v1.VolumeDisk
-	4,   // 23: godwit.host.v1.AttachVolumeRequest.call:type_name -> godwit.host.v1.Call
-	26,  // 24: godwit.host.v1.AttachVolumeRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	27,  // 25: godwit.host.v1.AttachVolumeRequest.volume:type_name -> godwit.host.v1.VolumeDisk
-	4,   // 26: godwit.host.v1.DetachVolumeRequest.call:type_name -> godwit.host.v1.Call
-	26,  // 27: godwit.host.v1.DetachVolumeRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	70,  // 28: godwit.host.v1.DetachVolumeRequest.grace:type_name -> google.protobuf.Duration
-	4,   // 29: godwit.host.v1.ResizeVolumeRequest.call:type_name -> godwit.host.v1.Call
-	11,  // 30: godwit.host.v1.RootDisk.image_peers:type_name -> godwit.host.v1.DiskSource
-	33,  // 31: godwit.host.v1.NIC.addresses:type_name -> godwit.host.v1.NICAddress
-	35,  // 32: godwit.host.v1.NIC.rules:type_name -> godwit.host.v1.SecurityRule
-	34,  // 33: godwit.host.v1.NICAddress.routes:type_name -> godwit.host.v1.StaticRoute
-	4,   // 34: godwit.host.v1.PrepareRequest.call:type_name -> godwit.host.v1.Call
-	26,  // 35: godwit.host.v1.PrepareRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	11,  // 36: godwit.host.v1.PrepareRequest.disk_source:type_name -> godwit.host.v1.DiskSource
-	4,   // 37: godwit.host.v1.StartRequest.call:type_name -> godwit.host.v1.Call
-	26,  // 38: godwit.host.v1.StartRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	4,   // 39: godwit.host.v1.StopRequest.call:type_name -> godwit.host.v1.Call
-	70,  // 40: godwit.host.v1.StopRequest.grace:type_name -> google.protobuf.Duration
-	4,   // 41: godwit.host.v1.RebootRequest.call:type_name -> godwit.host.v1.Call
-	26,  // 42: godwit.host.v1.RebootRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	70,  // 43: godwit.host.v1.RebootRequest.grace:type_name -> google.protobuf.Duration
-	4,   // 44: godwit.host.v1.MigrateRequest.call:type_name -> godwit.host.v1.Call
-	70,  // 45: godwit.host.v1.MigrateRequest.downtime_max:type_name -> google.protobuf.Duration
-	27,  // 46: godwit.host.v1.MigrateRequest.target_volumes:type_name -> godwit.host.v1.VolumeDisk
-	3,   // 47: godwit.host.v1.MigrateReply.outcome:type_name -> godwit.host.v1.MigrateOutcome
-	43,  // 48: godwit.host.v1.MigrateReply.stats:type_name -> godwit.host.v1.MigrationStats
-	70,  // 49: godwit.host.v1.MigrationStats.downtime:type_name -> google.protobuf.Duration
-	70,  // 50: godwit.host.v1.MigrationStats.setup:type_name -> google.protobuf.Duration
-	70,  // 51: godwit.host.v1.MigrationStats.elapsed:type_name -> google.protobuf.Duration
-	4,   // 52: godwit.host.v1.SteerRequest.call:type_name -> godwit.host.v1.Call
-	4,   // 53: godwit.host.v1.AdoptRequest.call:type_name -> godwit.host.v1.Call
-	26,  // 54: godwit.host.v1.AdoptRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	4,   // 55: godwit.host.v1.DiscardRequest.call:type_name -> godwit.host.v1.Call
-	4,   // 56: godwit.host.v1.UpdateRequest.call:type_name -> godwit.host.v1.Call
-	26,  // 57: godwit.host.v1.UpdateRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	54,  // 58: godwit.host.v1.SyncNetworksRequest.peers:type_name -> godwit.host.v1.TunnelPeer
-	32,  // 59: godwit.host.v1.SyncNetworksRequest.foreign_ports:type_name -> godwit.host.v1.NIC
-	56,  // 60: godwit.host.v1.SyncNetworksReply.bridges:type_name -> godwit.host.v1.Bridge
-	6,   // 61: godwit.host.v1.HostEvent.facts:type_name -> godwit.host.v1.HostFacts
-	25,  // 62: godwit.host.v1.HostEvent.observation:type_name -> godwit.host.v1.ServerState
-	63,  // 63: godwit.host.v1.HostEvent.progress:type_name -> godwit.host.v1.MigrationUpdate
-	62,  // 64: godwit.host.v1.HostEvent.heartbeat:type_name -> godwit.host.v1.Heartbeat
-	72,  // 65: godwit.host.v1.HostEvent.volume_facts:type_name -> godwit.host.v1.VolumeFacts
-	60,  // 66: godwit.host.v1.HostEvent.telemetry:type_name -> godwit.host.v1.Telemetry
-	71,  // 67: godwit.host.v1.Telemetry.at:type_name -> google.protobuf.Timestamp
-	70,  // 68: godwit.host.v1.Telemetry.span:type_name -> google.protobuf.Duration
-	61,  // 69: godwit.host.v1.Telemetry.servers:type_name -> godwit.host.v1.ServerTelemetry
-	71,  // 70: godwit.host.v1.Heartbeat.sent:type_name -> google.protobuf.Timestamp
-	43,  // 71: godwit.host.v1.MigrationUpdate.stats:type_name -> godwit.host.v1.MigrationStats
-	65,  // 72: godwit.host.v1.HostNotice.welcome:type_name -> godwit.host.v1.Welcome
-	62,  // 73: godwit.host.v1.HostNotice.heartbeat:type_name -> godwit.host.v1.Heartbeat
-	70,  // 74: godwit.host.v1.Welcome.session_ttl:type_name -> google.protobuf.Duration
-	70,  // 75: godwit.host.v1.Welcome.self_fence_after:type_name -> google.protobuf.Duration
-	70,  // 76: godwit.host.v1.Welcome.telemetry_every:type_name -> google.protobuf.Duration
-	11,  // 77: godwit.host.v1.ImageChunk.peers:type_name -> godwit.host.v1.DiskSource
-	5,   // 78: godwit.host.v1.Host.Facts:input_type -> godwit.host.v1.FactsRequest
-	24,  // 79: godwit.host.v1.Host.Inspect:input_type -> godwit.host.v1.InspectRequest
-	36,  // 80: godwit.host.v1.Host.Prepare:input_type -> godwit.host.v1.PrepareRequest
-	38,  // 81: godwit.host.v1.Host.Start:input_type -> godwit.host.v1.StartRequest
-	39,  // 82: godwit.host.v1.Host.Stop:input_type -> godwit.host.v1.StopRequest
-	40,  // 83: godwit.host.v1.Host.Reboot:input_type -> godwit.host.v1.RebootRequest
-	41,  // 84: godwit.host.v1.Host.Migrate:input_type -> godwit.host.v1.MigrateRequest
-	44,  // 85: godwit.host.v1.Host.Steer:input_type -> godwit.host.v1.SteerRequest
-	46,  // 86: godwit.host.v1.Host.Adopt:input_type -> godwit.host.v1.AdoptRequest
-	47,  // 87: godwit.host.v1.Host.Discard:input_type -> godwit.host.v1.DiscardRequest
-	49,  // 88: godwit.host.v1.Host.Console:input_type -> godwit.host.v1.ConsoleRequest
-	51,  // 89: godwit.host.v1.Host.Update:input_type -> godwit.host.v1.UpdateRequest
-	53,  // 90: godwit.host.v1.Host.SyncNetworks:input_type -> godwit.host.v1.SyncNetworksRequest
-	28,  // 91: godwit.host.v1.Host.AttachVolume:input_type -> godwit.host.v1.AttachVolumeRequest
-	29,  // 92: godwit.host.v1.Host.DetachVolume:input_type -> godwit.host.v1.DetachVolumeRequest
-	30,  // 93: godwit.host.v1.Host.ResizeVolume:input_type -> godwit.host.v1.ResizeVolumeRequest
-	9,   // 94: godwit.host.v1.Host.CheckDisks:input_type -> godwit.host.v1.CheckDisksRequest
-	12,  // 95: godwit.host.v1.Host.ExportDisk:input_type -> godwit.host.v1.ExportDiskRequest
-	13,  // 96: godwit.host.v1.Host.UnexportDisk:input_type -> godwit.host.v1.UnexportDiskRequest
-	15,  // 97: godwit.host.v1.Host.CaptureDisk:input_type -> godwit.host.v1.CaptureDiskRequest
-	16,  // 98: godwit.host.v1.Host.Probe:input_type -> godwit.host.v1.ProbeRequest
-	20,  // 99: godwit.host.v1.Host.Sleep:input_type -> godwit.host.v1.SleepRequest
-	22,  // 100: godwit.host.v1.Host.Wake:input_type -> godwit.host.v1.WakeRequest
-	57,  // 101: godwit.host.v1.Control.Enroll:input_type -> godwit.host.v1.EnrollRequest
-	59,  // 102: godwit.host.v1.Control.Session:input_type -> godwit.host.v1.HostEvent
-	66,  // 103: godwit.host.v1.Control.FetchImage:input_type -> godwit.host.v1.FetchImageRequest
-	6,   // 104: godwit.host.v1.Host.Facts:output_type -> godwit.host.v1.HostFacts
-	25,  // 105: godwit.host.v1.Host.Inspect:output_type -> godwit.host.v1.ServerState
-	37,  // 106: godwit.host.v1.Host.Prepare:output_type -> godwit.host.v1.PrepareReply
-	25,  // 107: godwit.host.v1.Host.Start:output_type -> godwit.host.v1.ServerState
-	25,  // 108: godwit.host.v1.Host.Stop:output_type -> godwit.host.v1.ServerState
-	25,  // 109: godwit.host.v1.Host.Reboot:output_type -> godwit.host.v1.ServerState
-	42,  // 110: godwit.host.v1.Host.Migrate:output_type -> godwit.host.v1.MigrateReply
-	45,  // 111: godwit.host.v1.Host.Steer:output_type -> godwit.host.v1.SteerReply
-	25,  // 112: godwit.host.v1.Host.Adopt:output_type -> godwit.host.v1.ServerState
-	48,  // 113: godwit.host.v1.Host.Discard:output_type -> godwit.host.v1.DiscardReply
-	50,  // 114: godwit.host.v1.Host.Console:output_type -> godwit.host.v1.ConsoleReply
-	52,  // 115: godwit.host.v1.Host.Update:output_type -> godwit.host.v1.UpdateReply
-	55,  // 116: godwit.host.v1.Host.SyncNetworks:output_type -> godwit.host.v1.SyncNetworksReply
-	25,  // 117: godwit.host.v1.Host.AttachVolume:output_type -> godwit.host.v1.ServerState
-	25,  // 118: godwit.host.v1.Host.DetachVolume:output_type -> godwit.host.v1.ServerState
-	25,  // 119: godwit.host.v1.Host.ResizeVolume:output_type -> godwit.host.v1.ServerState
-	10,  // 120: godwit.host.v1.Host.CheckDisks:output_type -> godwit.host.v1.CheckDisksReply
-	11,  // 121: godwit.host.v1.Host.ExportDisk:output_type -> godwit.host.v1.DiskSource
-	14,  // 122: godwit.host.v1.Host.UnexportDisk:output_type -> godwit.host.v1.UnexportDiskReply
-	73,  // 123: godwit.host.v1.Host.CaptureDisk:output_type -> godwit.host.v1.VolumeChunk
-	18,  // 124: godwit.host.v1.Host.Probe:output_type -> godwit.host.v1.ProbeReply
-	21,  // 125: godwit.host.v1.Host.Sleep:output_type -> godwit.host.v1.SleepReply
-	23,  // 126: godwit.host.v1.Host.Wake:output_type -> godwit.host.v1.WakeReply
-	58,  // 127: godwit.host.v1.Control.Enroll:output_type -> godwit.host.v1.EnrollReply
-	64,  // 128: godwit.host.v1.Control.Session:output_type -> godwit.host.v1.HostNotice
-	67,  // 129: godwit.host.v1.Control.FetchImage:output_type -> godwit.host.v1.ImageChunk
-	104, // [104:130] is the sub-list for method output_type
-	78,  // [78:104] is the sub-list for method input_type
-	78,  // [78:78] is the sub-list for extension type_name
-	78,  // [78:78] is the sub-list for extension extendee
-	0,   // [0:78] is the sub-list for field type_name
+	74,  // 10: godwit.host.v1.ProbeReply.storage_age:type_name -> google.protobuf.Duration
+	74,  // 11: godwit.host.v1.ProbeResult.took:type_name -> google.protobuf.Duration
+	21,  // 12: godwit.host.v1.CheckupRequest.targets:type_name -> godwit.host.v1.CheckupTarget
+	75,  // 13: godwit.host.v1.CheckupReply.clock:type_name -> google.protobuf.Timestamp
+	75,  // 14: godwit.host.v1.CheckupReply.certificate_end:type_name -> google.protobuf.Timestamp
+	23,  // 15: godwit.host.v1.CheckupReply.results:type_name -> godwit.host.v1.CheckupResult
+	0,   // 16: godwit.host.v1.ServerState.domain:type_name -> godwit.host.v1.DomainState
+	3,   // 17: godwit.host.v1.ServerState.migration_outcome:type_name -> godwit.host.v1.MigrateOutcome
+	2,   // 18: godwit.host.v1.ServerState.post_copy:type_name -> godwit.host.v1.PostCopy
+	47,  // 19: godwit.host.v1.ServerState.arrival:type_name -> godwit.host.v1.MigrationStats
+	1,   // 20: godwit.host.v1.ServerState.failure:type_name -> godwit.host.v1.GuestFailure
+	75,  // 21: godwit.host.v1.ServerState.failure_at:type_name -> google.protobuf.Timestamp
+	35,  // 22: godwit.host.v1.ServerSpec.root:type_name -> godwit.host.v1.RootDisk
+	36,  // 23: godwit.host.v1.ServerSpec.nics:type_name -> godwit.host.v1.NIC
+	73,  // 24: godwit.host.v1.ServerSpec.metadata:type_name -> godwit.host.v1.ServerSpec.MetadataEntry
+	75,  // 25: godwit.host.v1.ServerSpec.created:type_name -> google.protobuf.Timestamp
+	31,  // 26: godwit.host.v1.ServerSpec.volumes:type_name -> godwit.host.v1.VolumeDisk
+	4,   // 27: godwit.host.v1.AttachVolumeRequest.call:type_name -> godwit.host.v1.Call
+	30,  // 28: godwit.host.v1.AttachVolumeRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	31,  // 29: godwit.host.v1.AttachVolumeRequest.volume:type_name -> godwit.host.v1.VolumeDisk
+	4,   // 30: godwit.host.v1.DetachVolumeRequest.call:type_name -> godwit.host.v1.Call
+	30,  // 31: godwit.host.v1.DetachVolumeRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	74,  // 32: godwit.host.v1.DetachVolumeRequest.grace:type_name -> google.protobuf.Duration
+	4,   // 33: godwit.host.v1.ResizeVolumeRequest.call:type_name -> godwit.host.v1.Call
+	11,  // 34: godwit.host.v1.RootDisk.image_peers:type_name -> godwit.host.v1.DiskSource
+	37,  // 35: godwit.host.v1.NIC.addresses:type_name -> godwit.host.v1.NICAddress
+	39,  // 36: godwit.host.v1.NIC.rules:type_name -> godwit.host.v1.SecurityRule
+	38,  // 37: godwit.host.v1.NICAddress.routes:type_name -> godwit.host.v1.StaticRoute
+	4,   // 38: godwit.host.v1.PrepareRequest.call:type_name -> godwit.host.v1.Call
+	30,  // 39: godwit.host.v1.PrepareRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	11,  // 40: godwit.host.v1.PrepareRequest.disk_source:type_name -> godwit.host.v1.DiskSource
+	4,   // 41: godwit.host.v1.StartRequest.call:type_name -> godwit.host.v1.Call
+	30,  // 42: godwit.host.v1.StartRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	4,   // 43: godwit.host.v1.StopRequest.call:type_name -> godwit.host.v1.Call
+	74,  // 44: godwit.host.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	4,   // 45: godwit.host.v1.RebootRequest.call:type_name -> godwit.host.v1.Call
+	30,  // 46: godwit.host.v1.RebootRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	74,  // 47: godwit.host.v1.RebootRequest.grace:type_name -> google.protobuf.Duration
+	4,   // 48: godwit.host.v1.MigrateRequest.call:type_name -> godwit.host.v1.Call
+	74,  // 49: godwit.host.v1.MigrateRequest.downtime_max:type_name -> google.protobuf.Duration
+	31,  // 50: godwit.host.v1.MigrateRequest.target_volumes:type_name -> godwit.host.v1.VolumeDisk
+	3,   // 51: godwit.host.v1.MigrateReply.outcome:type_name -> godwit.host.v1.MigrateOutcome
+	47,  // 52: godwit.host.v1.MigrateReply.stats:type_name -> godwit.host.v1.MigrationStats
+	74,  // 53: godwit.host.v1.MigrationStats.downtime:type_name -> google.protobuf.Duration
+	74,  // 54: godwit.host.v1.MigrationStats.setup:type_name -> google.protobuf.Duration
+	74,  // 55: godwit.host.v1.MigrationStats.elapsed:type_name -> google.protobuf.Duration
+	4,   // 56: godwit.host.v1.SteerRequest.call:type_name -> godwit.host.v1.Call
+	4,   // 57: godwit.host.v1.AdoptRequest.call:type_name -> godwit.host.v1.Call
+	30,  // 58: godwit.host.v1.AdoptRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	4,   // 59: godwit.host.v1.DiscardRequest.call:type_name -> godwit.host.v1.Call
+	4,   // 60: godwit.host.v1.UpdateRequest.call:type_name -> godwit.host.v1.Call
+	30,  // 61: godwit.host.v1.UpdateRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	58,  // 62: godwit.host.v1.SyncNetworksRequest.peers:type_name -> godwit.host.v1.TunnelPeer
+	36,  // 63: godwit.host.v1.SyncNetworksRequest.foreign_ports:type_name -> godwit.host.v1.NIC
+	60,  // 64: godwit.host.v1.SyncNetworksReply.bridges:type_name -> godwit.host.v1.Bridge
+	6,   // 65: godwit.host.v1.HostEvent.facts:type_name -> godwit.host.v1.HostFacts
+	29,  // 66: godwit.host.v1.HostEvent.observation:type_name -> godwit.host.v1.ServerState
+	67,  // 67: godwit.host.v1.HostEvent.progress:type_name -> godwit.host.v1.MigrationUpdate
+	66,  // 68: godwit.host.v1.HostEvent.heartbeat:type_name -> godwit.host.v1.Heartbeat
+	76,  // 69: godwit.host.v1.HostEvent.volume_facts:type_name -> godwit.host.v1.VolumeFacts
+	64,  // 70: godwit.host.v1.HostEvent.telemetry:type_name -> godwit.host.v1.Telemetry
+	75,  // 71: godwit.host.v1.Telemetry.at:type_name -> google.protobuf.Timestamp
+	74,  // 72: godwit.host.v1.Telemetry.span:type_name -> google.protobuf.Duration
+	65,  // 73: godwit.host.v1.Telemetry.servers:type_name -> godwit.host.v1.ServerTelemetry
+	75,  // 74: godwit.host.v1.Heartbeat.sent:type_name -> google.protobuf.Timestamp
+	47,  // 75: godwit.host.v1.MigrationUpdate.stats:type_name -> godwit.host.v1.MigrationStats
+	69,  // 76: godwit.host.v1.HostNotice.welcome:type_name -> godwit.host.v1.Welcome
+	66,  // 77: godwit.host.v1.HostNotice.heartbeat:type_name -> godwit.host.v1.Heartbeat
+	74,  // 78: godwit.host.v1.Welcome.session_ttl:type_name -> google.protobuf.Duration
+	74,  // 79: godwit.host.v1.Welcome.self_fence_after:type_name -> google.protobuf.Duration
+	74,  // 80: godwit.host.v1.Welcome.telemetry_every:type_name -> google.protobuf.Duration
+	11,  // 81: godwit.host.v1.ImageChunk.peers:type_name -> godwit.host.v1.DiskSource
+	5,   // 82: godwit.host.v1.Host.Facts:input_type -> godwit.host.v1.FactsRequest
+	28,  // 83: godwit.host.v1.Host.Inspect:input_type -> godwit.host.v1.InspectRequest
+	40,  // 84: godwit.host.v1.Host.Prepare:input_type -> godwit.host.v1.PrepareRequest
+	42,  // 85: godwit.host.v1.Host.Start:input_type -> godwit.host.v1.StartRequest
+	43,  // 86: godwit.host.v1.Host.Stop:input_type -> godwit.host.v1.StopRequest
+	44,  // 87: godwit.host.v1.Host.Reboot:input_type -> godwit.host.v1.RebootRequest
+	45,  // 88: godwit.host.v1.Host.Migrate:input_type -> godwit.host.v1.MigrateRequest
+	48,  // 89: godwit.host.v1.Host.Steer:input_type -> godwit.host.v1.SteerRequest
+	50,  // 90: godwit.host.v1.Host.Adopt:input_type -> godwit.host.v1.AdoptRequest
+	51,  // 91: godwit.host.v1.Host.Discard:input_type -> godwit.host.v1.DiscardRequest
+	53,  // 92: godwit.host.v1.Host.Console:input_type -> godwit.host.v1.ConsoleRequest
+	55,  // 93: godwit.host.v1.Host.Update:input_type -> godwit.host.v1.UpdateRequest
+	57,  // 94: godwit.host.v1.Host.SyncNetworks:input_type -> godwit.host.v1.SyncNetworksRequest
+	32,  // 95: godwit.host.v1.Host.AttachVolume:input_type -> godwit.host.v1.AttachVolumeRequest
+	33,  // 96: godwit.host.v1.Host.DetachVolume:input_type -> godwit.host.v1.DetachVolumeRequest
+	34,  // 97: godwit.host.v1.Host.ResizeVolume:input_type -> godwit.host.v1.ResizeVolumeRequest
+	9,   // 98: godwit.host.v1.Host.CheckDisks:input_type -> godwit.host.v1.CheckDisksRequest
+	12,  // 99: godwit.host.v1.Host.ExportDisk:input_type -> godwit.host.v1.ExportDiskRequest
+	13,  // 100: godwit.host.v1.Host.UnexportDisk:input_type -> godwit.host.v1.UnexportDiskRequest
+	15,  // 101: godwit.host.v1.Host.CaptureDisk:input_type -> godwit.host.v1.CaptureDiskRequest
+	16,  // 102: godwit.host.v1.Host.Probe:input_type -> godwit.host.v1.ProbeRequest
+	20,  // 103: godwit.host.v1.Host.Checkup:input_type -> godwit.host.v1.CheckupRequest
+	24,  // 104: godwit.host.v1.Host.Sleep:input_type -> godwit.host.v1.SleepRequest
+	26,  // 105: godwit.host.v1.Host.Wake:input_type -> godwit.host.v1.WakeRequest
+	61,  // 106: godwit.host.v1.Control.Enroll:input_type -> godwit.host.v1.EnrollRequest
+	63,  // 107: godwit.host.v1.Control.Session:input_type -> godwit.host.v1.HostEvent
+	70,  // 108: godwit.host.v1.Control.FetchImage:input_type -> godwit.host.v1.FetchImageRequest
+	6,   // 109: godwit.host.v1.Host.Facts:output_type -> godwit.host.v1.HostFacts
+	29,  // 110: godwit.host.v1.Host.Inspect:output_type -> godwit.host.v1.ServerState
+	41,  // 111: godwit.host.v1.Host.Prepare:output_type -> godwit.host.v1.PrepareReply
+	29,  // 112: godwit.host.v1.Host.Start:output_type -> godwit.host.v1.ServerState
+	29,  // 113: godwit.host.v1.Host.Stop:output_type -> godwit.host.v1.ServerState
+	29,  // 114: godwit.host.v1.Host.Reboot:output_type -> godwit.host.v1.ServerState
+	46,  // 115: godwit.host.v1.Host.Migrate:output_type -> godwit.host.v1.MigrateReply
+	49,  // 116: godwit.host.v1.Host.Steer:output_type -> godwit.host.v1.SteerReply
+	29,  // 117: godwit.host.v1.Host.Adopt:output_type -> godwit.host.v1.ServerState
+	52,  // 118: godwit.host.v1.Host.Discard:output_type -> godwit.host.v1.DiscardReply
+	54,  // 119: godwit.host.v1.Host.Console:output_type -> godwit.host.v1.ConsoleReply
+	56,  // 120: godwit.host.v1.Host.Update:output_type -> godwit.host.v1.UpdateReply
+	59,  // 121: godwit.host.v1.Host.SyncNetworks:output_type -> godwit.host.v1.SyncNetworksReply
+	29,  // 122: godwit.host.v1.Host.AttachVolume:output_type -> godwit.host.v1.ServerState
+	29,  // 123: godwit.host.v1.Host.DetachVolume:output_type -> godwit.host.v1.ServerState
+	29,  // 124: godwit.host.v1.Host.ResizeVolume:output_type -> godwit.host.v1.ServerState
+	10,  // 125: godwit.host.v1.Host.CheckDisks:output_type -> godwit.host.v1.CheckDisksReply
+	11,  // 126: godwit.host.v1.Host.ExportDisk:output_type -> godwit.host.v1.DiskSource
+	14,  // 127: godwit.host.v1.Host.UnexportDisk:output_type -> godwit.host.v1.UnexportDiskReply
+	77,  // 128: godwit.host.v1.Host.CaptureDisk:output_type -> godwit.host.v1.VolumeChunk
+	18,  // 129: godwit.host.v1.Host.Probe:output_type -> godwit.host.v1.ProbeReply
+	22,  // 130: godwit.host.v1.Host.Checkup:output_type -> godwit.host.v1.CheckupReply
+	25,  // 131: godwit.host.v1.Host.Sleep:output_type -> godwit.host.v1.SleepReply
+	27,  // 132: godwit.host.v1.Host.Wake:output_type -> godwit.host.v1.WakeReply
+	62,  // 133: godwit.host.v1.Control.Enroll:output_type -> godwit.host.v1.EnrollReply
+	68,  // 134: godwit.host.v1.Control.Session:output_type -> godwit.host.v1.HostNotice
+	71,  // 135: godwit.host.v1.Control.FetchImage:output_type -> godwit.host.v1.ImageChunk
+	109, // [109:136] is the sub-list for method output_type
+	82,  // [82:109] is the sub-list for method input_type
+	82,  // [82:82] is the sub-list for extension type_name
+	82,  // [82:82] is the sub-list for extension extendee
+	0,   // [0:82] is the sub-list for field type_name
 }
 
 func init() { file_host_proto_init() }
@@ -5791,7 +6050,7 @@ func file_host_proto_init() {
 		return
 	}
 	file_volume_proto_init()
-	file_host_proto_msgTypes[55].OneofWrappers = []any{
+	file_host_proto_msgTypes[59].OneofWrappers = []any{
 		(*HostEvent_Facts)(nil),
 		(*HostEvent_Observation)(nil),
 		(*HostEvent_Progress)(nil),
@@ -5799,7 +6058,7 @@ func file_host_proto_init() {
 		(*HostEvent_VolumeFacts)(nil),
 		(*HostEvent_Telemetry)(nil),
 	}
-	file_host_proto_msgTypes[60].OneofWrappers = []any{
+	file_host_proto_msgTypes[64].OneofWrappers = []any{
 		(*HostNotice_Welcome)(nil),
 		(*HostNotice_Heartbeat)(nil),
 	}
@@ -5809,7 +6068,7 @@ func file_host_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_host_proto_rawDesc), len(file_host_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   66,
+			NumMessages:   70,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

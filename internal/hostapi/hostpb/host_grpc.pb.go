@@ -52,6 +52,7 @@ const (
 	Host_UnexportDisk_FullMethodName = "/godwit.host.v1.Host/UnexportDisk"
 	Host_CaptureDisk_FullMethodName  = "/godwit.host.v1.Host/CaptureDisk"
 	Host_Probe_FullMethodName        = "/godwit.host.v1.Host/Probe"
+	Host_Checkup_FullMethodName      = "/godwit.host.v1.Host/Checkup"
 	Host_Sleep_FullMethodName        = "/godwit.host.v1.Host/Sleep"
 	Host_Wake_FullMethodName         = "/godwit.host.v1.Host/Wake"
 )
@@ -109,6 +110,8 @@ type HostClient interface {
 	CaptureDisk(ctx context.Context, in *CaptureDiskRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VolumeChunk], error)
 	// Probe tries to reach another host for a judge of its life: over each of its addresses, and on shared storage.
 	Probe(ctx context.Context, in *ProbeRequest, opts ...grpc.CallOption) (*ProbeReply, error)
+	// Checkup looks at what moves need: the host's clock, its certificates, and its way to other hosts.
+	Checkup(ctx context.Context, in *CheckupRequest, opts ...grpc.CallOption) (*CheckupReply, error)
 	// Sleep makes the host go to sleep or power itself off after the answer. It refuses while servers are on it.
 	Sleep(ctx context.Context, in *SleepRequest, opts ...grpc.CallOption) (*SleepReply, error)
 	// Wake sends Wake-on-LAN magic packets to another host's interfaces.
@@ -342,6 +345,16 @@ func (c *hostClient) Probe(ctx context.Context, in *ProbeRequest, opts ...grpc.C
 	return out, nil
 }
 
+func (c *hostClient) Checkup(ctx context.Context, in *CheckupRequest, opts ...grpc.CallOption) (*CheckupReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CheckupReply)
+	err := c.cc.Invoke(ctx, Host_Checkup_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *hostClient) Sleep(ctx context.Context, in *SleepRequest, opts ...grpc.CallOption) (*SleepReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(SleepReply)
@@ -415,6 +428,8 @@ type HostServer interface {
 	CaptureDisk(*CaptureDiskRequest, grpc.ServerStreamingServer[VolumeChunk]) error
 	// Probe tries to reach another host for a judge of its life: over each of its addresses, and on shared storage.
 	Probe(context.Context, *ProbeRequest) (*ProbeReply, error)
+	// Checkup looks at what moves need: the host's clock, its certificates, and its way to other hosts.
+	Checkup(context.Context, *CheckupRequest) (*CheckupReply, error)
 	// Sleep makes the host go to sleep or power itself off after the answer. It refuses while servers are on it.
 	Sleep(context.Context, *SleepRequest) (*SleepReply, error)
 	// Wake sends Wake-on-LAN magic packets to another host's interfaces.
@@ -491,6 +506,9 @@ func (UnimplementedHostServer) CaptureDisk(*CaptureDiskRequest, grpc.ServerStrea
 }
 func (UnimplementedHostServer) Probe(context.Context, *ProbeRequest) (*ProbeReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Probe not implemented")
+}
+func (UnimplementedHostServer) Checkup(context.Context, *CheckupRequest) (*CheckupReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Checkup not implemented")
 }
 func (UnimplementedHostServer) Sleep(context.Context, *SleepRequest) (*SleepReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Sleep not implemented")
@@ -890,6 +908,24 @@ func _Host_Probe_Handler(srv interface{}, ctx context.Context, dec func(interfac
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Host_Checkup_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CheckupRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HostServer).Checkup(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Host_Checkup_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HostServer).Checkup(ctx, req.(*CheckupRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Host_Sleep_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(SleepRequest)
 	if err := dec(in); err != nil {
@@ -1012,6 +1048,10 @@ var Host_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Probe",
 			Handler:    _Host_Probe_Handler,
+		},
+		{
+			MethodName: "Checkup",
+			Handler:    _Host_Checkup_Handler,
 		},
 		{
 			MethodName: "Sleep",

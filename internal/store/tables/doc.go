@@ -22,7 +22,7 @@ import (
 // All returns every table, for store.Options.
 func All() []store.AnyTable {
 	return []store.AnyTable{
-		Hosts, HostReports, HostSessions, HostPowers, Usages, Aggregates,
+		Hosts, HostReports, HostSessions, HostPowers, Checkups, Usages, Aggregates,
 		AuditTemplates, Audits, ActionPlans, Accounts,
 		Flavors, Keypairs, Servers, Graves, ServerGroups, Quotas, QuotaUsages,
 		Migrations, Progress, Intents, Actions, Observations, Decisions,
