@@ -78,8 +78,8 @@ func (a *access) powerCommand(v powerVerb) *cobra.Command {
 	cmd.Flags().DurationVar(&wait, "wait", 10*time.Minute, "how long to wait for it")
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "only show the host")
 	if v.ask != cloud.AskWake {
-		cmd.Flags().StringVar(&mode, "mode", "", "suspend or poweroff (default the cloud's)")
-		complete(cmd, "mode", "suspend", "poweroff")
+		cmd.Flags().StringVar(&mode, "mode", "", "suspend, poweroff or bmc (default the cloud's)")
+		complete(cmd, "mode", "suspend", "poweroff", "bmc")
 	}
 	return cmd
 }

@@ -46,6 +46,8 @@ type SleepMode string
 const (
 	SleepSuspend  SleepMode = "suspend"
 	SleepPowerOff SleepMode = "poweroff"
+	// SleepBMC: as SleepPowerOff, but the host's BMC presses the button instead of the agent; of hosts without a BMC the agent does.
+	SleepBMC SleepMode = "bmc"
 )
 
 // Resting reports whether liveness must not judge the host: it is quiet, or will be, because it was told to be.

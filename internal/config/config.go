@@ -152,7 +152,7 @@ type Optimize struct {
 	FailoverHosts int           `key:"failover_hosts" usage:"Hosts that may fail at once with all servers still having room on those awake."`
 	Reserve       float64       `key:"reserve" usage:"Share of the awake hosts' CPU that stays free of what is expected."`
 	Sleep         bool          `key:"sleep" usage:"Empty hosts may be put to sleep, if they were proven to wake."`
-	SleepMode     string        `key:"sleep_mode" usage:"poweroff or suspend."`
+	SleepMode     string        `key:"sleep_mode" usage:"poweroff, suspend, or bmc: its BMC (IPMI, Redfish) has the host shut itself down, where there is one."`
 	AwakeMin      time.Duration `key:"awake_min" usage:"A host that woke stays awake at least this long."`
 	WakeValid     time.Duration `key:"wake_valid" usage:"How long a wake that was seen proves that a host wakes."`
 	PowerModel    string        `key:"power_model" usage:"What a host draws: g4, g5 (the paper's), IDLE,FULL or eleven numbers of watts at 0, 10, ... 100 % CPU. An aggregate's metadata godwit:power_model overrides it."`

@@ -6,7 +6,7 @@ import "time"
 func (o *Optimize) validate(v *validator) {
 	v.oneOf("optimize.automation", o.Automation, "manual", "partial", "full")
 	v.oneOf("optimize.goal", o.Goal, "consolidate", "balance")
-	v.oneOf("optimize.sleep_mode", o.SleepMode, "poweroff", "suspend")
+	v.oneOf("optimize.sleep_mode", o.SleepMode, "poweroff", "suspend", "bmc")
 	v.must(o.Step >= time.Second, "optimize.step", "must be at least 1s, is %s", o.Step)
 	v.must(o.Telemetry == 0 || o.Telemetry >= 200*time.Millisecond && o.Telemetry <= o.Step, "optimize.telemetry", "must be 0 or 200ms to optimize.step (%s), is %s", o.Step, o.Telemetry)
 	v.must(o.MovesMax >= 1, "optimize.moves_max", "must be at least 1, is %d", o.MovesMax)

@@ -2,6 +2,7 @@ package control
 
 import (
 	"encoding/pem"
+	"errors"
 	"io"
 	"math"
 	"net/http"
@@ -11,19 +12,28 @@ import (
 	"time"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
+	"github.com/godwit-cloud/godwit/internal/hostpower"
 	"github.com/godwit-cloud/godwit/internal/store"
 	"github.com/godwit-cloud/godwit/internal/store/tables"
 )
 
-// redfishMeter is a BMC whose host draws 200 W.
-func redfishMeter(t *testing.T, host cloud.HostName) cloud.BMC {
+// redfishMeter is a BMC whose host draws 200 W; a graceful shutdown calls off, unless that is nil.
+func redfishMeter(t *testing.T, host cloud.HostName, off func()) cloud.BMC {
+	const reset = "/redfish/v1/Systems/1/Actions/ComputerSystem.Reset"
 	files := map[string]string{
 		"/redfish/v1/Systems":         `{"Members": [{"@odata.id": "/redfish/v1/Systems/1"}]}`,
-		"/redfish/v1/Systems/1":       `{"@odata.id": "/redfish/v1/Systems/1", "PowerState": "On", "Links": {"Chassis": [{"@odata.id": "/redfish/v1/Chassis/1"}]}}`,
+		"/redfish/v1/Systems/1":       `{"@odata.id": "/redfish/v1/Systems/1", "PowerState": "On", "Actions": {"#ComputerSystem.Reset": {"target": "` + reset + `"}}, "Links": {"Chassis": [{"@odata.id": "/redfish/v1/Chassis/1"}]}}`,
 		"/redfish/v1/Chassis/1":       `{"Power": {"@odata.id": "/redfish/v1/Chassis/1/Power"}}`,
 		"/redfish/v1/Chassis/1/Power": `{"PowerControl": [{"PowerConsumedWatts": 200}]}`,
 	}
 	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost && r.URL.Path == reset && off != nil {
+			if body, err := io.ReadAll(r.Body); err != nil || !strings.Contains(string(body), "GracefulShutdown") {
+				t.Errorf("reset with %s, %v", body, err)
+			}
+			off()
+			return
+		}
 		if user, password, ok := r.BasicAuth(); !ok || user != "u" || password != "p" || files[r.URL.Path] == "" {
 			http.NotFound(w, r)
 			return
@@ -48,7 +58,7 @@ func (w *fleetWorld) account(kind cloud.AccountKind, subject string) cloud.Accou
 
 func TestAccountsSayWhoMeasuredThePower(t *testing.T) {
 	w := newFleetWorld(t, "h1", "h2", "h3")
-	w.write(func(tx *store.Tx) error { return store.Put(tx, tables.BMCs, "h1", redfishMeter(t, "h1")) })
+	w.write(func(tx *store.Tx) error { return store.Put(tx, tables.BMCs, "h1", redfishMeter(t, "h1", nil)) })
 	w.mu.Lock()
 	w.watts["h2"] = 80
 	w.mu.Unlock()
@@ -101,4 +111,23 @@ func TestAccountsCountMovesOfHostsAndServersAndTimeAsleep(t *testing.T) {
 	if moved != 1 {
 		t.Errorf("%d moves", moved)
 	}
+}
+
+func TestAHostsBMCPutsItToSleepWhenThatIsTheMode(t *testing.T) {
+	w := newFleetWorld(t, "h1", "h2")
+	w.arrange(cloud.AutomationManual, nil)
+	w.prove("h1")
+	pressed := make(chan struct{}, 1)
+	bmc := redfishMeter(t, "h1", func() {
+		pressed <- struct{}{}
+		w.fallAsleep("h1")
+	})
+	w.write(func(tx *store.Tx) error {
+		return errors.Join(store.Put(tx, tables.BMCs, "h1", bmc), hostpower.Ask(tx, hostpower.Wish{Host: "h1", Ask: cloud.AskSleep, Mode: cloud.SleepBMC, Reason: "a test"}, time.Now().UTC()))
+	})
+	w.until("the host sleeps", func(store.View) bool { return w.state("h1") == cloud.HostAsleep })
+	if len(pressed) != 1 {
+		t.Error("its BMC was not asked")
+	}
+	w.sound()
 }

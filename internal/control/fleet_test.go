@@ -28,6 +28,8 @@ const (
 type fleetWorld struct {
 	*world
 	book *telemetry.Book
+	// fallAsleep takes a host's agent down, as its sleep does.
+	fallAsleep func(cloud.HostName)
 
 	mu    sync.Mutex                 // guards what follows
 	loads map[cloud.ServerID]float64 // CPUs; absent: 0.2
@@ -38,6 +40,7 @@ func newFleetWorld(t *testing.T, hosts ...cloud.HostName) *fleetWorld {
 	w := &fleetWorld{world: newWorld(t, hosts...), book: telemetry.NewBook(fleetStep), loads: map[cloud.ServerID]float64{}, watts: map[cloud.HostName]float64{}}
 	n := &naps{world: w.world, work: make(chan func(), 100)}
 	w.fleet.OnSleep(n)
+	w.fallAsleep = n.FellAsleep
 	ctx, cancel := context.WithCancel(context.Background())
 	var owned sync.WaitGroup
 	owned.Go(func() { n.run(ctx) })

@@ -184,17 +184,27 @@ func (r *rester) fallAsleep(ctx context.Context, p *cloud.HostPower, report *clo
 	if err != nil || refusal != nil {
 		return ignore(err, cloud.KindStale)
 	}
-	r.begin(p.Host, func() { r.tellSleep(ctx, &next) })
+	bmc, _ := store.Lookup(r.Store.View(), tables.BMCs, p.Host)
+	r.begin(p.Host, func() { r.tellSleep(ctx, &next, bmc) })
 	return nil
 }
 
 // tellSleep calls the host. One that refuses is awake again; one that does not answer is looked at again when the time is over.
-func (r *rester) tellSleep(ctx context.Context, p *cloud.HostPower) {
+func (r *rester) tellSleep(ctx context.Context, p *cloud.HostPower, bmc *cloud.BMC) {
 	ctx, cancel := context.WithTimeout(ctx, sleepCallMax)
 	defer cancel()
+	mode := p.Mode
+	if mode == cloud.SleepBMC && bmc == nil {
+		mode = cloud.SleepPowerOff
+	}
 	host, err := r.Hosts.Host(p.Host)
-	if err == nil {
-		_, err = host.Sleep(ctx, &hostpb.SleepRequest{Mode: string(p.Mode), Reason: p.Reason})
+	if err == nil { // also when its BMC does it: the host knows whether something runs on it
+		_, err = host.Sleep(ctx, &hostpb.SleepRequest{Mode: string(mode), Reason: p.Reason})
+	}
+	if err == nil && mode == cloud.SleepBMC {
+		if err = shutDown(ctx, bmc); cloud.Is(err, cloud.KindUnavailable) { // nothing has happened, and the host is there to hear of it
+			err = cloud.E(cloud.KindConflict, "shut down", string(p.Host), err)
+		}
 	}
 	if err == nil || ctx.Err() != nil || cloud.Is(err, cloud.KindUnavailable) { // it may be asleep already: its answer was lost
 		return
@@ -205,6 +215,19 @@ func (r *rester) tellSleep(ctx context.Context, p *cloud.HostPower) {
 	}); err != nil {
 		r.log.Warn("that a host refused to sleep was not written", "host", p.Host, "error", err)
 	}
+}
+
+// shutDown has a host's BMC press its power button.
+func shutDown(ctx context.Context, bmc *cloud.BMC) error {
+	driver, err := fence.New(fence.SettingsOf(bmc))
+	if err != nil {
+		return err
+	}
+	button, ok := driver.(fence.Shutdowner)
+	if !ok {
+		return cloud.Errorf(cloud.KindUnsupported, "BMC %s shuts nothing down in order", driver)
+	}
+	return button.ShutDown(ctx)
 }
 
 // begin runs work beside the looks, unless something is under way for that host.

@@ -84,6 +84,28 @@ func TestAHostIsWoken(t *testing.T) {
 	})
 }
 
+func TestAHostIsAskedToShutItselfDown(t *testing.T) {
+	eachBMC(t, func(t *testing.T, d Driver, m machine) {
+		if err := d.(Shutdowner).ShutDown(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		const looksMax = 20 // some turn their machine off by and by, a look at a time
+		state := On
+		for range looksMax {
+			var err error
+			if state, err = d.State(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if state == Off {
+				break
+			}
+		}
+		if state != Off || m.read() != Off {
+			t.Errorf("state %s, machine %s", state, m.read())
+		}
+	})
+}
+
 func TestAnAcceptedCommandConfirmsNothing(t *testing.T) {
 	eachBMC(t, func(t *testing.T, d Driver, m machine) {
 		m.stick()
@@ -251,6 +273,7 @@ while [ $# -gt 0 ]; do
 	case "$verb $1" in
 	"get power") echo "power:$(cat "$power")"; shift ;;
 	"get "*) echo "$1:0"; shift ;;
+	"set shutdown") [ -e "$power.stuck" ] || echo 0 >"$power"; shift 2 ;;
 	"set power") [ -e "$power.stuck" ] || echo "$2" >"$power"; shift 2 ;;
 	*) shift 2 ;;
 	esac
@@ -390,7 +413,7 @@ func (b *bmc) show(w http.ResponseWriter, _ *http.Request) {
 	}
 	b.answer(w, http.StatusOK, map[string]any{
 		"@odata.id": systemPath, "PowerState": state,
-		"Actions": map[string]any{"#ComputerSystem.Reset": map[string]any{"target": resetPath, "ResetType@Redfish.AllowableValues": []string{"On", "ForceOff", "ForceRestart"}}},
+		"Actions": map[string]any{"#ComputerSystem.Reset": map[string]any{"target": resetPath, "ResetType@Redfish.AllowableValues": []string{"On", "ForceOff", "GracefulShutdown", "ForceRestart"}}},
 	})
 }
 
@@ -405,7 +428,7 @@ func (b *bmc) reset(w http.ResponseWriter, r *http.Request) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	want := map[string]Power{"On": On, "ForceOff": Off}[body.ResetType]
+	want := map[string]Power{"On": On, "ForceOff": Off, "GracefulShutdown": Off}[body.ResetType]
 	switch want {
 	case Unknown:
 		b.refuse(w, http.StatusBadRequest, "The value is not in the list of acceptable values.")

@@ -130,7 +130,7 @@ func (b *strict) reset(w http.ResponseWriter, r *http.Request) {
 	var body struct{ ResetType string }
 	want := Unknown
 	if json.NewDecoder(r.Body).Decode(&body) == nil {
-		want = map[string]Power{"On": On, "ForceOff": Off}[body.ResetType]
+		want = map[string]Power{"On": On, "ForceOff": Off, "GracefulShutdown": Off}[body.ResetType]
 	}
 	switch match := r.Header.Get("If-Match"); {
 	case want == Unknown:

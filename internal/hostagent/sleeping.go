@@ -35,8 +35,8 @@ func (a *Agent) Sleep(ctx context.Context, req *hostpb.SleepRequest) (*hostpb.Sl
 		return nil, err
 	}
 	mode := cloud.SleepMode(req.GetMode())
-	if mode != cloud.SleepSuspend && mode != cloud.SleepPowerOff {
-		return nil, cloud.Errorf(cloud.KindInvalid, "sleep: mode %q: suspend or poweroff", mode)
+	if mode != cloud.SleepSuspend && mode != cloud.SleepPowerOff && mode != cloud.SleepBMC {
+		return nil, cloud.Errorf(cloud.KindInvalid, "sleep: mode %q: suspend, poweroff or bmc", mode)
 	}
 	states, err := a.hv.List(ctx)
 	if err != nil {
@@ -46,6 +46,9 @@ func (a *Agent) Sleep(ctx context.Context, req *hostpb.SleepRequest) (*hostpb.Sl
 		if s.HasProcess() {
 			return nil, cloud.Errorf(cloud.KindConflict, "sleep: server %s is %s on host %s", s.ID, s.Run, a.o.Name)
 		}
+	}
+	if mode == cloud.SleepBMC { // who asked presses the button
+		return &hostpb.SleepReply{}, nil
 	}
 	power := a.o.Power
 	if power == nil {

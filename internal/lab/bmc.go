@@ -169,6 +169,9 @@ func RunChassis(ctx context.Context, name, node string, args []string, out io.Wr
 		return nil
 	}
 	for ; len(rest) >= 2; rest = rest[2:] {
+		if rest[0] == "shutdown" { // a node has nothing to end in order
+			rest[0], rest[1] = "power", "0"
+		}
 		if rest[0] != "power" {
 			continue // lamps and boot devices are nothing to a lab
 		}

@@ -98,7 +98,7 @@ func (s *Service) changePlan(w http.ResponseWriter, r *openstack.Request, change
 
 type powerBody struct {
 	Ask  cloud.HostPowerAsk `json:"ask" api:"required;enum=sleep|wake|test"`
-	Mode cloud.SleepMode    `json:"mode" api:"null;enum=suspend|poweroff"`
+	Mode cloud.SleepMode    `json:"mode" api:"null;enum=suspend|poweroff|bmc"`
 }
 
 // askPower asks a host to sleep, to wake, or to prove that it wakes. The leader does it; the host's power shows how far it is.

@@ -25,7 +25,7 @@ func (f *Fleet) OnSleep(s Sleeper) {
 // Sleep implements hostpb.HostServer: as a real agent's, it refuses while servers run.
 func (h *FakeHost) Sleep(ctx context.Context, req *hostpb.SleepRequest) (*hostpb.SleepReply, error) {
 	var sleeper Sleeper // set when the host falls asleep, though its answer may be lost
-	reply, err := serve(ctx, h, "Sleep", req, func(*hostpb.SleepRequest) (*hostpb.SleepReply, error) {
+	reply, err := serve(ctx, h, "Sleep", req, func(req *hostpb.SleepRequest) (*hostpb.SleepReply, error) {
 		if h.fleet.sleeper == nil {
 			return nil, cloud.Errorf(cloud.KindUnsupported, "host %s cannot sleep", h.name)
 		}
@@ -34,7 +34,9 @@ func (h *FakeHost) Sleep(ctx context.Context, req *hostpb.SleepRequest) (*hostpb
 				return nil, cloud.Errorf(cloud.KindConflict, "sleep: server %s is %s", s.id, s.describe())
 			}
 		}
-		sleeper = h.fleet.sleeper
+		if cloud.SleepMode(req.GetMode()) != cloud.SleepBMC { // else its BMC does it
+			sleeper = h.fleet.sleeper
+		}
 		return &hostpb.SleepReply{}, nil
 	})
 	if sleeper != nil {
