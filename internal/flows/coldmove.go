@@ -312,8 +312,20 @@ func (f *Flows) switchCold(ctx context.Context, r *run) error {
 	})
 }
 
-// coldStartsMax bounds the attempts to start a server where it has been moved to; then its owner is told, and may revert.
-const coldStartsMax = 6
+const (
+	// coldStartsMax bounds the attempts to start a server where it has been moved to; then its owner is told, and may revert.
+	coldStartsMax = 6
+	// coldStartsAwayMax bounds them on a host that does not answer: half a minute, in which an agent that was killed or updated is back.
+	coldStartsAwayMax = 11
+)
+
+// startsEnough reports whether so many attempts are enough after the last one's error.
+func startsEnough(attempt int, err error) bool {
+	if cloud.Is(err, cloud.KindUnavailable) {
+		return attempt >= coldStartsAwayMax
+	}
+	return attempt >= coldStartsMax
+}
 
 // stateUnstarted is the name under which a run remembers why the server does not run where it is now.
 const stateUnstarted = "unstarted"
@@ -325,7 +337,7 @@ func (f *Flows) startCold(ctx context.Context, r *run) error {
 		return err
 	}
 	err = f.start(ctx, r)
-	if err == nil || r.Attempt < coldStartsMax || errors.Is(err, context.Canceled) {
+	if err == nil || !startsEnough(r.Attempt, err) || errors.Is(err, context.Canceled) {
 		return err
 	}
 	logger(r).Warn("the server does not start where it was moved to", "server", s.ID, "host", s.Host, "error", err)

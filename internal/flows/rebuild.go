@@ -118,7 +118,7 @@ func (f *Flows) tolerant(step func(context.Context, *run) error) func(context.Co
 			return err
 		}
 		err := step(ctx, r)
-		if err == nil || r.Attempt < coldStartsMax || errors.Is(err, context.Canceled) {
+		if err == nil || !startsEnough(r.Attempt, err) || errors.Is(err, context.Canceled) {
 			return err
 		}
 		return r.Set(stateUnstarted, fmt.Sprint(err))

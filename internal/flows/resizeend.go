@@ -194,7 +194,7 @@ func (f *Flows) startBack(ctx context.Context, r *run) error {
 		return err
 	}
 	err = f.start(ctx, r)
-	if err == nil || r.Attempt < coldStartsMax || errors.Is(err, context.Canceled) {
+	if err == nil || !startsEnough(r.Attempt, err) || errors.Is(err, context.Canceled) {
 		return err
 	}
 	return r.Set(stateUnstarted, fmt.Sprintf("host %s: %v", s.Host, err))
