@@ -43,7 +43,7 @@ var margin = recovery.Default().Margin
 // turns is how often each direction is walked; a drill repeats them.
 func turns() int {
 	if os.Getenv("GODWIT_DRILL") != "" {
-		return 5
+		return 3
 	}
 	return 1
 }
@@ -67,7 +67,7 @@ func TestAHostThatIsCutOffStopsItsGuestsBeforeTheyStartElsewhere(t *testing.T) {
 				t.Parallel()
 				(&castaway{f, "compute-3"}).walk(ctx, t, storage, networks)
 			})
-			if os.Getenv("GODWIT_DRILL") != "" {
+			if i == 0 && os.Getenv("GODWIT_DRILL") != "" {
 				t.Run("agent paused", func(t *testing.T) { (&castaway{f, "compute-2"}).paused(ctx, t) })
 			}
 		})
