@@ -116,3 +116,43 @@ func TestAHundredServersAreRecoveredWithNoMoreThanTheSetConcurrency(t *testing.T
 	}
 	w.sound()
 }
+
+// TestAnAffinityGroupIsRecoveredTogether: while they are being moved one after the other, its members are recorded on two hosts, one of which is dead; they end on
+// one host all the same.
+func TestAnAffinityGroupIsRecoveredTogether(t *testing.T) {
+	w := newWorld(t, "h1", "h2", "h3", "h4")
+	w.control(func(o *Options) { o.Pulses = w.heard })
+	members := []cloud.ServerID{"s1", "s2", "s3"}
+	w.write(func(tx *store.Tx) error {
+		return store.Put(tx, tables.ServerGroups, "g", cloud.ServerGroup{ID: "g", Name: "g", Project: "p", Policy: cloud.PolicyAffinity, Members: members})
+	})
+	for _, id := range members {
+		s := cloud.Server{ID: id, Project: "p", Name: string(id), Flavor: cloud.Flavor{Name: "f", VCPUs: 1, RAMMiB: 256, RootGiB: 1}, Image: "img", ImageFormat: "qcow2", Group: "g",
+			VMState: cloud.VMBuilding, Task: cloud.TaskScheduling, Created: time.Now().UTC(), Metadata: map[string]string{cloud.MetaRecoveryRebuild: "on"}}
+		w.write(func(tx *store.Tx) error { return store.Put(tx, tables.Servers, id, s) })
+		w.ask(cloud.Intent{ID: cloud.IntentID("boot-" + id), Kind: cloud.IntentBoot, Server: id})
+		w.idle()
+	}
+	from := w.running("s1")
+	w.write(func(tx *store.Tx) error {
+		h, err := store.Get(tx, tables.Hosts, from)
+		if err != nil {
+			return err
+		}
+		h.ForcedDown = true
+		return store.Put(tx, tables.Hosts, h.Name, h)
+	})
+	w.cut(from)
+	w.until("the recovery is done", func(v store.View) bool {
+		all := store.By(v, tables.Recoveries, tables.ByHost, from)
+		return len(all) == 1 && all[0].Status == cloud.RecoveryDone && len(all[0].Servers) == len(members)
+	})
+	w.idle()
+	on := w.running("s1")
+	for _, id := range members[1:] {
+		if at := w.running(id); at != on || at == from {
+			t.Errorf("server %s runs on %s, s1 on %s; they were on %s", id, at, on, from)
+		}
+	}
+	w.sound()
+}

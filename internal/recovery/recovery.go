@@ -289,7 +289,7 @@ func Unwanted(s *cloud.Server, shared, automatic bool) string {
 	switch {
 	case !policy.Wanted(automatic):
 		return "it is not to be recovered"
-	case s.RootDevice() == nil && !shared && !(policy.Rebuild && s.Image != ""):
+	case s.RootDevice() == nil && !shared && (!policy.Rebuild || s.Image == ""):
 		return "its root disk is on the dead host alone, and nobody said that it may be made anew from its image (" + cloud.MetaRecoveryRebuild + "=on)"
 	}
 	return ""
