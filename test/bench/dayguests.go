@@ -64,15 +64,6 @@ func dayTraces(folder string) (dayLoads, error) {
 // at returns a sample's loads; after the last the day begins again.
 func (d dayLoads) at(sample int) []int { return d.rows[sample%len(d.rows)] }
 
-// total returns what all guests together are told to use, CPUs.
-func (d dayLoads) total(sample int) float64 {
-	sum := 0
-	for _, v := range d.at(sample) {
-		sum += v
-	}
-	return float64(sum) / 1000
-}
-
 // dayFollower is a guest and the connection by which it is told its load.
 type dayFollower struct {
 	server *servers.Server
