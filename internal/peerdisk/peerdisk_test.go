@@ -23,12 +23,12 @@ import (
 
 // authority signs the certificates of a test's hosts.
 type authority struct {
-	t    *testing.T
+	t    testing.TB
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 }
 
-func newAuthority(t *testing.T) *authority {
+func newAuthority(t testing.TB) *authority {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -77,7 +77,7 @@ type world struct {
 func newWorld(t *testing.T) *world { return newLimitedWorld(t, 0) }
 
 // newLimitedWorld bounds what is sent of images per second.
-func newLimitedWorld(t *testing.T, bytesPerSecond int64) *world {
+func newLimitedWorld(t testing.TB, bytesPerSecond int64) *world {
 	t.Helper()
 	w := &world{authority: newAuthority(t), images: map[string]string{}}
 	w.server = peerdisk.NewServer(peerdisk.Options{
