@@ -287,6 +287,15 @@ func TestAServerThatDoesNotStartWhereItWasMovedToCanBeReverted(t *testing.T) {
 	}
 }
 
+func TestAServerStartsOnATargetWhoseAgentIsBackAfterAWhile(t *testing.T) {
+	w := coldly(t, coldWish{})
+	w.fleet.Inject(hostapitest.Fault{Host: hostB, Call: "Start", Times: coldStartsAwayMax - 1, Err: cloud.Errorf(cloud.KindUnavailable, "its agent is not connected")})
+	w.run(w.flows.ColdMove())
+	if s := w.now(); s.VMState != cloud.VMResized || s.Fault != nil || s.Power != cloud.PowerRunning {
+		t.Errorf("server is %s, power %d, fault %+v", s.VMState, s.Power, s.Fault)
+	}
+}
+
 func TestARevertToAHostThatIsAwayTouchesNothing(t *testing.T) {
 	w := decided(t, coldWish{}, cloud.IntentRevert, cloud.TaskResizeReverting)
 	w.fleet.Host(hostA).CrashAgent()
