@@ -48,6 +48,7 @@ func (k *looks) known(h *liveness.Heard) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	h.Probes = append([]liveness.Probe(nil), k.probes[h.Host]...)
+	h.Lease = k.leases[h.Host]
 	h.Storage, h.HasStorage = k.storage[h.Host], !k.storage[h.Host].IsZero()
 }
 
@@ -146,7 +147,6 @@ func (k *looks) found(a liveness.Ask, reply *hostpb.ProbeReply, now time.Time) {
 	}
 	if reply.GetStorageSeen() && reply.GetStorageAge() != nil {
 		at := now.Add(-reply.GetStorageAge().AsDuration())
-		k.signLocked(a.Host, at)
 		if at.After(k.leases[a.Host]) {
 			k.leases[a.Host] = at
 		}

@@ -163,6 +163,7 @@ func (d *doze) awake(now, heard time.Time) bool {
 // watch ends guests when the host is cut off.
 func (g *guardian) watch() {
 	var sleep doze
+	told := false // that the cluster may rely on the watch
 	ticker := time.NewTicker(fencePeriod)
 	defer ticker.Stop()
 	for {
@@ -170,6 +171,10 @@ func (g *guardian) watch() {
 		case <-g.life.Done():
 			return
 		case <-ticker.C:
+		}
+		if now := g.selfFencing(); now != told {
+			told = now
+			g.ringFacts() // at once: when the storage is lost first and the server next, this is the last that it hears
 		}
 		_, after := g.o.Contact.Last()
 		now := time.Now()

@@ -36,6 +36,8 @@ type Heard struct {
 	Probes     []Probe
 	Storage    time.Time // last sign of life on storage (its lease file was renewed, its guests wrote to volumes); zero: it has none
 	HasStorage bool      // it uses storage on which signs of life would be seen
+	// Lease is when its lease on a directory that hosts share was last seen to change; zero: it has none, or nobody has seen it.
+	Lease      time.Time
 	Aggregates []cloud.AggregateID
 }
 
@@ -56,6 +58,8 @@ type Policy struct {
 	ProbeMax time.Duration
 	// StorageMax is the age at which a sign of life on storage is old.
 	StorageMax time.Duration
+	// LeaseMax is the age at which a lease that has not changed is old: it is rewritten every second, read every second by each witness, and asked for as often.
+	LeaseMax time.Duration
 	// StallMax is the longest gap between two looks of an observer that was awake.
 	StallMax time.Duration
 	// Witnesses is how many hosts must have looked, fewer only when fewer are alive.
@@ -70,7 +74,7 @@ type Policy struct {
 // Default returns bounds with which a power cut is known after about three seconds.
 func Default() Policy {
 	return Policy{
-		SilenceMax: 2200 * time.Millisecond, DeadAfter: 3 * time.Second, ProbeMax: 5 * time.Second, StorageMax: 3 * time.Second,
+		SilenceMax: 2200 * time.Millisecond, DeadAfter: 3 * time.Second, ProbeMax: 5 * time.Second, StorageMax: 3 * time.Second, LeaseMax: 6 * time.Second,
 		StallMax: 1500 * time.Millisecond, Witnesses: 2, BrakeShare: 1.0 / 3, BrakeHosts: 1, BrakeWindow: time.Minute,
 	}
 }
@@ -82,8 +86,8 @@ func (p Policy) Validate() error {
 		return cloud.Errorf(cloud.KindInvalid, "silence_max %v: heartbeats come once a second, so it must be at least 1s", p.SilenceMax)
 	case p.DeadAfter < p.SilenceMax:
 		return cloud.Errorf(cloud.KindInvalid, "dead_after %v: it must not be shorter than silence_max %v", p.DeadAfter, p.SilenceMax)
-	case p.ProbeMax <= 0 || p.StorageMax <= 0 || p.StallMax <= 0 || p.BrakeWindow <= 0:
-		return cloud.Errorf(cloud.KindInvalid, "probe_max, storage_max, stall_max and brake_window must be positive")
+	case p.ProbeMax <= 0 || p.StorageMax <= 0 || p.LeaseMax <= 0 || p.StallMax <= 0 || p.BrakeWindow <= 0:
+		return cloud.Errorf(cloud.KindInvalid, "probe_max, storage_max, lease_max, stall_max and brake_window must be positive")
 	case p.Witnesses < 1:
 		return cloud.Errorf(cloud.KindInvalid, "witnesses %d: at least one host must have looked before another is called dead", p.Witnesses)
 	case p.BrakeShare <= 0 || p.BrakeShare > 1 || p.BrakeHosts < 0:
@@ -190,6 +194,14 @@ func (j *judge) host(h *Heard, brake string) Judgement {
 
 // storage adds what storage says of the host.
 func (j *judge) storage(h *Heard, out *Judgement, lacks func(string, ...any)) {
+	if !h.Lease.IsZero() {
+		if age := j.now.Sub(h.Lease); age <= j.LeaseMax {
+			out.Isolated = true
+			lacks("it renews its lease on shared storage: last seen %.1f s ago", age.Seconds())
+		} else {
+			out.Evidence = append(out.Evidence, fmt.Sprintf("its lease on shared storage was not renewed for %.1f s", age.Seconds()))
+		}
+	}
 	if !h.HasStorage {
 		return
 	}
@@ -286,6 +298,9 @@ func (j *judge) fresh(h *Heard, w cloud.HostName) bool {
 	began := j.now.Add(-j.silence(h))
 	return slices.ContainsFunc(h.Probes, func(p Probe) bool {
 		good := j.ProbeMax / 2
+		if !h.Lease.IsZero() {
+			good = min(good, leaseGood)
+		}
 		if p.Reached {
 			good = answerGood // it may have died since
 		}
@@ -296,6 +311,10 @@ func (j *judge) fresh(h *Heard, w cloud.HostName) bool {
 // answerGood is for how long a witness that reached a silent host is not asked again. A host that loses its power just after somebody reached it must not be
 // taken for alive until that answer is old.
 const answerGood = 500 * time.Millisecond
+
+// leaseGood is for how long a look at a host that has a lease on shared storage is not repeated: what it says of the lease must not grow old between two looks of
+// a host that renews it, or a host that lives on storage alone would be called dead between them.
+const leaseGood = time.Second
 
 // hash is FNV-1a, 32 bits.
 func hash(s string) uint32 {

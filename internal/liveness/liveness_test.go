@@ -88,6 +88,8 @@ func TestOneVerdictForEachCase(t *testing.T) {
 			silence(h, 0, 4*time.Second)
 			h[0].HasStorage, h[0].Storage = true, ago(4*time.Second)
 		}, Dead, "no sign of life on storage for 4.0 s"},
+		{"it renews its lease", awake, func(h []Heard) { silence(h, 0, time.Minute); h[0].Lease = ago(5 * time.Second) }, Suspect, "it renews its lease on shared storage"},
+		{"its lease is old", awake, func(h []Heard) { silence(h, 0, time.Minute); h[0].Lease = ago(7 * time.Second) }, Dead, "was not renewed for 7.0 s"},
 		{"it holds nothing", awake, func(h []Heard) { silence(h, 0, 4*time.Second); h[0].Expected = false }, Suspect, "nobody waits for it"},
 		{"an operator's word", awake, func(h []Heard) { h[0].ForcedDown = true }, Dead, "forced down"},
 		{"a new leader waits", Observer{Began: ago(2 * time.Second)}, func(h []Heard) { silence(h, 0, time.Hour) }, Alive, ""},
@@ -341,5 +343,21 @@ func TestAnAnswerFromJustBeforeTheEndDoesNotHoldUpTheVerdict(t *testing.T) {
 	out := Judge(p, awake, hosts, now)
 	if out.Judgements[0].Verdict != Suspect || !slices.Contains(out.Asks, Ask{Witness: w, Host: hosts[0].Host}) {
 		t.Errorf("%s, asks %v: want to hear the witness again", out.Judgements[0].Verdict, out.Asks)
+	}
+}
+
+// TestAHostWithALeaseIsLookedAtOftenEnough: between two looks at a host that renews its lease, and the network between, the lease must not grow old.
+func TestAHostWithALeaseIsLookedAtOftenEnough(t *testing.T) {
+	hosts := fleet(5)
+	silence(hosts, 0, time.Minute)
+	for i := range hosts[0].Probes {
+		hosts[0].Probes[i].At = ago(1500 * time.Millisecond)
+	}
+	awake := Observer{Began: now.Add(-time.Hour), LastLook: ago(200 * time.Millisecond)}
+	counted := func() int { return len(Judge(Default(), awake, hosts, now).Asks) }
+	without := counted()
+	hosts[0].Lease = ago(2 * time.Second)
+	if with := counted(); with <= without {
+		t.Errorf("%d looks are wanted with a lease, %d without: those of 1.5 s ago are good enough for the network alone", with, without)
 	}
 }
