@@ -24,6 +24,7 @@ var sections = []section{
 	{"echo", "Echo servers: uring against Go's net, Java NIO and Netty", measureEcho},
 	{"migrate", "Live block migration against raw virsh, blackout and downtime", measureMigrations},
 	{"migrate-volume", "Live migration of a volume-backed guest against raw virsh", measureVolumeMigrations},
+	{"migrate-shared", "Live migration on shared storage, against raw virsh and against block migration", measureSharedMigrations},
 	{"boot", "Boot call to ACTIVE", measureBoots},
 	{"recovery", "Power cut of a host to its guest running elsewhere", measureRecovery},
 	{"day", "A recorded day in the lab", measureDay},

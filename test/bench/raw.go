@@ -20,10 +20,12 @@ import (
 type rawGuest struct {
 	lab  *lab.Lab
 	uuid string
-	dir  string // of its disk, the same path inside every node
+	dir  string // of its files, the same path inside every node
+	disk string // its disk, if that is a file
 	host string // where it runs
 
 	server string // node of its NBD server, if it has one
+	gone   bool   // removed
 }
 
 const rawUUID = "0f0e0d0c-0b0a-4908-8706-050403020100"
@@ -81,33 +83,72 @@ func newRawGuest(ctx context.Context, l *lab.Lab, host, uuid string) (*rawGuest,
 	if err != nil {
 		return nil, err
 	}
-	g := &rawGuest{lab: l, uuid: rawUUID, dir: rawDir, host: host}
-	for _, node := range l.ComputeNodes() {
-		if err := os.MkdirAll(l.Path(node, g.dir), 0o755); err != nil {
-			return nil, err
-		}
-	}
-	disk, err := rootDisk(described)
+	g := &rawGuest{lab: l, uuid: rawUUID, dir: rawDir, disk: filepath.Join(rawDir, "disk"), host: host}
+	disk, base, err := g.like(ctx, described)
 	if err != nil {
 		return nil, err
 	}
-	base, err := l.Output(ctx, host, "sh", "-c", fmt.Sprintf("qemu-img info -U --output=json %s | jq -r '.\"full-backing-filename\", .\"virtual-size\"'", disk))
-	if err != nil {
-		return nil, err
-	}
-	parts := strings.Fields(base)
-	if len(parts) != 2 {
-		return nil, fmt.Errorf("raw guest: no backing file in %q", base)
-	}
 	for _, node := range l.ComputeNodes() {
-		if _, err := os.Stat(l.Path(node, parts[0])); err != nil {
+		if _, err := os.Stat(l.Path(node, base.file)); err != nil {
 			continue // a host that has not cached the base is not used
 		}
-		if _, err := l.Output(ctx, node, "qemu-img", "create", "-q", "-f", "qcow2", "-b", parts[0], "-F", "qcow2", filepath.Join(g.dir, "disk"), parts[1]); err != nil {
+		if err := g.overlay(ctx, node, base); err != nil {
 			return nil, err
 		}
 	}
 	return g, g.define(ctx, described, disk)
+}
+
+// newRawSharedGuest is newRawGuest for a disk in the directory that all hosts share.
+func newRawSharedGuest(ctx context.Context, l *lab.Lab, host, uuid string) (*rawGuest, error) {
+	described, err := l.Output(ctx, host, "virsh", "-q", "dumpxml", "--inactive", uuid)
+	if err != nil {
+		return nil, err
+	}
+	g := &rawGuest{lab: l, uuid: rawUUID, dir: rawDir, disk: filepath.Join(lab.ShareInside, "raw-bench"), host: host}
+	disk, base, err := g.like(ctx, described)
+	if err != nil {
+		return nil, err
+	}
+	if err := g.overlay(ctx, host, base); err != nil {
+		return nil, err
+	}
+	return g, g.define(ctx, described, disk)
+}
+
+// backing is what an overlay stands on.
+type backing struct{ file, size string }
+
+// like makes the guest's directories and tells the disk of the guest that it is to be like, and what that disk stands on.
+func (g *rawGuest) like(ctx context.Context, described string) (disk string, base backing, err error) {
+	for _, node := range g.lab.ComputeNodes() {
+		if err := os.MkdirAll(g.lab.Path(node, g.dir), 0o755); err != nil {
+			return "", backing{}, err
+		}
+	}
+	if disk, err = rootDisk(described); err != nil {
+		return "", backing{}, err
+	}
+	base, err = g.backingOf(ctx, g.host, disk)
+	return disk, base, err
+}
+
+func (g *rawGuest) backingOf(ctx context.Context, node, disk string) (backing, error) {
+	out, err := g.lab.Output(ctx, node, "sh", "-c", fmt.Sprintf("qemu-img info -U --output=json %s | jq -r '.\"full-backing-filename\", .\"virtual-size\"'", disk))
+	if err != nil {
+		return backing{}, err
+	}
+	parts := strings.Fields(out)
+	if len(parts) != 2 {
+		return backing{}, fmt.Errorf("raw guest: no backing file in %q", out)
+	}
+	return backing{parts[0], parts[1]}, nil
+}
+
+// overlay makes the guest's disk on a node, empty.
+func (g *rawGuest) overlay(ctx context.Context, node string, base backing) error {
+	_, err := g.lab.Output(ctx, node, "qemu-img", "create", "-q", "-f", "qcow2", "-b", base.file, "-F", "qcow2", g.disk, base.size)
+	return err
 }
 
 // rootDisk finds the file of the first writable disk.
@@ -141,7 +182,7 @@ func (g *rawGuest) define(ctx context.Context, described, disk string) error {
 	x = sources.ReplaceAllStringFunc(x, func(m string) string {
 		p := sources.FindStringSubmatch(m)
 		if p[2] == disk {
-			return p[1] + filepath.Join(g.dir, "disk") + p[3]
+			return p[1] + g.disk + p[3]
 		}
 		return p[1] + filepath.Join(g.dir, filepath.Base(p[2])) + p[3]
 	})
@@ -211,21 +252,24 @@ func completedJob(ctx context.Context, l *lab.Lab, node, uuid string) (map[strin
 
 // remake gives the host that the guest has left a fresh, empty disk to receive into: the "pre-created disk" of the comparison.
 func (g *rawGuest) remake(ctx context.Context, node string) error {
-	disk := filepath.Join(g.dir, "disk")
-	out, err := g.lab.Output(ctx, node, "sh", "-c", fmt.Sprintf("qemu-img info -U --output=json %s | jq -r '.\"full-backing-filename\", .\"virtual-size\"'", disk))
+	base, err := g.backingOf(ctx, node, g.disk)
 	if err != nil {
 		return err
 	}
-	parts := strings.Fields(out)
-	if len(parts) != 2 {
-		return fmt.Errorf("raw guest: no backing file in %q", out)
-	}
-	_, err = g.lab.Output(ctx, node, "qemu-img", "create", "-q", "-f", "qcow2", "-b", parts[0], "-F", "qcow2", disk, parts[1])
-	return err
+	return g.overlay(ctx, node, base)
 }
 
+// remove takes the guest and its files away; a second time it does nothing.
 func (g *rawGuest) remove(ctx context.Context) error {
+	if g.gone {
+		return nil
+	}
+	g.gone = true
 	_, err := g.lab.Output(ctx, g.host, "sh", "-c", "virsh -q destroy "+g.uuid+"; virsh -q undefine "+g.uuid)
+	if g.disk != "" {
+		_, removed := g.lab.Output(ctx, g.host, "rm", "-f", g.disk)
+		err = errors.Join(err, removed)
+	}
 	nodes := g.lab.ComputeNodes()
 	if g.server != "" {
 		_, stopped := g.lab.Output(ctx, g.server, "sh", "-c", "kill $(cat "+g.pidFile()+")")
