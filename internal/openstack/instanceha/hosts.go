@@ -3,6 +3,7 @@ package instanceha
 import (
 	"cmp"
 	"net/http"
+	"time"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/openstack"
@@ -24,14 +25,11 @@ func (c *call) hostView(s *cloud.Segment, h *cloud.SegmentHost) object {
 }
 
 var hostListing = listing[*cloud.SegmentHost]{
-	id: func(h *cloud.SegmentHost) string { return string(h.ID) },
+	id:   func(h *cloud.SegmentHost) string { return string(h.ID) },
+	made: func(h *cloud.SegmentHost) (time.Time, int) { return h.Created, h.Number }, changed: func(h *cloud.SegmentHost) time.Time { return h.Updated },
 	keys: map[string]func(a, b *cloud.SegmentHost) int{
-		"created_at": func(a, b *cloud.SegmentHost) int {
-			return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.Number, b.Number))
-		},
-		"updated_at": func(a, b *cloud.SegmentHost) int { return a.Updated.Compare(b.Updated) },
-		"name":       func(a, b *cloud.SegmentHost) int { return cmp.Compare(a.Name, b.Name) },
-		"type":       func(a, b *cloud.SegmentHost) int { return cmp.Compare(a.Type, b.Type) },
+		"name": func(a, b *cloud.SegmentHost) int { return cmp.Compare(a.Name, b.Name) },
+		"type": func(a, b *cloud.SegmentHost) int { return cmp.Compare(a.Type, b.Type) },
 	},
 }
 
@@ -54,11 +52,7 @@ func (c *call) listHosts() error {
 	if err != nil {
 		return err
 	}
-	out := []object{}
-	for _, h := range found {
-		out = append(out, c.hostView(s, h))
-	}
-	return c.reply(http.StatusOK, object{"hosts": out})
+	return c.reply(http.StatusOK, object{"hosts": views(found, func(h *cloud.SegmentHost) object { return c.hostView(s, h) })})
 }
 
 // member finds the segment and the host of the URL.

@@ -56,12 +56,9 @@ func workflowDetails(n *cloud.Notification) []object {
 }
 
 var notificationListing = listing[*cloud.Notification]{
-	id: func(n *cloud.Notification) string { return string(n.ID) },
+	id:   func(n *cloud.Notification) string { return string(n.ID) },
+	made: func(n *cloud.Notification) (time.Time, int) { return n.Created, n.Number }, changed: func(n *cloud.Notification) time.Time { return n.Updated },
 	keys: map[string]func(a, b *cloud.Notification) int{
-		"created_at": func(a, b *cloud.Notification) int {
-			return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.Number, b.Number))
-		},
-		"updated_at":     func(a, b *cloud.Notification) int { return a.Updated.Compare(b.Updated) },
 		"generated_time": func(a, b *cloud.Notification) int { return a.Generated.Compare(b.Generated) },
 		"type":           func(a, b *cloud.Notification) int { return cmp.Compare(a.Type, b.Type) },
 		"status":         func(a, b *cloud.Notification) int { return cmp.Compare(a.Status, b.Status) },
@@ -83,11 +80,7 @@ func (c *call) listNotifications() error {
 	if err != nil {
 		return err
 	}
-	out := []object{}
-	for _, n := range found {
-		out = append(out, c.notificationView(n, false))
-	}
-	return c.reply(http.StatusOK, object{"notifications": out})
+	return c.reply(http.StatusOK, object{"notifications": views(found, func(n *cloud.Notification) object { return c.notificationView(n, false) })})
 }
 
 func (c *call) notification() (*cloud.Notification, error) {

@@ -3,6 +3,7 @@ package instanceha
 import (
 	"cmp"
 	"net/http"
+	"time"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/openstack"
@@ -35,12 +36,9 @@ func orNull(s string) any {
 }
 
 var segmentListing = listing[*cloud.Segment]{
-	id: func(s *cloud.Segment) string { return string(s.ID) },
+	id:   func(s *cloud.Segment) string { return string(s.ID) },
+	made: func(s *cloud.Segment) (time.Time, int) { return s.Created, s.Number }, changed: func(s *cloud.Segment) time.Time { return s.Updated },
 	keys: map[string]func(a, b *cloud.Segment) int{
-		"created_at": func(a, b *cloud.Segment) int {
-			return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.Number, b.Number))
-		},
-		"updated_at":      func(a, b *cloud.Segment) int { return a.Updated.Compare(b.Updated) },
 		"name":            func(a, b *cloud.Segment) int { return cmp.Compare(a.Name, b.Name) },
 		"service_type":    func(a, b *cloud.Segment) int { return cmp.Compare(a.ServiceType, b.ServiceType) },
 		"recovery_method": func(a, b *cloud.Segment) int { return cmp.Compare(a.RecoveryMethod, b.RecoveryMethod) },
@@ -58,11 +56,7 @@ func (c *call) listSegments() error {
 	if err != nil {
 		return err
 	}
-	out := []object{}
-	for _, s := range found {
-		out = append(out, c.segmentView(s))
-	}
-	return c.reply(http.StatusOK, object{"segments": out})
+	return c.reply(http.StatusOK, object{"segments": views(found, c.segmentView)})
 }
 
 // segment finds the segment of the URL.

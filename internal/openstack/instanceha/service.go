@@ -1,6 +1,7 @@
 package instanceha
 
 import (
+	"cmp"
 	"net/http"
 	"slices"
 	"strings"
@@ -123,8 +124,26 @@ func (s *Service) showVersion(w http.ResponseWriter, r *openstack.Request) error
 
 // A listing is how a list is sorted and cut.
 type listing[T any] struct {
-	id   func(T) string
-	keys map[string]func(a, b T) int
+	id      func(T) string
+	made    func(T) (at time.Time, number int) // sort key created_at
+	changed func(T) time.Time                  // updated_at
+	keys    map[string]func(a, b T) int        // the others
+}
+
+// compare returns the order by a sort key.
+func (l listing[T]) compare(key string) (order func(a, b T) int, ok bool) {
+	switch key {
+	case "created_at":
+		return func(a, b T) int {
+			was, first := l.made(a)
+			is, second := l.made(b)
+			return cmp.Or(was.Compare(is), cmp.Compare(first, second))
+		}, true
+	case "updated_at":
+		return func(a, b T) int { return l.changed(a).Compare(l.changed(b)) }, true
+	}
+	order, ok = l.keys[key]
+	return order, ok
 }
 
 // page filters, sorts and cuts a list as the query asks.
@@ -134,7 +153,7 @@ func page[T any](c *call, items []T, l listing[T], keep func(T) bool) ([]T, erro
 	if key == "" {
 		key = "created_at"
 	}
-	compare, ok := l.keys[key]
+	compare, ok := l.compare(key)
 	if !ok {
 		return nil, invalid("Sort key supplied is invalid: %s", key)
 	}
@@ -151,6 +170,15 @@ func page[T any](c *call, items []T, l listing[T], keep func(T) bool) ([]T, erro
 	}
 	items, _, err = openstack.Slice(items, p, l.id)
 	return items, err
+}
+
+// views shows each item.
+func views[T any](items []T, view func(T) object) []object {
+	out := []object{}
+	for _, item := range items {
+		out = append(out, view(item))
+	}
+	return out
 }
 
 // boolean reads a word as OpenStack's bool_from_string does.
