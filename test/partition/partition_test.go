@@ -6,6 +6,7 @@ package partition
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -48,8 +49,10 @@ func turns() int {
 	return 1
 }
 
-// TestAHostThatIsCutOffStopsItsGuestsBeforeTheyStartElsewhere walks both directions, on a host each, at the same time: the control plane is lost first and the storage later, and the other way
-// round. After the first loss the guest runs on where it is; after the second it stops, and then starts elsewhere with every record that was acknowledged.
+// TestAHostThatIsCutOffStopsItsGuestsBeforeTheyStartElsewhere walks both directions, on a host each, at the same time: the control plane is lost first and the
+// storage later, and the other way round. After the first loss the guest runs on where it is, and nobody is called dead; after the second it stops, and then
+// starts elsewhere with every record that was acknowledged. A host that lost its storage first has said so while it could: what a kernel does with a process whose
+// storage hangs is nobody's promise, so the cluster then waits for a person's word.
 func TestAHostThatIsCutOffStopsItsGuestsBeforeTheyStartElsewhere(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs root and a lab")
@@ -99,38 +102,87 @@ func links(state string) func(context.Context, *castaway) error {
 	}
 }
 
+// adrift is a guest on a host that is being cut off.
+type adrift struct {
+	*castaway
+	id   string
+	last uint64 // record of its disk log that was acknowledged before
+	seen *observer
+}
+
 // walk takes one loss, then the other, and heals both.
 func (c *castaway) walk(ctx context.Context, t *testing.T, first, second loss) {
-	f, there := c.Fixture, c.host
-	server, err := f.BootGuest(ctx, "on-"+there, there, map[string]string{"tick": "100ms", "log": "20ms"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	server, err := c.BootGuest(ctx, "on-"+c.host, c.host, map[string]string{"tick": "100ms", "log": "20ms"})
+	must(t, err)
 	defer func() {
-		if err := f.Remove(context.WithoutCancel(ctx), server.ID); err != nil {
+		if err := c.Remove(context.WithoutCancel(ctx), server.ID); err != nil {
 			t.Error(err)
 		}
 	}()
-	last := synced(ctx, t, f, server.ID)
-	seen := observe(t, f, server.ID)
-	defer seen.stop()
+	g := &adrift{castaway: c, id: server.ID, last: synced(ctx, t, c.Fixture, server.ID), seen: observe(t, c.Fixture, server.ID)}
+	defer g.seen.stop()
 	defer func() { // also when the test fails: what is cut stays cut for the next one
 		for _, l := range []loss{first, second} {
 			_ = l.heal(context.WithoutCancel(ctx), c) // healed already, if all went well
 		}
 	}()
-
-	do(ctx, t, "cut "+first.name, c, first.cut)
-	<-time.After(selfFenceAfter + noticed + 2*time.Second) // the test is about what does not happen meanwhile
-	if on := seen.now(); len(on) != 1 || on[0] != there {
-		t.Fatalf("with the %s lost alone, the guest runs on %v", first.name, on)
+	g.loseOne(ctx, t, first)
+	word := first.name == storage.name
+	if word {
+		await(ctx, t, "the host has said that it cannot vouch for its guests", func() (bool, error) { return g.vouchesNot(ctx) })
 	}
+	g.loseBoth(ctx, t, first, second, word)
+	for _, l := range []loss{second, first} {
+		do(ctx, t, "heal "+l.name, c, l.heal)
+	}
+	if word {
+		c.says(ctx, t, "--up")
+	}
+	await(ctx, t, "the host has returned", func() (bool, error) {
+		life, err := c.Life(ctx, c.host)
+		return err == nil && len(life.Recoveries) > 0 && life.Recoveries[0].Status == "returned", err
+	})
+	if on := g.seen.now(); len(on) != 1 || on[0] == c.host {
+		t.Errorf("after the return the guest runs on %v", on)
+	}
+	if twice := g.seen.stop(); twice != "" {
+		t.Error(twice)
+	}
+	g.whole(ctx, t, "the return")
+}
+
+// loseOne takes one loss and checks that nothing comes of it.
+func (g *adrift) loseOne(ctx context.Context, t *testing.T, l loss) {
+	t.Helper()
+	before, err := g.Life(ctx, g.host)
+	must(t, err)
+	do(ctx, t, "cut "+l.name, g.castaway, l.cut)
+	<-time.After(selfFenceAfter + noticed + 2*time.Second) // the test is about what does not happen meanwhile
+	if on := g.seen.now(); len(on) != 1 || on[0] != g.host {
+		t.Fatalf("with the %s lost alone, the guest runs on %v", l.name, on)
+	}
+	if life, err := g.Life(ctx, g.host); err != nil || life.Verdict.Verdict == "dead" || len(life.Recoveries) != len(before.Recoveries) {
+		t.Errorf("with the %s lost alone: %+v, %v", l.name, life, err)
+	}
+}
+
+// loseBoth takes the other loss. The guest is stopped where it is, and then runs elsewhere; with word, not before a person has said that the host is down.
+func (g *adrift) loseBoth(ctx context.Context, t *testing.T, first, second loss, word bool) {
+	t.Helper()
 	cut := time.Now()
-	do(ctx, t, "cut "+second.name, c, second.cut)
+	do(ctx, t, "cut "+second.name, g.castaway, second.cut)
 	complete := time.Now()
-	await(ctx, t, "the guest was stopped", func() (bool, error) { return !seen.ended(there).IsZero(), nil })
-	await(ctx, t, "it runs elsewhere", func() (bool, error) { return !seen.elsewhere(there).IsZero(), nil })
-	stopped, started := seen.ended(there), seen.elsewhere(there)
+	await(ctx, t, "the guest was stopped", func() (bool, error) { return !g.seen.ended(g.host).IsZero(), nil })
+	if word {
+		<-time.After(margin + 2*time.Second) // the test is about what does not happen meanwhile
+		life, err := g.Life(ctx, g.host)
+		if err != nil || len(life.Recoveries) == 0 || life.Recoveries[0].Status != "blocked" || !g.seen.elsewhere(g.host).IsZero() {
+			t.Errorf("without a person's word: %+v, %v; it runs elsewhere since %v", life, err, g.seen.elsewhere(g.host))
+		}
+		g.says(ctx, t, "--down")
+	}
+	await(ctx, t, "it runs elsewhere", func() (bool, error) { return !g.seen.elsewhere(g.host).IsZero(), nil })
+	stopped, started := g.seen.ended(g.host), g.seen.elsewhere(g.host)
 	t.Logf("%s lost, then %s: the guest's process ended %.1f s after the second loss and a new one began elsewhere %.1f s after it", first.name, second.name,
 		stopped.Sub(cut).Seconds(), started.Sub(cut).Seconds())
 	if took := stopped.Sub(complete); took > selfFenceAfter+noticed+drag {
@@ -143,28 +195,41 @@ func (c *castaway) walk(ctx context.Context, t *testing.T, first, second loss) {
 		t.Errorf("it was started elsewhere after %v, the leader waits for %v", took, selfFenceAfter+margin)
 	}
 	await(ctx, t, "it is ACTIVE elsewhere", func() (bool, error) {
-		s, err := f.Server(ctx, server.ID)
-		return err == nil && s.Host != there && s.Status == "ACTIVE" && s.TaskState == "", err
+		s, err := g.Server(ctx, g.id)
+		return err == nil && s.Host != g.host && s.Status == "ACTIVE" && s.TaskState == "", err
 	})
-	if r := verified(ctx, t, f, server.ID); !r.OK || r.Last < last {
-		t.Errorf("the disk after the partition: %+v, record %d was acknowledged before it", r, last)
+	g.whole(ctx, t, "the partition")
+	if life, err := g.Life(ctx, g.host); err != nil || len(life.Recoveries) == 0 || life.Recoveries[0].Fenced != word {
+		t.Errorf("the host has no BMC; a person's word: %v; yet: %+v, %v", word, life, err)
 	}
-	c.rests(ctx, t)
-	do(ctx, t, "heal "+second.name, c, second.heal)
-	do(ctx, t, "heal "+first.name, c, first.heal)
-	await(ctx, t, "the host has returned", func() (bool, error) {
-		life, err := f.Life(ctx, there)
-		return err == nil && len(life.Recoveries) > 0 && life.Recoveries[0].Status == "returned", err
-	})
-	if on := seen.now(); len(on) != 1 || on[0] == there {
-		t.Errorf("after the return the guest runs on %v", on)
+}
+
+// whole checks that the guest's disk has all that was acknowledged.
+func (g *adrift) whole(ctx context.Context, t *testing.T, after string) {
+	t.Helper()
+	if r := verified(ctx, t, g.Fixture, g.id); !r.OK || r.Last < g.last {
+		t.Errorf("the disk after %s: %+v, record %d was acknowledged before it", after, r, g.last)
 	}
-	if twice := seen.stop(); twice != "" {
-		t.Error(twice)
+}
+
+// vouchesNot reports whether the host has said that it may be unable to stop its guests.
+func (c *castaway) vouchesNot(ctx context.Context) (bool, error) {
+	var out struct {
+		Host struct {
+			Report struct {
+				SelfFencing bool `json:"self_fencing"`
+			} `json:"report"`
+		} `json:"host"`
 	}
-	if r := verified(ctx, t, f, server.ID); !r.OK || r.Last < last {
-		t.Errorf("the disk after the return: %+v", r)
-	}
+	err := c.Operator(ctx, http.MethodGet, "hosts/"+c.host, nil, &out)
+	return !out.Host.Report.SelfFencing, err
+}
+
+// says is a person's word on the host: --down or --up.
+func (c *castaway) says(ctx context.Context, t *testing.T, word string) {
+	t.Helper()
+	_, err := c.Client(ctx, "openstack", "--os-compute-api-version", "2.11", "compute", "service", "set", word, c.host, "nova-compute")
+	must(t, err)
 }
 
 // paused stops the agent for longer than it takes to fence itself: neither it nor the cluster touches the guest.
@@ -190,15 +255,6 @@ func (c *castaway) paused(ctx context.Context, t *testing.T) {
 	}
 	if r := verified(ctx, t, c.Fixture, server.ID); !r.OK || r.Last < last {
 		t.Errorf("the disk: %+v", r)
-	}
-}
-
-// rests checks what the recovery says it rested on.
-func (c *castaway) rests(ctx context.Context, t *testing.T) {
-	t.Helper()
-	life, err := c.Life(ctx, c.host)
-	if err != nil || len(life.Recoveries) == 0 || life.Recoveries[0].Fenced {
-		t.Errorf("the host has no BMC and nobody's word, yet: %+v, %v", life, err)
 	}
 }
 
