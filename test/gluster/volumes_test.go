@@ -104,7 +104,10 @@ func TestVolumesOnGlusterFS(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), storageMax)
 	defer cancel()
+	began := time.Now()
+	step := func(name string) { t.Logf("%v: %s", time.Since(began).Round(time.Second), name) }
 	f := storageCloud(ctx, t)
+	step("there is a cloud")
 	for _, argv := range [][]string{{"cinder", "type-create", "far"}, {"cinder", "type-key", "far", "set", "volume_backend_name=" + lab.FarBackend}} {
 		if out, err := f.Client(ctx, argv...); err != nil {
 			t.Fatalf("%v: %v\n%s", argv, err, out)
@@ -116,10 +119,12 @@ func TestVolumesOnGlusterFS(t *testing.T) {
 	if out, err := f.Lab.Output(ctx, node, "stat", "-f", "-c", "%T", data(root)); err != nil || !strings.Contains(out, "fuse") {
 		t.Fatalf("the volume's data lies on %q, %v", out, err)
 	}
+	step("the volume is made of the image")
 	s, talk := bootOn(ctx, t, f, "far-away", root, "compute-1")
 	defer func() { _ = talk.Close() }()
 	keeps(ctx, t, talk)
 
+	step("the guest writes")
 	m, err := f.Move(ctx, s.ID, "compute-2")
 	if err != nil || m.Status != "completed" {
 		t.Fatalf("the move: %+v, %v", m, err)
@@ -129,10 +134,12 @@ func TestVolumesOnGlusterFS(t *testing.T) {
 	}
 	keeps(ctx, t, talk)
 
+	step("it has moved")
 	if err := f.Lab.KillUnit(ctx, node, lab.UnitVolumes); err != nil {
 		t.Fatal(err)
 	}
 	keeps(ctx, t, talk) // once the service is back
+	step("its service was killed")
 
 	if out, err := f.Client(ctx, "cinder", "snapshot-create", "--force", "True", "--name", "moment", root); err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -147,13 +154,16 @@ func TestVolumesOnGlusterFS(t *testing.T) {
 		t.Fatal(err)
 	}
 	keeps(ctx, t, talk)
+	step("its volume is kept in a snapshot")
 	copied := farVolume(ctx, t, f, volumes.CreateOpts{Name: "copy", SnapshotID: snapshot})
 	if out, err := f.Lab.Output(ctx, node, "stat", "-c", "%b %B", data(copied)); err != nil {
 		t.Errorf("a volume of a snapshot is not where the snapshot is: %s, %v", out, err)
 	}
+	step("a volume is made of that")
 	twin, other := bootOn(ctx, t, f, "twin", copied, "compute-1")
 	keeps(ctx, t, other)
 	_ = other.Close()
+	step("a guest runs on the copy")
 
 	for _, id := range []string{twin.ID, s.ID} {
 		if err := f.Remove(ctx, id); err != nil {
