@@ -73,7 +73,7 @@ bench: deps build ## measure against the named peers and rewrite docs/benchmarks
 DRILLS ?= 5
 
 drill: deps build ## longer fault drills: every fault at every moment on the real lab, DRILLS times over
-	GODWIT_DRILL=1 $(GO) test -timeout 180m -count=$(DRILLS) -run 'Kill|Power|Drill|DeadHosts|Partitioned|HostThatLives' ./test/e2e
+	GODWIT_DRILL=1 $(GO) test -timeout 180m -count=$(DRILLS) -run 'Kill|Power|Drill|DeadHosts|Partitioned|HostThatLives|KeepsFailing|WhoseDiskFails' ./test/e2e
 	GODWIT_DRILL=1 $(GO) test -timeout 60m -count=1 ./test/partition
 	GODWIT_DRILL=1 $(GO) test -timeout 60m -count=$(DRILLS) -run PostCopyOnRealHosts ./internal/hostagent
 	GODWIT_DRILL=1 $(GO) test -timeout 60m -count=$(DRILLS) ./test/gluster

@@ -31,6 +31,7 @@ type guestOptions struct {
 	fill      string // random data on the disk and in memory, such as 64MiB
 	volume    string // boots from it
 	logPeriod string // between two records of the disk log; 20ms if empty
+	flavor    string // name; the package's if empty
 	noDrive   bool   // no config drive: the guest learns everything from the metadata service
 }
 
@@ -58,6 +59,9 @@ func bootAll(t *testing.T, options ...guestOptions) []*running {
 	for i, o := range options {
 		g := cloud.Guest(o.name, o.host, o.orders())
 		g.NoDrive, g.Volume = o.noDrive, o.volume
+		if o.flavor != "" {
+			g.Flavor = strings.TrimSpace(stock(t, "openstack", "flavor", "show", o.flavor, "-f", "value", "-c", "id"))
+		}
 		s, err := cloud.Create(t.Context(), g)
 		if err != nil {
 			t.Fatal(err)

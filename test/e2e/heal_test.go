@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -25,61 +26,109 @@ var (
 // healMax bounds a test of guests that fail: half a dozen boots, and what agents wait for.
 const healMax = 6 * time.Minute
 
-// TestAGuestThatKeepsFailingIsRestartedAndThenStartedElsewhere: QEMU is killed, the kernel panics, the watchdog expires, the guest agent falls silent. Three times the
-// guest is restarted where it is, with a growing pause, the fourth time on another host; nothing it was told to be on its disk is lost, and everything is told. Beside
-// it, one whose owner wants none of this and one that shut itself down stay as they are.
-func TestAGuestThatKeepsFailingIsRestartedAndThenStartedElsewhere(t *testing.T) {
+// TestAGuestThatKeepsFailingIsRestartedThenStartedElsewhereThenLeftToAPerson: QEMU is killed, the kernel panics, the watchdog expires, the guest agent falls
+// silent. Three times the guest is restarted where it is, with a growing pause, the fourth time on another host; nothing it was told to be on its disk is lost, and
+// everything is told. After the fifth it is left alone. In a drill each of the four goes the whole way too.
+func TestAGuestThatKeepsFailingIsRestartedThenStartedElsewhereThenLeftToAPerson(t *testing.T) {
+	for _, c := range courses(t) {
+		t.Run(c.name, func(t *testing.T) { c.run(t) })
+	}
+}
+
+// A course is what befalls one guest.
+type course struct {
+	name     string
+	failures []failure // as many as there are attempts
+}
+
+func courses(t *testing.T) []course {
+	all := failures(t)
+	out := []course{{"all", all}}
+	if drill {
+		for _, f := range all {
+			out = append(out, course{f.word, slices.Repeat([]failure{f}, len(all))})
+		}
+	}
+	return out
+}
+
+func (c course) run(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), healMax)
 	defer cancel()
-	patient := bootWatched(t, "patient", here)
-	others := bootAll(t, guestOptions{name: "proud", host: there}, guestOptions{name: "tired", host: there})
-	proud, tired := others[0], others[1]
+	g := bootWatched(t, "patient", here)
+	told := listen(ctx, t, g.id)
+	var events, words []string
+	for i, f := range c.failures {
+		t.Run(f.word, func(t *testing.T) { g.failsAndComesBack(ctx, t, f) })
+		status := "restarting"
+		if i == len(c.failures)-1 {
+			status = "moving"
+		}
+		events, words = append(events, f.word+" "+status, f.word+" healed"), append(words, f.word+" on host "+here)
+	}
+	if at := g.host(t); at == here {
+		t.Errorf("after four failures it is on %s still", at)
+	}
+	leavesNothing(ctx, t, here, g.id)
+	g.whole(t)
+	g.story(t, append(words, "attempt 3: it is restarted", "attempt 4: it is started on another host than "+here, "restarts: 3, starts elsewhere: 1")...)
+	g.pausesGrow(t, time.Second)
+	if actions := stock(t, "nova", "instance-action-list", g.id); strings.Count(actions, "reboot") != 3 || strings.Count(actions, "evacuate") != 1 {
+		t.Errorf("instance actions:\n%s", actions)
+	}
+	killQEMU(ctx, t, g.host(t), g.id)
+	g.givenUp(ctx, t, "it failed again after 3 restarts on its host and 1 starts elsewhere")
+	told.has(t, append(events, "crashed gave-up")...)
+	if listed := stock(t, "openstack", "notification", "list", "-f", "value", "-c", "payload"); strings.Count(listed, g.id) != len(c.failures)+1 {
+		t.Errorf("notifications, want %d of server %s:\n%s", len(c.failures)+1, g.id, listed)
+	}
+}
+
+// TestAGuestThatNeedsNoHelpIsLeftAlone: QEMU is killed of one whose owner wants no healing; another shuts itself down; the watchdog of a third has reset it, as its
+// flavor says.
+func TestAGuestThatNeedsNoHelpIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), healMax)
+	defer cancel()
+	stock(t, "openstack", "flavor", "create", "self-help", "--vcpus", "1", "--ram", "256", "--disk", "1", "--property", "hw:watchdog_action=reset")
+	later(t, "openstack", "flavor", "delete", "self-help")
+	guests := bootAll(t, guestOptions{name: "proud", host: there}, guestOptions{name: "tired", host: there})
+	proud, tired := guests[0], guests[1]
 	stock(t, "nova", "meta", "proud", "set", "godwit:recovery=off")
 	killQEMU(ctx, t, there, proud.id)
 	if err := tired.talk.PowerOff(ctx); err != nil {
 		t.Fatal(err)
 	}
-	told := listen(ctx, t, patient.id)
-	for _, f := range failures(t) {
-		t.Run(f.name, func(t *testing.T) { patient.failsAndComesBack(ctx, t, f) })
+	brisk := boot(t, guestOptions{name: "brisk", host: there, flavor: "self-help"})
+	before := brisk.status(t)
+	if err := brisk.talk.ArmWatchdog(ctx); err != nil {
+		t.Fatal(err)
 	}
-	if at := patient.host(t); at == here {
-		t.Errorf("after four failures it is on %s still", at)
-	}
-	leavesNothing(ctx, t, here, patient.id)
-	patient.whole(t)
-	for _, g := range others {
+	brisk.comesBack(ctx, t, before.BootID)
+	brisk.story(t, "its watchdog device has already done what its owner asked for", "restarts: 0, starts elsewhere: 0")
+	for _, g := range guests {
 		if _, err := cloud.WaitStatus(ctx, g.id, "SHUTOFF"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	told.has(t, "crashed restarting", "crashed healed", "panicked restarting", "panicked healed", "watchdog healed", "silent moving", "silent healed")
-	patient.story(t, "crashed on host "+here, "panicked on host "+here, "watchdog on host "+here, "silent on host "+here, "attempt 3: it is restarted",
-		"attempt 4: it is started on another host than "+here, "restarts: 3, starts elsewhere: 1")
-	patient.pausesGrow(t, time.Second)
-	proud.story(t, "it is not to be healed: godwit:recovery=off")
-	listed := stock(t, "openstack", "notification", "list", "-f", "value", "-c", "payload", "-c", "status")
-	if n := strings.Count(listed, patient.id); n != 4 || strings.Contains(listed, tired.id) {
-		t.Errorf("%d notifications of the patient's failures:\n%s", n, listed)
-	}
-	actions := stock(t, "nova", "instance-action-list", patient.id)
-	if strings.Count(actions, "reboot") != 3 || strings.Count(actions, "evacuate") != 1 {
-		t.Errorf("instance actions:\n%s", actions)
+	proud.story(t, "it is not to be healed: godwit:recovery=off", "crashed on host "+there)
+	if listed := stock(t, "openstack", "notification", "list", "-f", "value", "-c", "payload"); strings.Contains(listed, tired.id) || strings.Count(listed, proud.id) != 1 {
+		t.Errorf("notifications, want one of %s and none of %s:\n%s", proud.id, tired.id, listed)
 	}
 }
 
 // A failure of a guest, and how it is made.
 type failure struct {
-	name string
+	word string // for it, in what is told
 	make func(ctx context.Context, g *running) error
 }
 
 func failures(t *testing.T) []failure {
 	return []failure{
-		{"crash", func(ctx context.Context, g *running) error { killQEMU(ctx, t, g.host(t), g.id); return nil }},
-		{"panic", func(ctx context.Context, g *running) error { return g.talk.Panic(ctx) }},
+		{"crashed", func(ctx context.Context, g *running) error { killQEMU(ctx, t, g.host(t), g.id); return nil }},
+		{"panicked", func(ctx context.Context, g *running) error { return g.talk.Panic(ctx) }},
 		{"watchdog", func(ctx context.Context, g *running) error { return g.talk.ArmWatchdog(ctx) }},
-		{"silence", func(ctx context.Context, g *running) error {
+		{"silent", func(ctx context.Context, g *running) error {
 			// It is missed only when it was heard: the second ping comes when the first's answer has been noted.
 			err := labcloud.Until(ctx, "two pings of the agent", func() (bool, error) {
 				s, err := g.talk.Status(ctx)
@@ -123,7 +172,7 @@ func (g *running) failsAndComesBack(ctx context.Context, t *testing.T, f failure
 	}
 	began := time.Now()
 	g.comesBack(ctx, t, before.BootID)
-	t.Logf("%s: answers %.1f s later", f.name, time.Since(began).Seconds())
+	t.Logf("%s: answers %.1f s later", f.word, time.Since(began).Seconds())
 	if r, err := g.talk.Verify(ctx); err != nil || !r.OK || r.Last < last {
 		t.Errorf("disk log %+v %v; record %d was acknowledged before", r, err, last)
 	}
@@ -170,13 +219,11 @@ func (g *running) story(t *testing.T, want ...string) {
 // pausesGrow checks that after each attempt nothing was done for twice as long as after the one before.
 func (g *running) pausesGrow(t *testing.T, first time.Duration) {
 	t.Helper()
-	var out struct {
-		Life operator.ServerLife `json:"life"`
+	life, err := serverLife(t.Context(), g.id)
+	if err != nil || life.Healing == nil {
+		t.Fatalf("life %+v, %v", life, err)
 	}
-	if err := json.Unmarshal([]byte(stock(t, godwit, "why", "-o", "json", g.id)), &out); err != nil || out.Life.Healing == nil {
-		t.Fatalf("life %+v, %v", out.Life, err)
-	}
-	tries := out.Life.Healing.Tries
+	tries := life.Healing.Tries
 	for i, pause := 1, first; i < len(tries); i, pause = i+1, 2*pause {
 		if was := tries[i].At.Sub(tries[i-1].Ended); was < pause {
 			t.Errorf("attempt %d came %v after the end of the one before, want at least %v", i+1, was, pause)
@@ -256,7 +303,8 @@ func TestAGuestWhoseDiskFailsIsTriedHereAndElsewhereAndThenLeftToAPerson(t *test
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	g := bootOnSpoiledDisk(ctx, t, "spoiled", there)
-	g.givenUp(ctx, t)
+	g.givenUp(ctx, t, "it failed again after 1 restarts on its host and 1 starts elsewhere")
+	g.story(t, "io-error on host "+there, "attempt 1: it is restarted on host "+there, "it was restarted", "attempt 2: it is started on another host than "+there)
 }
 
 // spoiler puts a volume's data on a file system of its own, in a file on the node's disk; the volume must not be in use. It is ext4, which fails reads and writes when
@@ -291,18 +339,25 @@ func bootOnSpoiledDisk(ctx context.Context, t *testing.T, name, host string) *ru
 	return g
 }
 
-// givenUp waits until a person is asked about a guest whose disk fails, and checks what was tried before.
-func (g *running) givenUp(ctx context.Context, t *testing.T) {
+// givenUp waits until a person is asked about the guest, for the given reason, and `godwit why` says so.
+func (g *running) givenUp(ctx context.Context, t *testing.T, reason string) {
 	t.Helper()
-	text := ""
+	var last operator.ServerLife
 	err := labcloud.Until(ctx, "a person is asked", func() (bool, error) {
 		var err error
-		text, err = cloud.Client(ctx, godwit, "why", "--all", g.id)
-		return strings.Contains(text, "its guest: gave-up"), err
+		last, err = serverLife(ctx, g.id)
+		return last.Healing != nil && last.Healing.Status == "gave-up", err
 	})
 	if err != nil {
-		t.Errorf("%v\n%s", err, text)
+		t.Errorf("%v: %+v", err, last)
 	}
-	g.story(t, "io-error on host "+there, "attempt 1: it is restarted on host "+there, "it was restarted", "attempt 2: it is started on another host than "+there,
-		"it failed again after 1 restarts on its host and 1 starts elsewhere")
+	g.story(t, "its guest: gave-up, "+reason)
+}
+
+// serverLife asks the operator API what befell a server.
+func serverLife(ctx context.Context, id string) (operator.ServerLife, error) {
+	var out struct {
+		Life operator.ServerLife `json:"life"`
+	}
+	return out.Life, cloud.Operator(ctx, http.MethodGet, "servers/"+id+"/life", nil, &out)
 }
