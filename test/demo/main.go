@@ -1,6 +1,7 @@
-// Command demo is the walk-through an operator would type: three hosts and a volume service, an image, a guest on a local disk and one on a volume, and
-// live migrations of both with the stock OpenStack clients, to a named host and to one that placement picks. Every command is shown before it runs, progress while it works, and at the
-// end a table of what was measured. The lab stays up for a look around; `godwit lab down` removes it without a trace.
+// Command demo is the walk-through an operator would type: three hosts and a volume service, an image, a guest on a local disk, one on a volume and, in a
+// lab of its own, one on a GlusterFS of four nodes, and live migrations of all three with the stock OpenStack clients, to a named host and to one that placement picks.
+// Every command is shown before it runs, progress while it works, and at the end a table of what was measured. The first lab stays up for a look around;
+// `godwit lab down` removes it without a trace.
 package main
 
 import (
@@ -36,15 +37,16 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	d := &demo{godwit: *godwit, name: *name}
+	d := &demo{godwit: *godwit, name: *name, lab: *name}
 	if err := d.run(ctx); err != nil {
-		fmt.Fprintf(os.Stderr, "\ndemo: %v\nThe lab stays up for a look: %s lab status --name %s; %s lab down --name %s\n", err, d.godwit, d.name, d.godwit, d.name)
+		fmt.Fprintf(os.Stderr, "\ndemo: %v\nThe lab stays up for a look: %s lab status --name %s; %s lab down --name %s\n", err, d.godwit, d.lab, d.godwit, d.lab)
 		os.Exit(1)
 	}
 }
 
 type demo struct {
 	godwit, name string
+	lab          string // that is shown now
 	cloud        *labcloud.Cloud
 	peer         *lab.Peer
 	shown        string // of the guest that is shown now
@@ -65,7 +67,7 @@ type row struct {
 }
 
 func (d *demo) run(ctx context.Context) error {
-	for _, step := range []func(context.Context) error{d.bringUp, d.furnish, d.boot, d.walk, d.verify, d.bootFromVolume, d.walkVolume, d.verify} {
+	for _, step := range []func(context.Context) error{d.bringUp, d.furnish, d.boot, d.walk, d.verify, d.bootFromVolume, d.walkVolume, d.verify, d.shareStorage} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -78,15 +80,20 @@ func heading(text string) { fmt.Printf("\n=== %s\n", text) }
 // bringUp makes the lab by the command an operator would use.
 func (d *demo) bringUp(ctx context.Context) error {
 	heading("A lab of three compute hosts and a volume service: namespaces, each with real daemons")
-	if _, err := lab.Load(d.name); err == nil {
-		if err := d.show(ctx, d.godwit, "lab", "--name", d.name, "down"); err != nil {
+	return d.up(ctx)
+}
+
+// up brings up the lab that is shown now, anew.
+func (d *demo) up(ctx context.Context, options ...string) error {
+	if _, err := lab.Load(d.lab); err == nil {
+		if err := d.down(ctx); err != nil {
 			return err
 		}
 	}
-	if err := d.show(ctx, d.godwit, "lab", "--name", d.name, "up"); err != nil {
+	if err := d.show(ctx, append([]string{d.godwit, "lab", "--name", d.lab, "up"}, options...)...); err != nil {
 		return err
 	}
-	l, err := lab.Load(d.name)
+	l, err := lab.Load(d.lab)
 	if err != nil {
 		return err
 	}
@@ -94,6 +101,10 @@ func (d *demo) bringUp(ctx context.Context) error {
 		return err
 	}
 	return d.cloud.WaitHosts(ctx, len(l.ComputeNodes()))
+}
+
+func (d *demo) down(ctx context.Context) error {
+	return d.show(ctx, d.godwit, "lab", "--name", d.lab, "down")
 }
 
 // show runs a command of ours with its output on the terminal.
@@ -153,7 +164,8 @@ func (d *demo) furnish(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.peer, err = d.cloud.Peer(ctx, "pinger", id, "compute-3")
+	nodes := d.cloud.Lab.ComputeNodes()
+	d.peer, err = d.cloud.Peer(ctx, "pinger", id, nodes[len(nodes)-1])
 	return err
 }
 
