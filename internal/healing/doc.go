@@ -23,4 +23,6 @@
 //
 // Attempts are counted in a sliding window, over all failures of the server: a guest that dies every ten minutes is not restarted for ever. A guest that
 // came back stays healed; its attempts are forgotten when the window has passed.
+//
+// The figures and their reasons are decision 18.
 package healing

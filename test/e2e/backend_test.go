@@ -155,6 +155,7 @@ func TestAVolumeKeepsToItsRoomAndItsLimit(t *testing.T) {
 		if s, err := cloud.Server(ctx, g.id); err != nil || s.Status == "ERROR" {
 			t.Errorf("a guest that waits for room is shown as %+v, %v", s, err)
 		}
+		g.toldOfNoRoom(ctx, t)
 		awaitStatus(t, "no room: volume", "(squeezed-root), server "+g.id+" stands still since")
 		free()
 		g.goesOn(t, before)

@@ -354,6 +354,22 @@ func (g *running) givenUp(ctx context.Context, t *testing.T, reason string) {
 	g.story(t, "its guest: gave-up, "+reason)
 }
 
+// toldOfNoRoom waits until a person is told that the guest stands still for want of room, and checks that nothing is done about it.
+func (g *running) toldOfNoRoom(ctx context.Context, t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	var last operator.ServerLife
+	err := labcloud.Until(ctx, "want of room is told", func() (bool, error) {
+		var err error
+		last, err = serverLife(ctx, g.id)
+		return last.Healing != nil, err
+	})
+	if h := last.Healing; err != nil || h.Failure != "no-space" || h.Status != "left" || len(h.Tries) != 0 {
+		t.Errorf("%v: healing %+v", err, h)
+	}
+}
+
 // serverLife asks the operator API what befell a server.
 func serverLife(ctx context.Context, id string) (operator.ServerLife, error) {
 	var out struct {
