@@ -92,11 +92,13 @@ func TestAccountsSayWhoMeasuredThePower(t *testing.T) {
 
 func TestAccountsCountMovesOfHostsAndServersAndTimeAsleep(t *testing.T) {
 	w := newFleetWorld(t, "h1", "h2", "h3")
-	w.arrange(cloud.AutomationFull, nil)
+	stop := w.arrange(cloud.AutomationManual, nil)
 	w.prove("h1", "h2", "h3")
 	w.on("h1", "s1", nil)
 	w.on("h2", "s2", nil)
 	w.on("h3", "s3", nil)
+	stop()
+	w.arrange(cloud.AutomationFull, nil)
 	w.until("a host sleeps, and the accounts say so", func(store.View) bool {
 		asleep := w.asleep()
 		return len(asleep) == 1 && w.account(cloud.AccountHost, string(asleep[0])).Asleep > 0 && w.account(cloud.AccountHost, string(asleep[0])).Migrations == 1

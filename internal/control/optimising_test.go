@@ -294,10 +294,13 @@ func TestARisingLoadWakesAHostBeforeAnybodyIsShort(t *testing.T) {
 
 func TestAServerThatFitsNowhereElseWakesAHost(t *testing.T) {
 	w := newFleetWorld(t, "h1", "h2", "h3")
-	stop := w.arrange(cloud.AutomationFull, nil)
-	w.prove("h1", "h2", "h3")
-	w.until("one host sleeps", func(store.View) bool { return len(w.asleep()) == 1 })
-	sleeper := w.asleep()[0]
+	stop := w.arrange(cloud.AutomationManual, nil) // else the plan wakes the host before it is needed: one of those awake may fail
+	const sleeper = cloud.HostName("h3")
+	w.prove(sleeper)
+	w.write(func(tx *store.Tx) error {
+		return hostpower.Ask(tx, hostpower.Wish{Host: sleeper, Ask: cloud.AskSleep}, time.Now().UTC())
+	})
+	w.until("the host sleeps", func(store.View) bool { return w.state(sleeper) == cloud.HostAsleep })
 	for i := range 2 {
 		w.boot(cloud.ServerID(fmt.Sprintf("large%d", i)), 60000)
 	}
@@ -338,14 +341,18 @@ func TestAHostThatRefusesToSleepIsAwake(t *testing.T) {
 
 func TestAHostSleepsWithItsStoppedServersAndWakesWhenOneIsStarted(t *testing.T) {
 	w := newFleetWorld(t, "h1", "h2", "h3")
-	w.arrange(cloud.AutomationFull, nil)
+	stop := w.arrange(cloud.AutomationManual, nil)
 	w.prove("h1", "h2", "h3")
 	w.on("h1", "s1", nil)
 	w.on("h2", "s2", nil)
 	w.on("h3", "resting", nil)
 	w.ask(cloud.Intent{ID: "stop", Kind: cloud.IntentStop, Server: "resting"})
 	w.idle()
+	stop()
+	stop = w.arrange(cloud.AutomationFull, nil)
 	w.until("the host sleeps with its stopped server", func(store.View) bool { return slices.Equal(w.asleep(), []cloud.HostName{"h3"}) })
+	stop()
+	w.arrange(cloud.AutomationManual, nil) // nobody moves what is started
 	w.ask(cloud.Intent{ID: "start", Kind: cloud.IntentStart, Server: "resting"})
 	w.idle()
 	if on := w.running("resting"); on != "h3" {
