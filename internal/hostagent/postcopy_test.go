@@ -31,8 +31,8 @@ func TestPostCopyOnFakeHosts(t *testing.T) {
 	}
 }
 
-// sourceLost is the case that libvirt 9.0 meets in two ways: mostly it ends the move within a minute, and at times its call never returns. Until the agent
-// ends such a call itself, real hosts meet the case in drills only (docs/operating/guests.md).
+// sourceLost is the case that libvirt 9.0 meets in two ways: mostly it ends the move within a minute, and at times its call never returns, which the agent ends then
+// (docs/operating/guests.md). What is left for libvirtd to get over takes so long that real hosts meet the case in drills only.
 const sourceLost = "a source that loses its half in post-copy leaves a broken guest on the target"
 
 func TestPostCopyOnRealHosts(t *testing.T) {
