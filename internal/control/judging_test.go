@@ -38,6 +38,7 @@ func TestTheBrakeHoldsUntilAPersonAnswersForAHost(t *testing.T) {
 		"a whole rack":      {[]cloud.HostName{"h1", "h2", "h3", "h4", "h5", "h6", "h7"}, []cloud.HostName{"h1", "h2"}, "all 2 hosts of aggregate"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // they wait, mostly
 			w := newWorld(t, c.hosts...)
 			if c.rack != nil {
 				w.write(func(tx *store.Tx) error {
@@ -78,6 +79,7 @@ func TestTheBrakeHoldsUntilAPersonAnswersForAHost(t *testing.T) {
 // TestANewLeaderListensBeforeItCallsAHostDead: a host that was silent already when it began gets as much time as any, by the new leader's own clock, and is then
 // called dead all the same.
 func TestANewLeaderListensBeforeItCallsAHostDead(t *testing.T) {
+	t.Parallel() // it waits, mostly
 	w := newWorld(t, "h1", "h2", "h3")
 	w.until("all have said what they have", func(v store.View) bool { return store.Count(v, tables.HostReports) == 3 })
 	w.cut("h1")
