@@ -113,15 +113,23 @@ func (l *Lab) makeGlusterVolume(ctx context.Context, progress func(string)) erro
 		return err
 	}
 	progress("GlusterFS volume " + GlusterVolume + " started: two pairs of bricks")
-	if l.Storage == 0 {
-		return nil
+	if l.Storage > 0 {
+		if err := l.startGlusterVolume(ctx, storageVolume, storageBrickInside); err != nil {
+			return err
+		}
+		progress("GlusterFS volume " + storageVolume + " started, for the back end " + FarBackend)
 	}
-	if err := l.startGlusterVolume(ctx, storageVolume, storageBrickInside); err != nil {
-		return err
+	for _, node := range slices.Concat(l.ComputeNodes(), l.StorageNodes()) {
+		if err := os.WriteFile(l.Path(node, volumesStarted), nil, 0o644); err != nil {
+			return err
+		}
 	}
-	progress("GlusterFS volume " + storageVolume + " started, for the back end " + FarBackend)
 	return nil
 }
+
+// volumesStarted is the file whose presence lets clients mount. One that mounts earlier takes the volume as it was made, and shows settings that came later in
+// none of its files.
+const volumesStarted = "/etc/godwit/volumes-started"
 
 // startGlusterVolume makes a volume of a brick on each node, in pairs, and starts it.
 func (l *Lab) startGlusterVolume(ctx context.Context, name, brick string) error {

@@ -149,7 +149,7 @@ func (l *Lab) units(node string) []nodeinit.Unit {
 	if l.isStorage(node) {
 		volumes := nodeinit.Unit{Name: UnitVolumes, Argv: []string{binary, "volumes", "--config", configFile}, Log: logFile(UnitVolumes)}
 		if l.Gluster > 0 { // the service refuses to start without the mount, and is started again until it is there
-			return []nodeinit.Unit{{Name: UnitShare, Argv: l.shareCommand(storageVolume, FarInside), Log: logFile(UnitShare)}, volumes}
+			return []nodeinit.Unit{{Name: UnitShare, Argv: l.shareCommand(storageVolume, FarInside), Log: logFile(UnitShare), WaitFor: volumesStarted}, volumes}
 		}
 		return []nodeinit.Unit{volumes}
 	}
@@ -164,7 +164,7 @@ func (l *Lab) units(node string) []nodeinit.Unit {
 	}
 	agent := nodeinit.Unit{Name: UnitAgent, Argv: []string{binary, "agent", "--config", configFile}, Log: logFile(UnitAgent)}
 	if l.Gluster > 0 {
-		return []nodeinit.Unit{{Name: UnitShare, Argv: l.shareCommand(GlusterVolume, ShareInside), Log: logFile(UnitShare)}, libvirtd, agent}
+		return []nodeinit.Unit{{Name: UnitShare, Argv: l.shareCommand(GlusterVolume, ShareInside), Log: logFile(UnitShare), WaitFor: volumesStarted}, libvirtd, agent}
 	}
 	return []nodeinit.Unit{libvirtd, agent}
 }
