@@ -62,12 +62,13 @@ func recentVolumes(v store.View, now time.Time) []cloud.HostName {
 	return recent
 }
 
-// recentHosts lists the hosts that reported not long before now and that nobody has forced down.
+// recentHosts lists the hosts that reported not long before now, that nobody has forced down and that do not sleep.
 func recentHosts(v store.View, now time.Time) []cloud.HostName {
 	var recent []cloud.HostName
 	for _, h := range store.All(v, tables.Hosts) {
 		r, reported := store.Lookup(v, tables.HostReports, h.Name)
-		if !h.ForcedDown && reported && now.Sub(r.At) <= recentlySeen {
+		p, asked := store.Lookup(v, tables.HostPowers, h.Name)
+		if !h.ForcedDown && !(asked && p.Resting()) && reported && now.Sub(r.At) <= recentlySeen {
 			recent = append(recent, h.Name)
 		}
 	}

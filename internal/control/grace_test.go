@@ -15,7 +15,7 @@ func TestANewLeaderWaitsOnlyForHostsThatWereThereAMomentAgo(t *testing.T) {
 	now := time.Now().UTC()
 	_, err := w.store.UpdateVisible(t.Context(), func(tx *store.Tx) error {
 		number := 100
-		for name, at := range map[cloud.HostName]time.Time{"fresh": now.Add(-10 * time.Second), "stale": now.Add(-time.Hour), "fenced": now, "never": {}} {
+		for name, at := range map[cloud.HostName]time.Time{"fresh": now.Add(-10 * time.Second), "stale": now.Add(-time.Hour), "fenced": now, "asleep": now, "never": {}} {
 			number++
 			err := store.Put(tx, tables.Hosts, name,
 				cloud.Host{Name: name, ID: string(name), ServiceID: "s" + string(name), Number: number, ForcedDown: name == "fenced"})
@@ -26,13 +26,13 @@ func TestANewLeaderWaitsOnlyForHostsThatWereThereAMomentAgo(t *testing.T) {
 				return err
 			}
 		}
-		return nil
+		return store.Put(tx, tables.HostPowers, "asleep", cloud.HostPower{Host: "asleep", State: cloud.HostAsleep})
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	recent := recentHosts(w.store.View(), now)
-	for _, name := range []cloud.HostName{"stale", "fenced", "never"} {
+	for _, name := range []cloud.HostName{"stale", "fenced", "asleep", "never"} {
 		if slices.Contains(recent, name) {
 			t.Errorf("%s is waited for", name)
 		}

@@ -325,6 +325,14 @@ func TestAHostThatDoesNotAnswerTheCallToSleepIsNotTakenForOneThatRefused(t *test
 	w.sound()
 }
 
+func TestAHostThatDidNotHearTheCallToSleepIsCalledAgain(t *testing.T) {
+	w := newFleetWorld(t, "h1", "h2")
+	w.arrange(cloud.AutomationManual, nil)
+	w.fleet.Inject(hostapitest.Fault{Host: "h1", Call: "Sleep", Err: cloud.Errorf(cloud.KindUnavailable, "the connection is lost")})
+	w.prove("h1")
+	w.sound()
+}
+
 func TestAHostThatRefusesToSleepIsAwake(t *testing.T) {
 	w := newFleetWorld(t, "h1", "h2")
 	w.arrange(cloud.AutomationManual, nil)

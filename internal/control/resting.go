@@ -21,6 +21,8 @@ const (
 	sleepCallMax = 15 * time.Second
 	// fallAsleepMax is how long a host that was told to sleep may still be heard; then it is taken to have refused. Machines save their disks first.
 	fallAsleepMax = 3 * time.Minute
+	// tellAgainAfter is when a host that did not answer the call to sleep and is still heard is called again.
+	tellAgainAfter = 2 * time.Second
 	// wakeTryMax bounds one try to wake a host; a BMC takes seconds.
 	wakeTryMax = 30 * time.Second
 	// wakeAgainMin is the least time between two tries; a host that was timed gets one and a half times what it took before the next.
@@ -85,6 +87,8 @@ func (r *rester) look(ctx context.Context, v store.View, p *cloud.HostPower, now
 			})
 		case began:
 			return r.awake(ctx, p, now, "it came back by itself")
+		case !p.NextTry.IsZero() && now.After(p.NextTry):
+			return r.tellAgain(ctx, v, p)
 		case now.Sub(p.Since) > fallAsleepMax:
 			return r.update(ctx, p, func(n *cloud.HostPower) {
 				n.State, n.Since, n.Asked, n.Reason = cloud.HostAwake, now, cloud.AskNothing, fmt.Sprintf("it was told to sleep and is still awake after %s", fallAsleepMax)
@@ -164,7 +168,7 @@ func (r *rester) fallAsleep(ctx context.Context, p *cloud.HostPower, report *clo
 		mode = cloud.SleepPowerOff
 	}
 	next := *p
-	next.State, next.Since, next.Mode, next.AgentGeneration = cloud.HostFallingAsleep, now, mode, report.Generation
+	next.State, next.Since, next.Mode, next.AgentGeneration, next.NextTry = cloud.HostFallingAsleep, now, mode, report.Generation, time.Time{}
 	if next.Asked == cloud.AskSleep {
 		next.Asked = cloud.AskNothing
 	}
@@ -206,7 +210,14 @@ func (r *rester) tellSleep(ctx context.Context, p *cloud.HostPower, bmc *cloud.B
 			err = cloud.E(cloud.KindConflict, "shut down", string(p.Host), err)
 		}
 	}
-	if err == nil || ctx.Err() != nil || cloud.Is(err, cloud.KindUnavailable) { // it may be asleep already: its answer was lost
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	if cloud.Is(err, cloud.KindUnavailable) { // it may have heard, and its answer be lost; one that has not heard is told again
+		err := r.update(ctx, p, func(n *cloud.HostPower) { n.NextTry = time.Now().UTC().Add(tellAgainAfter) })
+		if err != nil {
+			r.log.Warn("that a host did not answer was not written", "host", p.Host, "error", err)
+		}
 		return
 	}
 	r.log.Warn("a host does not want to sleep", "host", p.Host, "error", err)
@@ -215,6 +226,16 @@ func (r *rester) tellSleep(ctx context.Context, p *cloud.HostPower, bmc *cloud.B
 	}); err != nil {
 		r.log.Warn("that a host refused to sleep was not written", "host", p.Host, "error", err)
 	}
+}
+
+// tellAgain repeats the call to a host that may not have heard it.
+func (r *rester) tellAgain(ctx context.Context, v store.View, p *cloud.HostPower) error {
+	if err := r.update(ctx, p, func(n *cloud.HostPower) { n.NextTry = time.Time{} }); err != nil {
+		return err
+	}
+	bmc, _ := store.Lookup(v, tables.BMCs, p.Host)
+	r.begin(p.Host, func() { r.tellSleep(ctx, p, bmc) })
+	return nil
 }
 
 // shutDown has a host's BMC press its power button.
