@@ -143,7 +143,7 @@ func TestServersOnGlusterFS(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), testMax)
 	defer cancel()
 	f := bringUp(ctx, t)
-	s, err := f.BootGuest(ctx, "shared", here, map[string]string{"tick": "100ms", "log": "20ms"})
+	s, err := f.BootGuest(ctx, "shared", here, map[string]string{"tick": "100ms", "log": "20ms", "fill": "64MiB", "dirty": "8MiB"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,6 +169,11 @@ func TestServersOnGlusterFS(t *testing.T) {
 	step("outlived a brick")
 	standsStillWithoutAPair(ctx, t, f, talk, s)
 	step("outlived a pair")
+	talk = outlivesFaultsInAMove(ctx, t, f, talk, s)
+	step("outlived faults in the middle of moves")
+	if now := placeOf(ctx, t, f, s); now.from != there { // the host that is lost next
+		moves(ctx, t, f, talk, s)
+	}
 	talk.Close()
 	talk = isEvacuated(ctx, t, f, s)
 	step("evacuated")
@@ -195,7 +200,9 @@ func moves(ctx context.Context, t *testing.T, f *labcloud.Fixture, talk *guest.C
 		t.Errorf("the move: %+v %v", m, err)
 	}
 	writesOn(ctx, t, talk)
-	awaitState(ctx, t, f, here, s.ID, "")
+	if err := labcloud.Until(ctx, "guest gone", func() (bool, error) { return state(ctx, f, here, s.ID) == "", nil }); err != nil {
+		t.Fatalf("%v; its old host has it %s", err, state(ctx, f, here, s.ID))
+	}
 	if _, err := f.Lab.Output(ctx, there, "test", "-f", file(s.ID)); err != nil {
 		t.Errorf("the disk after the move: %v", err)
 	}
@@ -286,14 +293,7 @@ func isEvacuated(ctx context.Context, t *testing.T, f *labcloud.Fixture, s *serv
 		stock(ctx, t, f, "nova", "--os-compute-api-version", "2.68", "evacuate", s.ID, here)
 	}
 	on(ctx, t, f, s.ID, here)
-	var talk *guest.Client
-	err = labcloud.Until(ctx, "the guest answers", func() (bool, error) {
-		talk, err = f.Talk(ctx, s)
-		return err == nil, nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	talk := answers(ctx, t, f, s)
 	if err := f.Lab.PowerOn(ctx, there); err != nil {
 		t.Fatal(err)
 	}
