@@ -273,12 +273,14 @@ func TestNoServerMovesTwiceInAWindowOnALiveFleet(t *testing.T) {
 
 func TestARisingLoadWakesAHostBeforeAnybodyIsShort(t *testing.T) {
 	w := newFleetWorld(t, "h1", "h2", "h3")
-	w.arrange(cloud.AutomationFull, nil)
+	stop := w.arrange(cloud.AutomationManual, nil)
 	w.prove("h1", "h2", "h3")
 	w.on("h1", "s1", nil)
 	w.on("h1", "s2", nil)
 	w.on("h2", "s3", nil)
 	w.on("h2", "s4", nil)
+	stop()
+	w.arrange(cloud.AutomationFull, nil)
 	w.until("one host sleeps", func(store.View) bool { return len(w.asleep()) == 1 })
 	sleeper := w.asleep()[0]
 	for _, id := range []cloud.ServerID{"s1", "s2", "s3", "s4"} { // 30 of 32 CPUs: nobody is short, but the reserve is gone
@@ -314,6 +316,32 @@ func TestAServerThatFitsNowhereElseWakesAHost(t *testing.T) {
 		t.Errorf("the third server is on %s; host %s is %s", on, sleeper, w.state(sleeper))
 	}
 	stop()
+	w.sound()
+}
+
+func TestAServerWhoseOnlyHostIsFallingAsleepGetsItAllTheSame(t *testing.T) {
+	w := newFleetWorld(t, "h1", "h2")
+	w.arrange(cloud.AutomationManual, nil)
+	w.prove("h2")
+	asleep := make(chan struct{})
+	w.fleet.Inject(hostapitest.Fault{Host: "h2", Call: "Sleep", Do: func() { <-asleep }}) // it takes its time
+	w.write(func(tx *store.Tx) error {
+		return hostpower.Ask(tx, hostpower.Wish{Host: "h2", Ask: cloud.AskSleep}, time.Now().UTC())
+	})
+	w.until("the host falls asleep", func(store.View) bool { return w.state("h2") == cloud.HostFallingAsleep })
+	s := cloud.Server{ID: "s1", Project: "p", Name: "s1", Flavor: cloud.Flavor{ID: "f", Name: "f", VCPUs: 8, RAMMiB: 4096, RootGiB: 1}, Image: "img", ForcedHost: "h2",
+		ImageFormat: "qcow2", VMState: cloud.VMBuilding, Task: cloud.TaskScheduling, Created: time.Now().UTC()}
+	w.write(func(tx *store.Tx) error { return store.Put(tx, tables.Servers, s.ID, s) })
+	w.ask(cloud.Intent{ID: "boot", Kind: cloud.IntentBoot, Server: s.ID})
+	w.until("the boot asks for the host", func(v store.View) bool {
+		p, _ := store.Lookup(v, tables.HostPowers, "h2")
+		return p.Asked == cloud.AskWake
+	})
+	close(asleep)
+	w.idle()
+	if on := w.running("s1"); on != "h2" {
+		t.Errorf("it runs on %s", on)
+	}
 	w.sound()
 }
 

@@ -62,13 +62,13 @@ func (f *Flows) wakeFor(ctx context.Context, r *run, request placement.Request) 
 	}
 }
 
-// sleeper returns the sleeping host that placement would choose if it were awake.
+// sleeper returns the sleeping host, or one that is about to sleep, that placement would choose if it were awake.
 func (f *Flows) sleeper(request placement.Request) (cloud.HostName, bool) {
 	v := f.Records.View()
 	snap := tables.Snapshot(v, now())
 	for i := range snap.Hosts {
 		p, ok := store.Lookup(v, tables.HostPowers, snap.Hosts[i].Host.Name)
-		if ok && (p.State == cloud.HostAsleep || p.State == cloud.HostWaking) && !snap.Hosts[i].Host.ForcedDown {
+		if ok && p.Resting() && !snap.Hosts[i].Host.ForcedDown {
 			snap.Hosts[i].Up = true
 		} else {
 			snap.Hosts[i].Host.Disabled = true // those awake have refused already
