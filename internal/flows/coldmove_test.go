@@ -54,18 +54,7 @@ func coldly(t *testing.T, wish coldWish) *world {
 		w = running(t, cloud.IntentColdMove, prepare)
 	}
 	if wish.shared {
-		w.fleet.Share("dir", hostA, hostB)
-		w.write(func(tx *store.Tx) error {
-			for _, h := range []cloud.HostName{hostA, hostB} {
-				report, err := store.Get(tx, tables.HostReports, h)
-				report.SharedDiskID = "dir"
-				if err := errors.Join(err, store.Put(tx, tables.HostReports, h, report)); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		w.replace()
+		w.share()
 	}
 	if wish.stopped {
 		w.fleet.Host(hostA).SetDomain(serverID, hostpb.DomainState_DOMAIN_STATE_SHUTOFF, "shutdown")
@@ -85,6 +74,23 @@ func coldly(t *testing.T, wish coldWish) *world {
 		)
 	})
 	return w
+}
+
+// share has hosts a and b keep disks in one directory.
+func (w *world) share() {
+	w.t.Helper()
+	w.fleet.Share("dir", hostA, hostB)
+	w.write(func(tx *store.Tx) error {
+		for _, h := range []cloud.HostName{hostA, hostB} {
+			report, err := store.Get(tx, tables.HostReports, h)
+			report.SharedDiskID = "dir"
+			if err := errors.Join(err, store.Put(tx, tables.HostReports, h, report)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	w.replace()
 }
 
 // replace puts the server on host a once more, after what the hosts are was changed.
