@@ -292,12 +292,16 @@ func (f *Flows) discardCold(ctx context.Context, r *run) error {
 	})
 }
 
-// switchCold makes the server what and where it will be.
+// switchCold makes the server what and where it will be. It takes a generation for that: in a directory that hosts share, the disk is held by whoever has the
+// greatest, and the source has been called with the run's first one.
 func (f *Flows) switchCold(ctx context.Context, r *run) error {
-	return f.changeCold(ctx, r, func(tx *store.Tx, s *cloud.Server, m *cloud.Migration) error {
+	var generation int64
+	err := f.changeCold(ctx, r, func(tx *store.Tx, s *cloud.Server, m *cloud.Migration) error {
 		if m.Status != cloud.MigrationMigrating {
+			generation = s.Generation
 			return nil // by an earlier attempt
 		}
+		generation = bump(s)
 		if !staysPut(m) {
 			if err := handOver(tx, s, m, m.Target); err != nil {
 				return err
@@ -310,6 +314,10 @@ func (f *Flows) switchCold(ctx context.Context, r *run) error {
 		}
 		return advance(m, cloud.MigrationPostMigrating)
 	})
+	if err != nil {
+		return err
+	}
+	return r.Set(stateGeneration, generation)
 }
 
 const (

@@ -164,9 +164,11 @@ func (f *Flows) openBack(ctx context.Context, r *run) error {
 	return f.openMove(ctx, r, movingVolumes{server: &s, migration: m.ID, host: m.Source})
 }
 
-// switchBack makes the server what and where it was.
+// switchBack makes the server what and where it was, under a generation of its own as switchCold does.
 func (f *Flows) switchBack(ctx context.Context, r *run) error {
-	return f.changeCold(ctx, r, func(tx *store.Tx, s *cloud.Server, m *cloud.Migration) error {
+	var generation int64
+	err := f.changeCold(ctx, r, func(tx *store.Tx, s *cloud.Server, m *cloud.Migration) error {
+		generation = bump(s)
 		if s.Host != m.Source {
 			if err := handOver(tx, s, m, m.Source); err != nil {
 				return err
@@ -175,6 +177,10 @@ func (f *Flows) switchBack(ctx context.Context, r *run) error {
 		s.Host, s.Flavor, s.Power = m.Source, s.Resize.Old, cloud.PowerShutdown
 		return bindPorts(tx, s, m.Source, portDown)
 	})
+	if err != nil {
+		return err
+	}
+	return r.Set(stateGeneration, generation)
 }
 
 // prepareBack makes the source ready with the disk that it kept.
