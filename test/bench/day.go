@@ -34,7 +34,7 @@ const (
 	daySample = 5 * time.Minute
 	// dayLoad is the mean of what all guests are told to use together, CPUs. An emulated guest uses some 0.05 beside; the lab's two cores have to carry
 	// the guests, their moves, and the daemons of five nodes.
-	dayLoad = 0.5
+	dayLoad = 0.4
 	// dayLoadPeak is the most at any time, to which the loads are scaled down if need be.
 	dayLoadPeak = 1.2
 )
