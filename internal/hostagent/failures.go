@@ -301,6 +301,13 @@ func (v *vm) decided(kind Kind) {
 	}
 }
 
+// begun notes that there is another process, whose end will be news even if it comes before anybody has looked at it. It runs in the loop.
+func (v *vm) begun(kind Kind) {
+	if kind == KindStart || kind == KindReboot {
+		v.note(func(r *record) { r.Failure.Ended = false })
+	}
+}
+
 // keepPinging asks the guests that have an agent, again and again, whether they are there.
 func (a *Agent) keepPinging() {
 	ticker := time.NewTicker(max(a.o.Failures.SilenceMax/pingsPerSilence, time.Millisecond))

@@ -155,6 +155,7 @@ func (v *vm) perform(t *task) {
 		v.log.Warn("request failed", "request", t.kind, "generation", t.generation, "took", time.Since(began), "error", err)
 		err = cloud.E(kindOf(err), t.kind.String(), subject(v.id), err)
 	} else {
+		v.begun(t.kind)
 		v.log.Info("request done", "request", t.kind, "generation", t.generation, "took", time.Since(began))
 	}
 	t.done <- err
