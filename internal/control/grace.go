@@ -68,7 +68,8 @@ func recentHosts(v store.View, now time.Time) []cloud.HostName {
 	for _, h := range store.All(v, tables.Hosts) {
 		r, reported := store.Lookup(v, tables.HostReports, h.Name)
 		p, asked := store.Lookup(v, tables.HostPowers, h.Name)
-		if !h.ForcedDown && !(asked && p.Resting()) && reported && now.Sub(r.At) <= recentlySeen {
+		sleeps := asked && p.Resting()
+		if !h.ForcedDown && !sleeps && reported && now.Sub(r.At) <= recentlySeen {
 			recent = append(recent, h.Name)
 		}
 	}
