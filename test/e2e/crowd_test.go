@@ -134,18 +134,20 @@ func explained(ctx context.Context, t *testing.T, id, short string) {
 	if err != nil {
 		t.Fatalf("godwit why %s: %v", id, err)
 	}
-	var decisions []struct {
-		Chosen   string `json:"chosen"`
-		Verdicts []struct {
-			Host    string   `json:"host"`
-			Fits    bool     `json:"fits"`
-			Reasons []string `json:"reasons"`
-		} `json:"verdicts"`
+	var why struct {
+		Decisions []struct {
+			Chosen   string `json:"chosen"`
+			Verdicts []struct {
+				Host    string   `json:"host"`
+				Fits    bool     `json:"fits"`
+				Reasons []string `json:"reasons"`
+			} `json:"verdicts"`
+		} `json:"decisions"`
 	}
-	if err := json.Unmarshal(raw, &decisions); err != nil || len(decisions) == 0 {
+	if err := json.Unmarshal(raw, &why); err != nil || len(why.Decisions) == 0 {
 		t.Fatalf("godwit why %s: %v %s", id, err, raw)
 	}
-	last := decisions[0]
+	last := why.Decisions[0]
 	if last.Chosen != "" || len(last.Verdicts) != len(cloud.Lab.ComputeNodes()) {
 		t.Errorf("the decision about %s: %+v", id, last)
 	}
