@@ -219,7 +219,11 @@ func (v *vm) watch(ctx context.Context) cloud.MigrationStats {
 // figures are those of the migration in progress; ok is false when it has not begun, is just over, or libvirtd is away.
 func (v *vm) figures(ctx context.Context) (stats cloud.MigrationStats, ok bool) {
 	job, err := v.a.hv.Job(ctx, v.id)
-	return job.Stats, err == nil && job.Active && job.Outgoing
+	ok = err == nil && job.Active && job.Outgoing
+	if !ok {
+		v.log.Debug("no figures of the migration", "active", job.Active, "outgoing", job.Outgoing, "error", err)
+	}
+	return job.Stats, ok
 }
 
 // postCopied takes note that the guest's CPUs went to the target while memory is still here. From now on there is no way back: not by an abort, and not
