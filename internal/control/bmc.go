@@ -27,6 +27,7 @@ type bmcs struct {
 
 // fencing is one attempt to turn a host off, or its result.
 type fencing struct {
+	stop  context.CancelFunc
 	ended time.Time
 	proof string
 	err   error
@@ -91,10 +92,15 @@ func (b *bmcs) begin(ctx context.Context, host cloud.HostName) {
 	if t := b.tries[host]; t != nil && (t.ended.IsZero() || t.err == nil || time.Since(t.ended) < fenceAgainAfter) {
 		return
 	}
-	t := &fencing{}
+	ctx, stop := context.WithCancel(ctx)
+	t := &fencing{stop: stop}
 	b.tries[host] = t
 	b.work.Go(func() {
+		defer stop()
 		proof, evidence, err := b.isolate(ctx, host)
+		if ctx.Err() != nil {
+			return // the host is heard, or another leads
+		}
 		b.mu.Lock()
 		t.proof, t.err, t.ended = proof, err, time.Now()
 		b.mu.Unlock()
@@ -122,11 +128,12 @@ func (b *bmcs) known(v store.View, host cloud.HostName) recovery.Fence {
 	return out
 }
 
-// forget drops what was found out: the host is heard, so it is not off.
+// forget drops what was found out: the host is heard, so it is not off. It ends an attempt that is being made, which would turn the returned host off.
 func (b *bmcs) forget(host cloud.HostName) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if t := b.tries[host]; t != nil && !t.ended.IsZero() {
+	if t := b.tries[host]; t != nil {
+		t.stop()
 		delete(b.tries, host)
 	}
 }
