@@ -68,7 +68,7 @@ func parseVolfile(text string) (Health, error) {
 //
 // With eager locks, AFR notes which brick missed a write only when it lets go of the lock, post-op-delay-secs (1 unless set) after the last of a run of
 // writes; but it acknowledges each at once. If the bricks that took them vanish within that time, all bricks come back alike dirty, nobody accuses anybody,
-// and the healer may take the copy that lacks them (seen with GlusterFS 10.3, in half of such double outages).
+// and the healer may take the copy that lacks them (seen with GlusterFS 10.3 in six of nine such double outages).
 func replicaDangers(name string, bricks int, options map[string]string) (out []string) {
 	off := []string{"off", "disable", "no", "false", "0"}
 	if !slices.Contains(off, options["eager-lock"]) && options["post-op-delay-secs"] != "0" {
