@@ -26,8 +26,8 @@ const testMax = 15 * time.Minute
 // stepMax bounds the wait for one thing, so that what hangs is seen with its reasons.
 const stepMax = 90 * time.Second
 
-// bringUp makes a cloud on GlusterFS.
-func bringUp(ctx context.Context, t *testing.T) *labcloud.Fixture {
+// bringUp makes a cloud of two hosts on GlusterFS. GODWIT_BINARY names a program that is built already.
+func bringUp(ctx context.Context, t *testing.T, storage int) *labcloud.Fixture {
 	t.Helper()
 	godwit := os.Getenv("GODWIT_BINARY")
 	if godwit == "" {
@@ -40,7 +40,7 @@ func bringUp(ctx context.Context, t *testing.T) *labcloud.Fixture {
 		t.Fatal(err)
 	}
 	say := func(line string) { t.Log(line) }
-	c, err := labcloud.Up(ctx, labcloud.Options{Name: fmt.Sprintf("gluster-%d", os.Getpid()), Hosts: 2, Gluster: true, Binary: godwit, Tethered: true, Progress: say})
+	c, err := labcloud.Up(ctx, labcloud.Options{Name: fmt.Sprintf("gluster-%d", os.Getpid()), Hosts: 2, Storage: storage, Gluster: true, Binary: godwit, Tethered: true, Progress: say})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +142,7 @@ func writesOn(ctx context.Context, t *testing.T, talk *guest.Client) {
 func TestServersOnGlusterFS(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), testMax)
 	defer cancel()
-	f := bringUp(ctx, t)
+	f := bringUp(ctx, t, 0)
 	s, err := f.BootGuest(ctx, "shared", here, map[string]string{"tick": "100ms", "log": "20ms", "fill": "64MiB", "dirty": "8MiB"})
 	if err != nil {
 		t.Fatal(err)

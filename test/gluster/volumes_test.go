@@ -2,10 +2,6 @@ package gluster
 
 import (
 	"context"
-	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -20,36 +16,6 @@ import (
 
 // storageMax covers building, a lab with GlusterFS, two boots and a move on a machine that is busy with other things.
 const storageMax = 10 * time.Minute
-
-// storageCloud makes a cloud whose volume service has a back end on GlusterFS.
-func storageCloud(ctx context.Context, t *testing.T) *labcloud.Fixture {
-	t.Helper()
-	godwit := filepath.Join(t.TempDir(), "godwit")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", godwit, "../../cmd/godwit").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
-	if err := lab.Sweep(ctx); err != nil {
-		t.Fatal(err)
-	}
-	c, err := labcloud.Up(ctx, labcloud.Options{Name: fmt.Sprintf("far-%d", os.Getpid()), Hosts: 2, Storage: 1, Gluster: true, Binary: godwit, Tethered: true,
-		Progress: func(line string) { t.Log(line) }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Log(c.Lab.Logs())
-		}
-		if err := c.Lab.Down(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
-	f, err := labcloud.Furnish(ctx, c, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return f
-}
 
 // farVolume makes a volume of the type that is kept on GlusterFS and waits until it is there.
 func farVolume(ctx context.Context, t *testing.T, f *labcloud.Fixture, o volumes.CreateOpts) string {
@@ -106,7 +72,7 @@ func TestVolumesOnGlusterFS(t *testing.T) {
 	defer cancel()
 	began := time.Now()
 	step := func(name string) { t.Logf("%v: %s", time.Since(began).Round(time.Second), name) }
-	f := storageCloud(ctx, t)
+	f := bringUp(ctx, t, 1)
 	step("there is a cloud")
 	for _, argv := range [][]string{{"cinder", "type-create", "far"}, {"cinder", "type-key", "far", "set", "volume_backend_name=" + lab.FarBackend}} {
 		if out, err := f.Client(ctx, argv...); err != nil {
