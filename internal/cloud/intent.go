@@ -35,6 +35,7 @@ const (
 	IntentVolumeUpload   IntentKind = "volume-upload"
 	IntentVolumeRetype   IntentKind = "volume-retype"
 	IntentVolumeRevert   IntentKind = "volume-revert"
+	IntentVolumeReimage  IntentKind = "volume-reimage"
 	IntentSnapshotCreate IntentKind = "snapshot-create"
 	IntentSnapshotDelete IntentKind = "snapshot-delete"
 )
@@ -56,7 +57,7 @@ type Intent struct {
 	Hard       bool         `json:"hard,omitempty"`        // reboot
 	Rebuild    bool         `json:"rebuild,omitempty"`     // evacuate: a root disk that is lost with its host is made anew from its image
 	Stopped    bool         `json:"stopped,omitempty"`     // evacuate: the server is left stopped
-	Reimage    *Reimage     `json:"reimage,omitempty"`     // rebuild: what the server becomes
+	Reimage    *Reimage     `json:"reimage,omitempty"`     // rebuild: what the server becomes; volume-reimage: what the volume becomes
 	Proof      string       `json:"proof,omitempty"`       // evacuate: what the leader found to keep the dead host from harm; empty: the run fences it
 	Tried      []HostName   `json:"tried,omitempty"`       // boot, migrate: hosts that failed this request; placement leaves them out
 	RequestID  string       `json:"request_id"`            // "req-<uuid>" of the API call; the instance action's key

@@ -11,7 +11,7 @@ type VolumeStatus string
 // The volume statuses.
 const (
 	VolumeCreating       VolumeStatus = "creating"
-	VolumeDownloading    VolumeStatus = "downloading" // being filled from an image
+	VolumeDownloading    VolumeStatus = "downloading" // being filled from an image, when it is made or later
 	VolumeAvailable      VolumeStatus = "available"
 	VolumeReserved       VolumeStatus = "reserved" // promised to a server, not yet connected
 	VolumeAttaching      VolumeStatus = "attaching"
@@ -41,7 +41,7 @@ func VolumeStatuses() []VolumeStatus {
 var volumeMoves = map[VolumeStatus][]VolumeStatus{
 	VolumeCreating:       {VolumeDownloading, VolumeAvailable, VolumeReserved, VolumeDeleting, VolumeError},
 	VolumeDownloading:    {VolumeAvailable, VolumeReserved, VolumeDeleting, VolumeError},
-	VolumeAvailable:      {VolumeReserved, VolumeAttaching, VolumeInUse, VolumeExtending, VolumeUploading, VolumeRetyping, VolumeMaintenance, VolumeReverting, VolumeDeleting, VolumeError},
+	VolumeAvailable:      {VolumeReserved, VolumeAttaching, VolumeInUse, VolumeExtending, VolumeUploading, VolumeRetyping, VolumeMaintenance, VolumeReverting, VolumeDownloading, VolumeDeleting, VolumeError},
 	VolumeReserved:       {VolumeAttaching, VolumeInUse, VolumeAvailable, VolumeError},
 	VolumeAttaching:      {VolumeInUse, VolumeAvailable, VolumeReserved, VolumeError},
 	VolumeInUse:          {VolumeDetaching, VolumeAvailable, VolumeReserved, VolumeExtending, VolumeUploading, VolumeRetyping, VolumeError},
@@ -52,7 +52,7 @@ var volumeMoves = map[VolumeStatus][]VolumeStatus{
 	VolumeMaintenance:    {VolumeAvailable, VolumeInUse, VolumeError},
 	VolumeReverting:      {VolumeAvailable, VolumeErrorRestoring, VolumeError},
 	VolumeDeleting:       {VolumeDeleted, VolumeErrorDeleting, VolumeError},
-	VolumeError:          {VolumeDeleting, VolumeAvailable},
+	VolumeError:          {VolumeDeleting, VolumeAvailable, VolumeDownloading},
 	VolumeErrorDeleting:  {VolumeDeleting},
 	VolumeErrorExtending: {VolumeDeleting, VolumeAvailable, VolumeInUse},
 	VolumeErrorRestoring: {VolumeDeleting},

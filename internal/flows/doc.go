@@ -25,6 +25,7 @@
 //	intent volume-upload    freeze -> upload -> thaw                                         => as before, and an active image
 //	intent volume-retype    choose-backend -> move -> limits                                 => as before, of another type
 //	intent volume-revert    revert                                                           => available
+//	intent volume-reimage   reimage                                                          => available, with an image's data
 //	intent snapshot-create  snapshot                                                         => available
 //	intent snapshot-delete  delete                                                           => gone
 //

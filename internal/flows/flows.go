@@ -87,7 +87,7 @@ type run = workflow.Run[cloud.Intent]
 func (f *Flows) Definitions() []workflow.AnyDefinition {
 	return []workflow.AnyDefinition{
 		f.Boot(), f.Delete(), f.Stop(), f.Start(), f.Reboot(), f.Migrate(), f.Evacuate(), f.ColdMove(), f.Confirm(), f.Revert(), f.Capture(), f.Rebuild(), f.Shelve(), f.Unshelve(), f.Attach(), f.Detach(),
-		f.VolumeCreate(), f.VolumeDelete(), f.VolumeExtend(), f.VolumeUpload(), f.VolumeRetype(), f.VolumeRevert(), f.SnapshotCreate(), f.SnapshotDelete(),
+		f.VolumeCreate(), f.VolumeDelete(), f.VolumeExtend(), f.VolumeUpload(), f.VolumeRetype(), f.VolumeRevert(), f.VolumeReimage(), f.SnapshotCreate(), f.SnapshotDelete(),
 	}
 }
 

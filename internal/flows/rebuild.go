@@ -69,15 +69,20 @@ func (f *Flows) reimageVolume(ctx context.Context, r *run) error {
 	if err := f.closeVolumes(ctx, r); err != nil {
 		return err
 	}
+	return f.fillVolume(ctx, r, to.Volume, to)
+}
+
+// fillVolume gives a volume, which nobody has open, an image's data and records whose they are.
+func (f *Flows) fillVolume(ctx context.Context, r *run, id cloud.VolumeID, to *cloud.Reimage) error {
 	image := &hostpb.VolumeImage{ImageId: string(to.Image), Format: to.Format, Bytes: to.Bytes, Sha512: to.Hash}
-	err := f.onVolume(ctx, r, to.Volume, func(c volumeCall) error {
+	err := f.onVolume(ctx, r, id, func(c volumeCall) error {
 		_, err := c.host.RevertVolume(ctx, &hostpb.RevertVolumeRequest{Call: c.call, Image: image})
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	return f.updateVolume(ctx, to.Volume, func(tx *store.Tx, v *cloud.Volume) error {
+	return f.updateVolume(ctx, id, func(tx *store.Tx, v *cloud.Volume) error {
 		i, err := store.Peek(tx, tables.Images, to.Image)
 		if err != nil {
 			return err

@@ -418,6 +418,34 @@ func TestVolumeRevertKeepsTheEnginesPromises(t *testing.T) {
 	})
 }
 
+func TestVolumeReimageKeepsTheEnginesPromises(t *testing.T) {
+	workflowtest.Run(t, func(t *testing.T) workflowtest.Case[cloud.Intent] {
+		w := newVolumeWorld(t, cloud.IntentVolumeReimage, func(w *volumeWorld, v *cloud.Volume) {
+			v.Status, v.PreviousStatus, v.SourceSnapshot = cloud.VolumeDownloading, cloud.VolumeError, "earlier"
+			w.intent.Reimage = &cloud.Reimage{Image: "other", Format: "raw", Bytes: 1, VirtualBytes: 1, Hash: "h"}
+		})
+		w.storage.SetContent(volumeID, []byte("before"))
+		of := func() (cloud.ImageID, cloud.SnapshotID) {
+			v, _ := store.Lookup(w.store, tables.Volumes, volumeID)
+			return v.SourceImage, v.SourceSnapshot
+		}
+		return workflowtest.Case[cloud.Intent]{Definition: w.flows.VolumeReimage(), Args: w.intent,
+			Done: func() error {
+				c := w.concluded()
+				c.is(w, cloud.VolumeAvailable, false)
+				image, snapshot := of()
+				c.must(string(w.storage.Content(volumeID)) == "image:other h" && image == "other" && snapshot == "", "content %q, of image %q, snapshot %q",
+					w.storage.Content(volumeID), image, snapshot)
+				return c.err()
+			},
+			Clean: func() error {
+				c := w.concluded()
+				c.is(w, cloud.VolumeError, true)
+				return c.err()
+			}}
+	})
+}
+
 func TestSnapshotCreateKeepsTheEnginesPromises(t *testing.T) {
 	workflowtest.Run(t, func(t *testing.T) workflowtest.Case[cloud.Intent] {
 		w := newVolumeWorld(t, cloud.IntentSnapshotCreate, func(w *volumeWorld, _ *cloud.Volume) { w.intent.Snapshot = snapshotID })

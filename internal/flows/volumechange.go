@@ -231,3 +231,33 @@ func (f *Flows) volumeReverted(ctx context.Context, r *run, o workflow.Outcome) 
 		return nil
 	})
 }
+
+// VolumeReimage gives a volume that no server has the data of an image.
+func (f *Flows) VolumeReimage() *workflow.Definition[cloud.Intent] {
+	return defineVolume(cloud.IntentVolumeReimage, f.volumeReimaged,
+		workflow.Step("reimage", f.reimage, nil, workflow.NoUndo("the volume's data are what the caller gives up"), workflow.TimeLimit(volumeCopyMax)),
+	)
+}
+
+func (f *Flows) reimage(ctx context.Context, r *run) error {
+	if r.Args.Reimage == nil {
+		return workflow.Abort(cloud.Errorf(cloud.KindInternal, "volume %s is to be made of no image", r.Args.Volume))
+	}
+	return f.fillVolume(ctx, r, r.Args.Volume, r.Args.Reimage)
+}
+
+// volumeReimaged makes the volume available, or puts it into error with the reason, as Cinder does; either way it is whole, as the image or as it was, and
+// may be asked again.
+func (f *Flows) volumeReimaged(ctx context.Context, r *run, o workflow.Outcome) error {
+	return f.concludeVolume(ctx, r, func(tx *store.Tx, v *cloud.Volume) error {
+		if v == nil || v.Status != cloud.VolumeDownloading {
+			return nil // an administrator has decided otherwise
+		}
+		if o.Phase == workflow.Done {
+			v.Fault = nil
+			return returnToRest(tx, v)
+		}
+		v.PreviousStatus, v.Fault = "", volumeFault(o.Err)
+		return v.Become(cloud.VolumeError)
+	})
+}

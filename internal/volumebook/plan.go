@@ -109,6 +109,15 @@ func inherit(v *cloud.Volume, origin *cloud.Volume) {
 }
 
 func fromImage(v *cloud.Volume, i *cloud.Image) error {
+	if err := MayHold(v, i); err != nil {
+		return err
+	}
+	v.SourceImage, v.Bootable, v.ImageMetadata = i.ID, true, ImageMetadata(i)
+	return nil
+}
+
+// MayHold refuses an image that a volume of this size cannot be made of: one that is not active, has no data, or is too large. cloud.KindInvalid.
+func MayHold(v *cloud.Volume, i *cloud.Image) error {
 	if i.Status != cloud.ImageActive {
 		return invalidInput("Image %s is not active.", i.ID)
 	}
@@ -121,7 +130,6 @@ func fromImage(v *cloud.Volume, i *cloud.Image) error {
 	if i.MinDiskGiB > v.SizeGiB {
 		return invalidInput("Volume size %dGB cannot be smaller than the image minDisk size %dGB.", v.SizeGiB, i.MinDiskGiB)
 	}
-	v.SourceImage, v.Bootable, v.ImageMetadata = i.ID, true, ImageMetadata(i)
 	return nil
 }
 

@@ -35,7 +35,7 @@ func init() {
 		"os-migrate_volume":            {do: refuseAction("Volumes move between back ends by os-retype; not between volume services.")},
 		"os-migrate_volume_completion": {do: refuseAction("Volumes do not move between volume services.")},
 		"os-extend_volume_completion":  {do: refuseAction("Servers learn of a volume's new size from godwit itself.")},
-		"os-reimage":                   {from: 68, do: refuseAction("A volume keeps its data: create a new one from the image.")},
+		"os-reimage":                   {from: 68, do: (*call).reimage},
 		"os-unmanage":                  {do: refuseAction("Volumes cannot be taken out of godwit's care.")},
 	}
 }

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -109,6 +110,52 @@ func TestRevertGoesToTheLatestSnapshotOnly(t *testing.T) {
 	}
 	w.actRefused(409, "must be available to revert", "ann@3.40", v.ID, "revert", m{"snapshot_id": "new"})
 	w.actRefused(400, "has no snapshots", "ann@3.40", w.volume().ID, "revert", m{"snapshot_id": "new"})
+}
+
+func TestAVolumeThatNobodyUsesGetsTheDataOfAnImage(t *testing.T) {
+	w := newSite(t)
+	to := m{"image_id": imageID, "reimage_reserved": false}
+	for _, status := range []cloud.VolumeStatus{cloud.VolumeAvailable, cloud.VolumeError} {
+		v := w.volume(func(v *cloud.Volume) { v.Status = status })
+		w.actRefused(400, "no such action: os-reimage", "ann@3.67", v.ID, "os-reimage", to)
+		w.actRefused(404, "could not be found", "bob@3.68", v.ID, "os-reimage", to)
+		w.actRefused(403, "volume_actions:reimage", "ray@3.68", v.ID, "os-reimage", to)
+		w.actRefused(400, "required", "ann@3.68", v.ID, "os-reimage", m{})
+		w.actRefused(400, "Invalid image identifier", "ann@3.68", v.ID, "os-reimage", m{"image_id": nothing})
+		w.actRefused(400, "is not a 'uuid'", "ann@3.68", v.ID, "os-reimage", m{"image_id": "guest"})
+		w.act(202, "ann@3.68", v.ID, "os-reimage", to)
+		i := w.takeIntent(cloud.IntentVolumeReimage)
+		if i.Volume != v.ID || i.Reimage == nil || i.Reimage.Image != imageID || i.Reimage.Format != "qcow2" || i.Reimage.Bytes != 300<<20 || i.Reimage.Hash == "" {
+			t.Errorf("%+v", i)
+		}
+		if got := w.stored(v.ID); got.Status != cloud.VolumeDownloading || got.SourceImage != "" {
+			t.Errorf("%+v", got)
+		}
+		w.actRefused(400, "current status is: downloading", "ann@3.68", v.ID, "os-reimage", to)
+	}
+}
+
+func TestAVolumeThatSomebodyUsesIsNotReimaged(t *testing.T) {
+	w := newSite(t)
+	to := m{"image_id": imageID}
+	in := func(change func(*cloud.Volume)) cloud.VolumeID { return w.volume(change).ID }
+	w.actRefused(400, "current status is: in-use", "ann@3.68", in(func(v *cloud.Volume) { v.Status = cloud.VolumeInUse }), "os-reimage", to)
+	w.actRefused(400, "current status is: error_deleting", "ann@3.68", in(func(v *cloud.Volume) { v.Status = cloud.VolumeErrorDeleting }), "os-reimage", to)
+	w.actRefused(400, "has attachments", "ann@3.68", in(func(v *cloud.Volume) { v.AttachmentIDs = []cloud.AttachmentID{"a"} }), "os-reimage", to)
+	w.actRefused(400, "was never made", "ann@3.68", in(func(v *cloud.Volume) { v.Status, v.Service = cloud.VolumeError, "" }), "os-reimage", to)
+	w.actRefused(400, "image minDisk size", "ann@3.68", in(func(*cloud.Volume) {
+		w.change(func(tx *store.Tx) error {
+			i, err := store.Get(tx, tables.Images, imageID)
+			i.MinDiskGiB = 3
+			return errors.Join(err, store.Put(tx, tables.Images, i.ID, i))
+		})
+	}), "os-reimage", to)
+	reserved := in(func(v *cloud.Volume) { v.Status = cloud.VolumeReserved })
+	w.actRefused(400, "current status is: reserved", "ann@3.68", reserved, "os-reimage", to)
+	w.actRefused(501, "rebuild the server", "ann@3.68", reserved, "os-reimage", m{"image_id": imageID, "reimage_reserved": "true"})
+	if i := w.intents(); len(i) != 0 {
+		t.Errorf("%+v", i)
+	}
 }
 
 func TestSmallActions(t *testing.T) {

@@ -5,10 +5,13 @@ import (
 	"maps"
 	"net/http"
 
+	"github.com/google/uuid"
+
 	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/openstack"
 	"github.com/godwit-cloud/godwit/internal/store"
 	"github.com/godwit-cloud/godwit/internal/store/tables"
+	"github.com/godwit-cloud/godwit/internal/volumebook"
 )
 
 // uploadImage makes an image of the volume's data. The image is made here, queued, and filled by the flow.
@@ -128,4 +131,56 @@ func (c *call) unsetImageMetadata(o *openstack.Object) error {
 		return err
 	}
 	return c.status(http.StatusOK)
+}
+
+// reimage gives a volume that nobody uses the data of an image. What was on it is given up; its snapshots stay.
+func (c *call) reimage(o *openstack.Object) error {
+	var in struct {
+		Image    string `json:"image_id" api:"required"`
+		Reserved bool   `json:"reimage_reserved" api:"loose"`
+	}
+	if err := c.arguments(o, &in); err != nil {
+		return err
+	}
+	if _, err := uuid.Parse(in.Image); err != nil {
+		return invalid("Invalid input for field/attribute image_id. Value: %.60s. '%.60s' is not a 'uuid'", in.Image, in.Image)
+	}
+	const rule = "volume_extension:volume_actions:reimage"
+	if _, err := c.volume(member, rule); err != nil { // first, so that a foreign volume stays a 404
+		return err
+	}
+	i, err := c.findImage(in.Image)
+	if err != nil {
+		return err
+	}
+	intent := c.newIntent(cloud.IntentVolumeReimage)
+	intent.Reimage = &cloud.Reimage{Image: i.ID, Format: i.DiskFormat, Bytes: i.SizeBytes, VirtualBytes: i.VirtualBytes, Hash: i.Hash}
+	_, err = c.changeVolume(rule, func(tx *store.Tx, v *cloud.Volume) error {
+		if err := mayReimage(v, in.Reserved); err != nil {
+			return err
+		}
+		if err := volumebook.MayHold(v, i); err != nil {
+			return err
+		}
+		return c.order(tx, v, cloud.VolumeDownloading, intent)
+	})
+	if err != nil {
+		return err
+	}
+	return c.accepted()
+}
+
+// mayReimage refuses a volume that somebody uses or is about to use, and one that never came to be anywhere.
+func mayReimage(v *cloud.Volume, reserved bool) error {
+	switch {
+	case reserved && v.Status == cloud.VolumeReserved:
+		return unsupported("A server is about to use volume %s: rebuild the server, with compute's microversion 2.93 or newer.", v.ID)
+	case v.Status != cloud.VolumeAvailable && v.Status != cloud.VolumeError:
+		return invalidVolume("Volume %s status must be available or error to re-image it, but current status is: %s.", v.ID, v.Status)
+	case len(v.AttachmentIDs) > 0:
+		return invalidVolume("Volume %s has attachments: a volume that a server has is not re-imaged.", v.ID)
+	case v.Service == "":
+		return invalidVolume("Volume %s was never made: delete it, and create a new one from the image.", v.ID)
+	}
+	return nil
 }

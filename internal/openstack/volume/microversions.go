@@ -75,7 +75,7 @@ var Changes = []openstack.Change{
 	openstack.ChangeHonoured(65, "`consumes_quota`", "true; filter of volumes and snapshots"),
 	openstack.ChangeHonoured(66, "snapshots of volumes in use without `force`", "`force` may only be true"),
 	openstack.ChangeHonoured(67, "URLs without the project", "served with and without it at any microversion"),
-	openstack.ChangeRefused(68, "os-reimage", "501: a volume keeps its data; 400 before"),
+	openstack.ChangeHonoured(68, "os-reimage", "400 before; with `reimage_reserved` of a reserved volume 501: a server is about to use it, and is rebuilt through compute"),
 	openstack.ChangeHonoured(69, "`shared_targets` may be null", "it is false"),
 	openstack.ChangeRefused(70, "transfers of encrypted volumes", "volume-transfers: making one is 501"),
 }
