@@ -10,7 +10,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -53,10 +52,8 @@ func run(m *testing.M) (code int, err error) {
 		return 0, err
 	}
 	defer os.RemoveAll(dir)
-	godwit = filepath.Join(dir, "godwit")
-	build := exec.CommandContext(ctx, "go", "build", "-o", godwit, "../../cmd/godwit")
-	if out, err := build.CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("build: %w\n%s", err, out)
+	if godwit, err = labcloud.Build(ctx, dir); err != nil {
+		return 0, err
 	}
 	if err := lab.Sweep(ctx); err != nil {
 		return 0, err

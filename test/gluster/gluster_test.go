@@ -2,10 +2,6 @@ package gluster
 
 import (
 	"context"
-	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -26,37 +22,10 @@ const testMax = 15 * time.Minute
 // stepMax bounds the wait for one thing, so that what hangs is seen with its reasons.
 const stepMax = 90 * time.Second
 
-// bringUp makes a cloud of two hosts on GlusterFS. GODWIT_BINARY names a program that is built already.
+// bringUp makes a cloud of two hosts on GlusterFS.
 func bringUp(ctx context.Context, t *testing.T, storage int) *labcloud.Fixture {
 	t.Helper()
-	godwit := os.Getenv("GODWIT_BINARY")
-	if godwit == "" {
-		godwit = filepath.Join(t.TempDir(), "godwit")
-		if out, err := exec.CommandContext(ctx, "go", "build", "-o", godwit, "../../cmd/godwit").CombinedOutput(); err != nil {
-			t.Fatalf("build: %v\n%s", err, out)
-		}
-	}
-	if err := lab.Sweep(ctx); err != nil {
-		t.Fatal(err)
-	}
-	say := func(line string) { t.Log(line) }
-	c, err := labcloud.Up(ctx, labcloud.Options{Name: fmt.Sprintf("gluster-%d", os.Getpid()), Hosts: 2, Storage: storage, Gluster: true, Binary: godwit, Tethered: true, Progress: say})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Log(c.Lab.Logs())
-		}
-		if err := c.Lab.Down(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
-	f, err := labcloud.Furnish(ctx, c, say)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return f
+	return labcloud.BringUp(ctx, t, labcloud.Options{Name: "gluster", Hosts: 2, Storage: storage, Gluster: true})
 }
 
 // file is a server's root disk as every host sees it.

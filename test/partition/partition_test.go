@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -258,28 +257,11 @@ func (c *castaway) paused(ctx context.Context, t *testing.T) {
 	}
 }
 
-// bringUp makes a cloud of three hosts with one directory of disks.
+// bringUp makes a cloud of four hosts with one directory of disks.
 func bringUp(ctx context.Context, t *testing.T) *labcloud.Fixture {
 	t.Helper()
-	godwit := filepath.Join(t.TempDir(), "godwit")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", godwit, "../../cmd/godwit").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
-	must(t, lab.Sweep(ctx))
-	c, err := labcloud.Up(ctx, labcloud.Options{Name: fmt.Sprintf("partition-%d", os.Getpid()), Hosts: hosts, Shared: true, Binary: godwit, Tethered: true,
+	return labcloud.BringUp(ctx, t, labcloud.Options{Name: "partition", Hosts: hosts, Shared: true,
 		Recovery: map[string]any{"self_fence_after": selfFenceAfter.String(), "brake_share": 0.6}}) // two of four are cut off at once
-	must(t, err)
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Log(c.Lab.Logs())
-		}
-		if err := c.Lab.Down(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
-	f, err := labcloud.Furnish(ctx, c, nil)
-	must(t, err)
-	return f
 }
 
 func must(t *testing.T, err error) {

@@ -6,9 +6,6 @@ package sharedmoves
 import (
 	"context"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -33,34 +30,6 @@ type world struct {
 	id   string
 	talk *guest.Client
 	last uint64 // the last record that was acknowledged
-}
-
-func bringUp(ctx context.Context, t *testing.T) *labcloud.Fixture {
-	t.Helper()
-	godwit := filepath.Join(t.TempDir(), "godwit")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", godwit, "../../cmd/godwit").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
-	if err := lab.Sweep(ctx); err != nil {
-		t.Fatal(err)
-	}
-	c, err := labcloud.Up(ctx, labcloud.Options{Name: fmt.Sprintf("shared-%d", os.Getpid()), Hosts: 2, Shared: true, Binary: godwit, Tethered: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Log(c.Lab.Logs())
-		}
-		if err := c.Lab.Down(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
-	f, err := labcloud.Furnish(ctx, c, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return f
 }
 
 // stock runs a stock client.
@@ -125,7 +94,7 @@ func (w *world) sync(ctx context.Context) {
 func TestAServerInASharedDirectoryMovesWithItsPowerOff(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), allMax)
 	defer cancel()
-	w := &world{T: t, Fixture: bringUp(ctx, t)}
+	w := &world{T: t, Fixture: labcloud.BringUp(ctx, t, labcloud.Options{Name: "shared", Hosts: 2, Shared: true})}
 	s, err := w.BootGuest(ctx, "sharer", here, map[string]string{"log": "20ms"})
 	if err != nil {
 		t.Fatal(err)
