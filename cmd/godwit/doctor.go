@@ -15,13 +15,14 @@ import (
 
 // A finding is one thing that the doctor looked at.
 type finding struct {
-	Level   string `json:"level"` // "ok", "warning" or "problem"
+	Level   string `json:"level"` // "ok", "pending", "warning" or "problem"
 	Subject string `json:"subject"`
 	Text    string `json:"text"`
 }
 
 const (
 	levelOK      = "ok"
+	levelPending = "pending" // not known yet, and known soon
 	levelWarning = "warning"
 	levelProblem = "problem"
 )
@@ -33,8 +34,9 @@ func newDoctorCommand(a *access) *cobra.Command {
 			"the ways between every two (libvirt with TLS, QEMU's migration ports, the agents' port for disks and images), health of shared storage.\n\n" +
 			"Clocks, certificates and ways are looked at once a minute, and when a host connects.\n\n" +
 			"That hosts share a directory is proved: each agent keeps writing a word and a growing number into a file of its own there, and every other has to have read\n" +
-			"that word with about that number. It ends with status 1 when there is a problem.",
-		Example: "  godwit doctor\n  godwit doctor -o json | jq '.[] | select(.level != \"ok\")'",
+			"that word with about that number. Until a minute after an agent's start what is not proven of it is pending.\n\n" +
+			"It ends with status 0 when nothing is wrong and nothing is pending, with 5 when there is a problem, and with 7 when there is none and something is pending.",
+		Example: "  godwit doctor\n  until godwit doctor || [ $? -ne 7 ]; do sleep 5; done   # after agents were started\n  godwit doctor -o json | jq '.[] | select(.level != \"ok\")'",
 		RunE: a.run(func(cmd *cobra.Command, c *client.Client, _ []string) error {
 			hosts, err := c.Hosts(cmd.Context())
 			if err != nil {
@@ -42,19 +44,30 @@ func newDoctorCommand(a *access) *cobra.Command {
 			}
 			all := diagnose(hosts, time.Now())
 			t := table{header: []string{"LEVEL", "SUBJECT", "FINDING"}}
-			problems := 0
 			for _, f := range all {
 				t.add(f.Level, f.Subject, f.Text)
-				if f.Level == levelProblem {
-					problems++
-				}
 			}
-			if err := a.out.print(cmd.OutOrStdout(), all, t); err != nil || problems == 0 {
+			if err := a.out.print(cmd.OutOrStdout(), all, t); err != nil {
 				return err
 			}
-			return cloud.Errorf(cloud.KindConflict, "%d problems", problems)
+			return verdict(all)
 		}),
 	}
+}
+
+// verdict is what the findings come to, as the command's error.
+func verdict(all []finding) error {
+	count := map[string]int{}
+	for _, f := range all {
+		count[f.Level]++
+	}
+	switch {
+	case count[levelProblem] > 0:
+		return cloud.Errorf(cloud.KindConflict, "%d problems", count[levelProblem])
+	case count[levelPending] > 0:
+		return cloud.Errorf(cloud.KindUnavailable, "%d findings are pending: ask again in a minute", count[levelPending])
+	}
+	return nil
 }
 
 // diagnose looks at what hosts report, and at what was found of them. Pure.
@@ -77,7 +90,7 @@ func diagnose(hosts []operator.Host, now time.Time) []finding {
 	d.certificates(up)
 	d.ways(up)
 	d.directories(up)
-	for _, s := range sharesOf(up) {
+	for _, s := range sharesOf(d.looked(up)) {
 		d.health(s)
 	}
 	return d.findings
@@ -162,7 +175,13 @@ func (d *diagnosis) proven(group []operator.Host) {
 				continue
 			}
 			pairs++
-			if !cloud.Shares(writer.Name, writer.Report.Shared, reader.Report.Shared) {
+			wrote, read := writer.Report.Shared, reader.Report.Shared
+			switch {
+			case cloud.Shares(writer.Name, wrote, read):
+			case wrote.Young() || read.Young():
+				d.note(levelPending, string(reader.Name), "has not read yet what %s writes on %s, %s after the younger agent's start: to be proven within %s",
+					writer.Name, wrote.Source, younger(wrote, read).Round(time.Second), cloud.ProofDue)
+			default:
 				d.note(levelProblem, string(reader.Name), "does not read what %s writes on %s: they do not share the directory, or it does not answer", writer.Name, writer.Report.Shared.Source)
 			}
 		}
@@ -174,6 +193,29 @@ func (d *diagnosis) proven(group []operator.Host) {
 		}
 		d.note(levelOK, group[0].Report.Shared.Source, "shared by %s: each reads what each other writes (%d pairs)", names(hosts), pairs)
 	}
+}
+
+// younger is for how long the agent that began later has been there.
+func younger(one, two *cloud.SharedStorage) time.Duration {
+	switch {
+	case two == nil || !two.Young():
+		return one.KeptFor
+	case !one.Young():
+		return two.KeptFor
+	}
+	return min(one.KeptFor, two.KeptFor)
+}
+
+// looked are the hosts whose word about their directory's health counts: not of one whose agent has just begun and has not looked yet, which is noted.
+func (d *diagnosis) looked(up []operator.Host) []operator.Host {
+	return slices.DeleteFunc(slices.Clone(up), func(h operator.Host) bool {
+		s := h.Report.Shared
+		unlooked := s.Young() && s.Error == cloud.NotLookedYet
+		if unlooked {
+			d.note(levelPending, string(h.Name), "has not looked at %s yet, %s after its agent's start: due within %s", s.Source, s.KeptFor.Round(time.Second), cloud.ProofDue)
+		}
+		return unlooked
+	})
 }
 
 func (d *diagnosis) health(s share) {

@@ -48,6 +48,40 @@ func TestTheDoctorProvesThatADirectoryIsShared(t *testing.T) {
 	}
 }
 
+func TestWhatCannotBeProvenYetIsPendingForAMinuteAndThenAProblem(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(a, b *cloud.SharedStorage)
+		level  string
+		says   string
+		exit   int
+	}{
+		"both have just begun": {func(a, b *cloud.SharedStorage) { a.KeptFor, b.KeptFor, b.Seen = 4*time.Second, 6*time.Second, nil },
+			levelPending, "has not read yet what one writes on g1:vms, 4s after", exitCodes[cloud.KindUnavailable]},
+		"the writer was started anew": {func(a, b *cloud.SharedStorage) { a.KeptFor, a.Nonce, b.KeptFor = 59*time.Second, "again 1", time.Hour },
+			levelPending, "has not read yet what one writes on g1:vms, 59s after", exitCodes[cloud.KindUnavailable]},
+		"the reader was started anew": {func(a, b *cloud.SharedStorage) { a.KeptFor, b.KeptFor, b.Seen = time.Hour, 2*time.Second, nil },
+			levelPending, "has not read yet what one writes on g1:vms, 2s after", exitCodes[cloud.KindUnavailable]},
+		"it has not looked": {func(_, b *cloud.SharedStorage) {
+			b.KeptFor, b.Seen, b.Nonce, b.Writable, b.Quorum, b.Error = time.Second, nil, "", false, false, cloud.NotLookedYet
+		}, levelPending, "has not looked at g1:vms yet, 1s after", exitCodes[cloud.KindUnavailable]},
+		"both have been there for a minute": {func(a, b *cloud.SharedStorage) { a.KeptFor, b.KeptFor, b.Seen = time.Minute, time.Minute, nil },
+			levelProblem, "does not read what one writes", exitCodes[cloud.KindConflict]},
+		"agents that do not say": {func(_, b *cloud.SharedStorage) { b.Seen = nil }, levelProblem, "does not read what one writes", exitCodes[cloud.KindConflict]},
+		"a young agent that cannot write is a problem": {func(a, _ *cloud.SharedStorage) { a.KeptFor, a.Writable = 20*time.Second, false },
+			levelProblem, "cannot be written to", exitCodes[cloud.KindConflict]},
+	} {
+		one, two := sharer("one", "192.0.2.1", map[cloud.HostName]string{"two": "two 9"}), sharer("two", "192.0.2.2", map[cloud.HostName]string{"one": "one 11"})
+		c.change(one.Report.Shared, two.Report.Shared)
+		all := diagnose([]operator.Host{one, two}, noon)
+		if !slices.ContainsFunc(all, func(f finding) bool { return f.Level == c.level && strings.Contains(f.Text, c.says) }) {
+			t.Errorf("%s: %q is not said as %s: %+v", name, c.says, c.level, all)
+		}
+		if code := exitCode(verdict(all)); code != c.exit {
+			t.Errorf("%s: status %d, want %d: %+v", name, code, c.exit, all)
+		}
+	}
+}
+
 func TestTheDoctorJudgesClocksCertificatesAndWays(t *testing.T) {
 	for what, c := range map[string]struct {
 		level  string

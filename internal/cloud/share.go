@@ -3,6 +3,7 @@ package cloud
 import (
 	"strconv"
 	"strings"
+	"time"
 )
 
 // SharedStorage is what a host says of the file system of the network that its disk directory lies on.
@@ -23,6 +24,8 @@ type SharedStorage struct {
 	// Nonce is what the host last wrote into its own probe file, "WORD NUMBER"; Seen is what it read in those of other hosts.
 	Nonce string              `json:"nonce,omitempty"`
 	Seen  map[HostName]string `json:"seen,omitempty"`
+	// KeptFor is how long the host's agent had been writing and reading there when it reported this; 0 when it does not say.
+	KeptFor time.Duration `json:"kept_for,omitempty"`
 }
 
 // Brick is one brick of a GlusterFS volume as one host sees it.
@@ -46,6 +49,16 @@ func Shares(writer HostName, wrote, reader *SharedStorage) bool {
 	seenWord, seenNumber, seenOK := parseNonce(reader.Seen[writer])
 	return ok && seenOK && word == seenWord && number-seenNumber <= nonceLagMax && seenNumber-number <= nonceLagMax
 }
+
+// NotLookedYet is the SharedStorage.Error of a host whose agent has not come to look at its directory.
+const NotLookedYet = "not looked at yet"
+
+// ProofDue is how long after its agent's start a host must have read what every other writes. Each writes and reads every ten seconds and tells it up to ten
+// seconds later, and a look may take 25 s.
+const ProofDue = time.Minute
+
+// Young reports whether the host's agent has been there for so short a time that nothing follows from what it has not done yet.
+func (s *SharedStorage) Young() bool { return s != nil && s.KeptFor > 0 && s.KeptFor < ProofDue }
 
 func parseNonce(s string) (word string, number int64, ok bool) {
 	word, text, _ := strings.Cut(s, " ")

@@ -12,7 +12,8 @@ func sharedOf(s *hostpb.SharedStorage) *cloud.SharedStorage {
 	}
 	out := &cloud.SharedStorage{
 		Kind: s.GetKind(), Source: s.GetSource(), Directory: s.GetDirectory(), Volume: s.GetVolume(), Writable: s.GetWritable(), Error: s.GetError(),
-		Quorum: s.GetQuorum(), HealPending: int(s.GetHealPending()), SplitBrain: int(s.GetSplitBrain()), Nonce: s.GetNonce(), Dangers: s.GetDangers(),
+		KeptFor: s.GetKeptFor().AsDuration(),
+		Quorum:  s.GetQuorum(), HealPending: int(s.GetHealPending()), SplitBrain: int(s.GetSplitBrain()), Nonce: s.GetNonce(), Dangers: s.GetDangers(),
 	}
 	for _, b := range s.GetBricks() {
 		out.Bricks = append(out.Bricks, cloud.Brick{Name: b.GetName(), Online: b.GetOnline(), HealPending: int(b.GetHealPending()), ReplicaSet: int(b.GetReplicaSet())})

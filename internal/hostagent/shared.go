@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/disk"
@@ -111,6 +112,7 @@ type sharing struct {
 	mount disk.Mount // as it was when the agent began
 	word  string     // of this start of the agent, random
 	round int64      // of the last probe; the look's in progress
+	began time.Time  // when it was opened
 
 	mu      sync.Mutex
 	looking chan struct{} // closed when the look in progress ends; nil when there is none; guarded by mu
@@ -142,7 +144,7 @@ func newSharing(o Options) (*sharing, error) {
 	case !m.Remote() && !o.DiskShared:
 		return nil, nil
 	}
-	s := &sharing{share: share, host: o.Name, store: o.Disk, mount: m, word: rand.Text()}
+	s := &sharing{share: share, host: o.Name, store: o.Disk, mount: m, word: rand.Text(), began: time.Now()}
 	return s, s.present() // it may have been mounted since the store was opened on what lay below
 }
 
@@ -230,9 +232,11 @@ func (s *sharing) facts() *hostpb.SharedStorage {
 	s.mu.Lock()
 	seen, looking := s.last, s.looking != nil
 	s.mu.Unlock()
-	out := &hostpb.SharedStorage{Kind: kindOfMount(s.mount.Type), Source: s.mount.Source, Directory: s.mount.Point}
+	out := &hostpb.SharedStorage{
+		Kind: kindOfMount(s.mount.Type), Source: s.mount.Source, Directory: s.mount.Point, KeptFor: durationpb.New(max(time.Since(s.began), 1)), // 0 is an agent that says nothing
+	}
 	if seen.at.IsZero() {
-		out.Error = "not looked at yet"
+		out.Error = cloud.NotLookedYet
 		return out
 	}
 	out.Nonce, out.Seen = seen.nonce, maps.Clone(seen.probes)
@@ -282,7 +286,7 @@ func (a *Agent) keepShared() {
 		}
 		now := a.shared.facts()
 		state := proto.CloneOf(now)
-		state.Nonce, state.Seen = "", nil // these always change, and go with the next facts
+		state.Nonce, state.Seen, state.KeptFor = "", nil, nil // these always change, and go with the next facts
 		if !proto.Equal(state, told) {
 			told = state
 			a.ringFacts()

@@ -160,3 +160,20 @@ func TestADirectoryThatIsNotMountedStartsNoAgent(t *testing.T) {
 		t.Errorf("a local directory that is meant: %v %v", s, err)
 	}
 }
+
+func TestADirectoryTellsForHowLongItHasBeenKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := &volume{health: twoPairs()}
+		s, _ := sharingOf(t, v)
+		if f := s.facts(); f.GetError() != cloud.NotLookedYet || f.GetKeptFor().AsDuration() <= 0 {
+			t.Errorf("before the first look: %v", f)
+		}
+		<-time.After(7 * time.Second) // by the bubble's clock
+		if _, err := s.look(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if f := s.facts(); f.GetError() != "" || f.GetKeptFor().AsDuration() != 7*time.Second || f.GetNonce() == "" {
+			t.Errorf("after it: %v", f)
+		}
+	})
+}

@@ -650,6 +650,7 @@ type SharedStorage struct {
 	Nonce         string                 `protobuf:"bytes,12,opt,name=nonce,proto3" json:"nonce,omitempty"`                                                                         // what this host last wrote into its own probe file: a word of this agent's start, and a number that grows
 	Seen          map[string]string      `protobuf:"bytes,13,rep,name=seen,proto3" json:"seen,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // what this host read in the probe files of others, by host: the proof that they share the directory
 	Dangers       []string               `protobuf:"bytes,14,rep,name=dangers,proto3" json:"dangers,omitempty"`                                                                     // sentences: settings of the volume under which writes that were acknowledged can be lost
+	KeptFor       *durationpb.Duration   `protobuf:"bytes,15,opt,name=kept_for,json=keptFor,proto3" json:"kept_for,omitempty"`                                                      // since this agent began to write there and to read what others write; unset by older agents
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -778,6 +779,13 @@ func (x *SharedStorage) GetSeen() map[string]string {
 func (x *SharedStorage) GetDangers() []string {
 	if x != nil {
 		return x.Dangers
+	}
+	return nil
+}
+
+func (x *SharedStorage) GetKeptFor() *durationpb.Duration {
+	if x != nil {
+		return x.KeptFor
 	}
 	return nil
 }
@@ -5347,7 +5355,7 @@ const file_host_proto_rawDesc = "" +
 	"\tpeer_port\x18\x1a \x01(\x03R\bpeerPort\x12*\n" +
 	"\x11peer_tls_hostname\x18\x1b \x01(\tR\x0fpeerTlsHostname\x12\x1b\n" +
 	"\twake_macs\x18\x1c \x03(\tR\bwakeMacs\x12!\n" +
-	"\fself_fencing\x18\x1d \x01(\bR\vselfFencing\"\x8c\x04\n" +
+	"\fself_fencing\x18\x1d \x01(\bR\vselfFencing\"\xc2\x04\n" +
 	"\rSharedStorage\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x1c\n" +
@@ -5364,7 +5372,8 @@ const file_host_proto_rawDesc = "" +
 	"\tlease_age\x18\v \x01(\v2\x19.google.protobuf.DurationR\bleaseAge\x12\x14\n" +
 	"\x05nonce\x18\f \x01(\tR\x05nonce\x12;\n" +
 	"\x04seen\x18\r \x03(\v2'.godwit.host.v1.SharedStorage.SeenEntryR\x04seen\x12\x18\n" +
-	"\adangers\x18\x0e \x03(\tR\adangers\x1a7\n" +
+	"\adangers\x18\x0e \x03(\tR\adangers\x124\n" +
+	"\bkept_for\x18\x0f \x01(\v2\x19.google.protobuf.DurationR\akeptFor\x1a7\n" +
 	"\tSeenEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"w\n" +
@@ -5905,143 +5914,144 @@ var file_host_proto_depIdxs = []int32{
 	8,   // 1: godwit.host.v1.SharedStorage.bricks:type_name -> godwit.host.v1.Brick
 	74,  // 2: godwit.host.v1.SharedStorage.lease_age:type_name -> google.protobuf.Duration
 	72,  // 3: godwit.host.v1.SharedStorage.seen:type_name -> godwit.host.v1.SharedStorage.SeenEntry
-	30,  // 4: godwit.host.v1.CheckDisksRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	4,   // 5: godwit.host.v1.ExportDiskRequest.call:type_name -> godwit.host.v1.Call
-	4,   // 6: godwit.host.v1.UnexportDiskRequest.call:type_name -> godwit.host.v1.Call
-	4,   // 7: godwit.host.v1.CaptureDiskRequest.call:type_name -> godwit.host.v1.Call
-	17,  // 8: godwit.host.v1.ProbeRequest.targets:type_name -> godwit.host.v1.ProbeTarget
-	19,  // 9: godwit.host.v1.ProbeReply.results:type_name -> godwit.host.v1.ProbeResult
-	74,  // 10: godwit.host.v1.ProbeReply.storage_age:type_name -> google.protobuf.Duration
-	74,  // 11: godwit.host.v1.ProbeResult.took:type_name -> google.protobuf.Duration
-	21,  // 12: godwit.host.v1.CheckupRequest.targets:type_name -> godwit.host.v1.CheckupTarget
-	75,  // 13: godwit.host.v1.CheckupReply.clock:type_name -> google.protobuf.Timestamp
-	75,  // 14: godwit.host.v1.CheckupReply.certificate_end:type_name -> google.protobuf.Timestamp
-	23,  // 15: godwit.host.v1.CheckupReply.results:type_name -> godwit.host.v1.CheckupResult
-	0,   // 16: godwit.host.v1.ServerState.domain:type_name -> godwit.host.v1.DomainState
-	3,   // 17: godwit.host.v1.ServerState.migration_outcome:type_name -> godwit.host.v1.MigrateOutcome
-	2,   // 18: godwit.host.v1.ServerState.post_copy:type_name -> godwit.host.v1.PostCopy
-	47,  // 19: godwit.host.v1.ServerState.arrival:type_name -> godwit.host.v1.MigrationStats
-	1,   // 20: godwit.host.v1.ServerState.failure:type_name -> godwit.host.v1.GuestFailure
-	75,  // 21: godwit.host.v1.ServerState.failure_at:type_name -> google.protobuf.Timestamp
-	35,  // 22: godwit.host.v1.ServerSpec.root:type_name -> godwit.host.v1.RootDisk
-	36,  // 23: godwit.host.v1.ServerSpec.nics:type_name -> godwit.host.v1.NIC
-	73,  // 24: godwit.host.v1.ServerSpec.metadata:type_name -> godwit.host.v1.ServerSpec.MetadataEntry
-	75,  // 25: godwit.host.v1.ServerSpec.created:type_name -> google.protobuf.Timestamp
-	31,  // 26: godwit.host.v1.ServerSpec.volumes:type_name -> godwit.host.v1.VolumeDisk
-	4,   // 27: godwit.host.v1.AttachVolumeRequest.call:type_name -> godwit.host.v1.Call
-	30,  // 28: godwit.host.v1.AttachVolumeRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	31,  // 29: godwit.host.v1.AttachVolumeRequest.volume:type_name -> godwit.host.v1.VolumeDisk
-	4,   // 30: godwit.host.v1.DetachVolumeRequest.call:type_name -> godwit.host.v1.Call
-	30,  // 31: godwit.host.v1.DetachVolumeRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	74,  // 32: godwit.host.v1.DetachVolumeRequest.grace:type_name -> google.protobuf.Duration
-	4,   // 33: godwit.host.v1.ResizeVolumeRequest.call:type_name -> godwit.host.v1.Call
-	11,  // 34: godwit.host.v1.RootDisk.image_peers:type_name -> godwit.host.v1.DiskSource
-	37,  // 35: godwit.host.v1.NIC.addresses:type_name -> godwit.host.v1.NICAddress
-	39,  // 36: godwit.host.v1.NIC.rules:type_name -> godwit.host.v1.SecurityRule
-	38,  // 37: godwit.host.v1.NICAddress.routes:type_name -> godwit.host.v1.StaticRoute
-	4,   // 38: godwit.host.v1.PrepareRequest.call:type_name -> godwit.host.v1.Call
-	30,  // 39: godwit.host.v1.PrepareRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	11,  // 40: godwit.host.v1.PrepareRequest.disk_source:type_name -> godwit.host.v1.DiskSource
-	4,   // 41: godwit.host.v1.StartRequest.call:type_name -> godwit.host.v1.Call
-	30,  // 42: godwit.host.v1.StartRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	4,   // 43: godwit.host.v1.StopRequest.call:type_name -> godwit.host.v1.Call
-	74,  // 44: godwit.host.v1.StopRequest.grace:type_name -> google.protobuf.Duration
-	4,   // 45: godwit.host.v1.RebootRequest.call:type_name -> godwit.host.v1.Call
-	30,  // 46: godwit.host.v1.RebootRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	74,  // 47: godwit.host.v1.RebootRequest.grace:type_name -> google.protobuf.Duration
-	4,   // 48: godwit.host.v1.MigrateRequest.call:type_name -> godwit.host.v1.Call
-	74,  // 49: godwit.host.v1.MigrateRequest.downtime_max:type_name -> google.protobuf.Duration
-	31,  // 50: godwit.host.v1.MigrateRequest.target_volumes:type_name -> godwit.host.v1.VolumeDisk
-	3,   // 51: godwit.host.v1.MigrateReply.outcome:type_name -> godwit.host.v1.MigrateOutcome
-	47,  // 52: godwit.host.v1.MigrateReply.stats:type_name -> godwit.host.v1.MigrationStats
-	74,  // 53: godwit.host.v1.MigrationStats.downtime:type_name -> google.protobuf.Duration
-	74,  // 54: godwit.host.v1.MigrationStats.setup:type_name -> google.protobuf.Duration
-	74,  // 55: godwit.host.v1.MigrationStats.elapsed:type_name -> google.protobuf.Duration
-	4,   // 56: godwit.host.v1.SteerRequest.call:type_name -> godwit.host.v1.Call
-	4,   // 57: godwit.host.v1.AdoptRequest.call:type_name -> godwit.host.v1.Call
-	30,  // 58: godwit.host.v1.AdoptRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	4,   // 59: godwit.host.v1.DiscardRequest.call:type_name -> godwit.host.v1.Call
-	4,   // 60: godwit.host.v1.UpdateRequest.call:type_name -> godwit.host.v1.Call
-	30,  // 61: godwit.host.v1.UpdateRequest.spec:type_name -> godwit.host.v1.ServerSpec
-	58,  // 62: godwit.host.v1.SyncNetworksRequest.peers:type_name -> godwit.host.v1.TunnelPeer
-	36,  // 63: godwit.host.v1.SyncNetworksRequest.foreign_ports:type_name -> godwit.host.v1.NIC
-	60,  // 64: godwit.host.v1.SyncNetworksReply.bridges:type_name -> godwit.host.v1.Bridge
-	6,   // 65: godwit.host.v1.HostEvent.facts:type_name -> godwit.host.v1.HostFacts
-	29,  // 66: godwit.host.v1.HostEvent.observation:type_name -> godwit.host.v1.ServerState
-	67,  // 67: godwit.host.v1.HostEvent.progress:type_name -> godwit.host.v1.MigrationUpdate
-	66,  // 68: godwit.host.v1.HostEvent.heartbeat:type_name -> godwit.host.v1.Heartbeat
-	76,  // 69: godwit.host.v1.HostEvent.volume_facts:type_name -> godwit.host.v1.VolumeFacts
-	64,  // 70: godwit.host.v1.HostEvent.telemetry:type_name -> godwit.host.v1.Telemetry
-	75,  // 71: godwit.host.v1.Telemetry.at:type_name -> google.protobuf.Timestamp
-	74,  // 72: godwit.host.v1.Telemetry.span:type_name -> google.protobuf.Duration
-	65,  // 73: godwit.host.v1.Telemetry.servers:type_name -> godwit.host.v1.ServerTelemetry
-	75,  // 74: godwit.host.v1.Heartbeat.sent:type_name -> google.protobuf.Timestamp
-	47,  // 75: godwit.host.v1.MigrationUpdate.stats:type_name -> godwit.host.v1.MigrationStats
-	69,  // 76: godwit.host.v1.HostNotice.welcome:type_name -> godwit.host.v1.Welcome
-	66,  // 77: godwit.host.v1.HostNotice.heartbeat:type_name -> godwit.host.v1.Heartbeat
-	74,  // 78: godwit.host.v1.Welcome.session_ttl:type_name -> google.protobuf.Duration
-	74,  // 79: godwit.host.v1.Welcome.self_fence_after:type_name -> google.protobuf.Duration
-	74,  // 80: godwit.host.v1.Welcome.telemetry_every:type_name -> google.protobuf.Duration
-	11,  // 81: godwit.host.v1.ImageChunk.peers:type_name -> godwit.host.v1.DiskSource
-	5,   // 82: godwit.host.v1.Host.Facts:input_type -> godwit.host.v1.FactsRequest
-	28,  // 83: godwit.host.v1.Host.Inspect:input_type -> godwit.host.v1.InspectRequest
-	40,  // 84: godwit.host.v1.Host.Prepare:input_type -> godwit.host.v1.PrepareRequest
-	42,  // 85: godwit.host.v1.Host.Start:input_type -> godwit.host.v1.StartRequest
-	43,  // 86: godwit.host.v1.Host.Stop:input_type -> godwit.host.v1.StopRequest
-	44,  // 87: godwit.host.v1.Host.Reboot:input_type -> godwit.host.v1.RebootRequest
-	45,  // 88: godwit.host.v1.Host.Migrate:input_type -> godwit.host.v1.MigrateRequest
-	48,  // 89: godwit.host.v1.Host.Steer:input_type -> godwit.host.v1.SteerRequest
-	50,  // 90: godwit.host.v1.Host.Adopt:input_type -> godwit.host.v1.AdoptRequest
-	51,  // 91: godwit.host.v1.Host.Discard:input_type -> godwit.host.v1.DiscardRequest
-	53,  // 92: godwit.host.v1.Host.Console:input_type -> godwit.host.v1.ConsoleRequest
-	55,  // 93: godwit.host.v1.Host.Update:input_type -> godwit.host.v1.UpdateRequest
-	57,  // 94: godwit.host.v1.Host.SyncNetworks:input_type -> godwit.host.v1.SyncNetworksRequest
-	32,  // 95: godwit.host.v1.Host.AttachVolume:input_type -> godwit.host.v1.AttachVolumeRequest
-	33,  // 96: godwit.host.v1.Host.DetachVolume:input_type -> godwit.host.v1.DetachVolumeRequest
-	34,  // 97: godwit.host.v1.Host.ResizeVolume:input_type -> godwit.host.v1.ResizeVolumeRequest
-	9,   // 98: godwit.host.v1.Host.CheckDisks:input_type -> godwit.host.v1.CheckDisksRequest
-	12,  // 99: godwit.host.v1.Host.ExportDisk:input_type -> godwit.host.v1.ExportDiskRequest
-	13,  // 100: godwit.host.v1.Host.UnexportDisk:input_type -> godwit.host.v1.UnexportDiskRequest
-	15,  // 101: godwit.host.v1.Host.CaptureDisk:input_type -> godwit.host.v1.CaptureDiskRequest
-	16,  // 102: godwit.host.v1.Host.Probe:input_type -> godwit.host.v1.ProbeRequest
-	20,  // 103: godwit.host.v1.Host.Checkup:input_type -> godwit.host.v1.CheckupRequest
-	24,  // 104: godwit.host.v1.Host.Sleep:input_type -> godwit.host.v1.SleepRequest
-	26,  // 105: godwit.host.v1.Host.Wake:input_type -> godwit.host.v1.WakeRequest
-	61,  // 106: godwit.host.v1.Control.Enroll:input_type -> godwit.host.v1.EnrollRequest
-	63,  // 107: godwit.host.v1.Control.Session:input_type -> godwit.host.v1.HostEvent
-	70,  // 108: godwit.host.v1.Control.FetchImage:input_type -> godwit.host.v1.FetchImageRequest
-	6,   // 109: godwit.host.v1.Host.Facts:output_type -> godwit.host.v1.HostFacts
-	29,  // 110: godwit.host.v1.Host.Inspect:output_type -> godwit.host.v1.ServerState
-	41,  // 111: godwit.host.v1.Host.Prepare:output_type -> godwit.host.v1.PrepareReply
-	29,  // 112: godwit.host.v1.Host.Start:output_type -> godwit.host.v1.ServerState
-	29,  // 113: godwit.host.v1.Host.Stop:output_type -> godwit.host.v1.ServerState
-	29,  // 114: godwit.host.v1.Host.Reboot:output_type -> godwit.host.v1.ServerState
-	46,  // 115: godwit.host.v1.Host.Migrate:output_type -> godwit.host.v1.MigrateReply
-	49,  // 116: godwit.host.v1.Host.Steer:output_type -> godwit.host.v1.SteerReply
-	29,  // 117: godwit.host.v1.Host.Adopt:output_type -> godwit.host.v1.ServerState
-	52,  // 118: godwit.host.v1.Host.Discard:output_type -> godwit.host.v1.DiscardReply
-	54,  // 119: godwit.host.v1.Host.Console:output_type -> godwit.host.v1.ConsoleReply
-	56,  // 120: godwit.host.v1.Host.Update:output_type -> godwit.host.v1.UpdateReply
-	59,  // 121: godwit.host.v1.Host.SyncNetworks:output_type -> godwit.host.v1.SyncNetworksReply
-	29,  // 122: godwit.host.v1.Host.AttachVolume:output_type -> godwit.host.v1.ServerState
-	29,  // 123: godwit.host.v1.Host.DetachVolume:output_type -> godwit.host.v1.ServerState
-	29,  // 124: godwit.host.v1.Host.ResizeVolume:output_type -> godwit.host.v1.ServerState
-	10,  // 125: godwit.host.v1.Host.CheckDisks:output_type -> godwit.host.v1.CheckDisksReply
-	11,  // 126: godwit.host.v1.Host.ExportDisk:output_type -> godwit.host.v1.DiskSource
-	14,  // 127: godwit.host.v1.Host.UnexportDisk:output_type -> godwit.host.v1.UnexportDiskReply
-	77,  // 128: godwit.host.v1.Host.CaptureDisk:output_type -> godwit.host.v1.VolumeChunk
-	18,  // 129: godwit.host.v1.Host.Probe:output_type -> godwit.host.v1.ProbeReply
-	22,  // 130: godwit.host.v1.Host.Checkup:output_type -> godwit.host.v1.CheckupReply
-	25,  // 131: godwit.host.v1.Host.Sleep:output_type -> godwit.host.v1.SleepReply
-	27,  // 132: godwit.host.v1.Host.Wake:output_type -> godwit.host.v1.WakeReply
-	62,  // 133: godwit.host.v1.Control.Enroll:output_type -> godwit.host.v1.EnrollReply
-	68,  // 134: godwit.host.v1.Control.Session:output_type -> godwit.host.v1.HostNotice
-	71,  // 135: godwit.host.v1.Control.FetchImage:output_type -> godwit.host.v1.ImageChunk
-	109, // [109:136] is the sub-list for method output_type
-	82,  // [82:109] is the sub-list for method input_type
-	82,  // [82:82] is the sub-list for extension type_name
-	82,  // [82:82] is the sub-list for extension extendee
-	0,   // [0:82] is the sub-list for field type_name
+	74,  // 4: godwit.host.v1.SharedStorage.kept_for:type_name -> google.protobuf.Duration
+	30,  // 5: godwit.host.v1.CheckDisksRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	4,   // 6: godwit.host.v1.ExportDiskRequest.call:type_name -> godwit.host.v1.Call
+	4,   // 7: godwit.host.v1.UnexportDiskRequest.call:type_name -> godwit.host.v1.Call
+	4,   // 8: godwit.host.v1.CaptureDiskRequest.call:type_name -> godwit.host.v1.Call
+	17,  // 9: godwit.host.v1.ProbeRequest.targets:type_name -> godwit.host.v1.ProbeTarget
+	19,  // 10: godwit.host.v1.ProbeReply.results:type_name -> godwit.host.v1.ProbeResult
+	74,  // 11: godwit.host.v1.ProbeReply.storage_age:type_name -> google.protobuf.Duration
+	74,  // 12: godwit.host.v1.ProbeResult.took:type_name -> google.protobuf.Duration
+	21,  // 13: godwit.host.v1.CheckupRequest.targets:type_name -> godwit.host.v1.CheckupTarget
+	75,  // 14: godwit.host.v1.CheckupReply.clock:type_name -> google.protobuf.Timestamp
+	75,  // 15: godwit.host.v1.CheckupReply.certificate_end:type_name -> google.protobuf.Timestamp
+	23,  // 16: godwit.host.v1.CheckupReply.results:type_name -> godwit.host.v1.CheckupResult
+	0,   // 17: godwit.host.v1.ServerState.domain:type_name -> godwit.host.v1.DomainState
+	3,   // 18: godwit.host.v1.ServerState.migration_outcome:type_name -> godwit.host.v1.MigrateOutcome
+	2,   // 19: godwit.host.v1.ServerState.post_copy:type_name -> godwit.host.v1.PostCopy
+	47,  // 20: godwit.host.v1.ServerState.arrival:type_name -> godwit.host.v1.MigrationStats
+	1,   // 21: godwit.host.v1.ServerState.failure:type_name -> godwit.host.v1.GuestFailure
+	75,  // 22: godwit.host.v1.ServerState.failure_at:type_name -> google.protobuf.Timestamp
+	35,  // 23: godwit.host.v1.ServerSpec.root:type_name -> godwit.host.v1.RootDisk
+	36,  // 24: godwit.host.v1.ServerSpec.nics:type_name -> godwit.host.v1.NIC
+	73,  // 25: godwit.host.v1.ServerSpec.metadata:type_name -> godwit.host.v1.ServerSpec.MetadataEntry
+	75,  // 26: godwit.host.v1.ServerSpec.created:type_name -> google.protobuf.Timestamp
+	31,  // 27: godwit.host.v1.ServerSpec.volumes:type_name -> godwit.host.v1.VolumeDisk
+	4,   // 28: godwit.host.v1.AttachVolumeRequest.call:type_name -> godwit.host.v1.Call
+	30,  // 29: godwit.host.v1.AttachVolumeRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	31,  // 30: godwit.host.v1.AttachVolumeRequest.volume:type_name -> godwit.host.v1.VolumeDisk
+	4,   // 31: godwit.host.v1.DetachVolumeRequest.call:type_name -> godwit.host.v1.Call
+	30,  // 32: godwit.host.v1.DetachVolumeRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	74,  // 33: godwit.host.v1.DetachVolumeRequest.grace:type_name -> google.protobuf.Duration
+	4,   // 34: godwit.host.v1.ResizeVolumeRequest.call:type_name -> godwit.host.v1.Call
+	11,  // 35: godwit.host.v1.RootDisk.image_peers:type_name -> godwit.host.v1.DiskSource
+	37,  // 36: godwit.host.v1.NIC.addresses:type_name -> godwit.host.v1.NICAddress
+	39,  // 37: godwit.host.v1.NIC.rules:type_name -> godwit.host.v1.SecurityRule
+	38,  // 38: godwit.host.v1.NICAddress.routes:type_name -> godwit.host.v1.StaticRoute
+	4,   // 39: godwit.host.v1.PrepareRequest.call:type_name -> godwit.host.v1.Call
+	30,  // 40: godwit.host.v1.PrepareRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	11,  // 41: godwit.host.v1.PrepareRequest.disk_source:type_name -> godwit.host.v1.DiskSource
+	4,   // 42: godwit.host.v1.StartRequest.call:type_name -> godwit.host.v1.Call
+	30,  // 43: godwit.host.v1.StartRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	4,   // 44: godwit.host.v1.StopRequest.call:type_name -> godwit.host.v1.Call
+	74,  // 45: godwit.host.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	4,   // 46: godwit.host.v1.RebootRequest.call:type_name -> godwit.host.v1.Call
+	30,  // 47: godwit.host.v1.RebootRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	74,  // 48: godwit.host.v1.RebootRequest.grace:type_name -> google.protobuf.Duration
+	4,   // 49: godwit.host.v1.MigrateRequest.call:type_name -> godwit.host.v1.Call
+	74,  // 50: godwit.host.v1.MigrateRequest.downtime_max:type_name -> google.protobuf.Duration
+	31,  // 51: godwit.host.v1.MigrateRequest.target_volumes:type_name -> godwit.host.v1.VolumeDisk
+	3,   // 52: godwit.host.v1.MigrateReply.outcome:type_name -> godwit.host.v1.MigrateOutcome
+	47,  // 53: godwit.host.v1.MigrateReply.stats:type_name -> godwit.host.v1.MigrationStats
+	74,  // 54: godwit.host.v1.MigrationStats.downtime:type_name -> google.protobuf.Duration
+	74,  // 55: godwit.host.v1.MigrationStats.setup:type_name -> google.protobuf.Duration
+	74,  // 56: godwit.host.v1.MigrationStats.elapsed:type_name -> google.protobuf.Duration
+	4,   // 57: godwit.host.v1.SteerRequest.call:type_name -> godwit.host.v1.Call
+	4,   // 58: godwit.host.v1.AdoptRequest.call:type_name -> godwit.host.v1.Call
+	30,  // 59: godwit.host.v1.AdoptRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	4,   // 60: godwit.host.v1.DiscardRequest.call:type_name -> godwit.host.v1.Call
+	4,   // 61: godwit.host.v1.UpdateRequest.call:type_name -> godwit.host.v1.Call
+	30,  // 62: godwit.host.v1.UpdateRequest.spec:type_name -> godwit.host.v1.ServerSpec
+	58,  // 63: godwit.host.v1.SyncNetworksRequest.peers:type_name -> godwit.host.v1.TunnelPeer
+	36,  // 64: godwit.host.v1.SyncNetworksRequest.foreign_ports:type_name -> godwit.host.v1.NIC
+	60,  // 65: godwit.host.v1.SyncNetworksReply.bridges:type_name -> godwit.host.v1.Bridge
+	6,   // 66: godwit.host.v1.HostEvent.facts:type_name -> godwit.host.v1.HostFacts
+	29,  // 67: godwit.host.v1.HostEvent.observation:type_name -> godwit.host.v1.ServerState
+	67,  // 68: godwit.host.v1.HostEvent.progress:type_name -> godwit.host.v1.MigrationUpdate
+	66,  // 69: godwit.host.v1.HostEvent.heartbeat:type_name -> godwit.host.v1.Heartbeat
+	76,  // 70: godwit.host.v1.HostEvent.volume_facts:type_name -> godwit.host.v1.VolumeFacts
+	64,  // 71: godwit.host.v1.HostEvent.telemetry:type_name -> godwit.host.v1.Telemetry
+	75,  // 72: godwit.host.v1.Telemetry.at:type_name -> google.protobuf.Timestamp
+	74,  // 73: godwit.host.v1.Telemetry.span:type_name -> google.protobuf.Duration
+	65,  // 74: godwit.host.v1.Telemetry.servers:type_name -> godwit.host.v1.ServerTelemetry
+	75,  // 75: godwit.host.v1.Heartbeat.sent:type_name -> google.protobuf.Timestamp
+	47,  // 76: godwit.host.v1.MigrationUpdate.stats:type_name -> godwit.host.v1.MigrationStats
+	69,  // 77: godwit.host.v1.HostNotice.welcome:type_name -> godwit.host.v1.Welcome
+	66,  // 78: godwit.host.v1.HostNotice.heartbeat:type_name -> godwit.host.v1.Heartbeat
+	74,  // 79: godwit.host.v1.Welcome.session_ttl:type_name -> google.protobuf.Duration
+	74,  // 80: godwit.host.v1.Welcome.self_fence_after:type_name -> google.protobuf.Duration
+	74,  // 81: godwit.host.v1.Welcome.telemetry_every:type_name -> google.protobuf.Duration
+	11,  // 82: godwit.host.v1.ImageChunk.peers:type_name -> godwit.host.v1.DiskSource
+	5,   // 83: godwit.host.v1.Host.Facts:input_type -> godwit.host.v1.FactsRequest
+	28,  // 84: godwit.host.v1.Host.Inspect:input_type -> godwit.host.v1.InspectRequest
+	40,  // 85: godwit.host.v1.Host.Prepare:input_type -> godwit.host.v1.PrepareRequest
+	42,  // 86: godwit.host.v1.Host.Start:input_type -> godwit.host.v1.StartRequest
+	43,  // 87: godwit.host.v1.Host.Stop:input_type -> godwit.host.v1.StopRequest
+	44,  // 88: godwit.host.v1.Host.Reboot:input_type -> godwit.host.v1.RebootRequest
+	45,  // 89: godwit.host.v1.Host.Migrate:input_type -> godwit.host.v1.MigrateRequest
+	48,  // 90: godwit.host.v1.Host.Steer:input_type -> godwit.host.v1.SteerRequest
+	50,  // 91: godwit.host.v1.Host.Adopt:input_type -> godwit.host.v1.AdoptRequest
+	51,  // 92: godwit.host.v1.Host.Discard:input_type -> godwit.host.v1.DiscardRequest
+	53,  // 93: godwit.host.v1.Host.Console:input_type -> godwit.host.v1.ConsoleRequest
+	55,  // 94: godwit.host.v1.Host.Update:input_type -> godwit.host.v1.UpdateRequest
+	57,  // 95: godwit.host.v1.Host.SyncNetworks:input_type -> godwit.host.v1.SyncNetworksRequest
+	32,  // 96: godwit.host.v1.Host.AttachVolume:input_type -> godwit.host.v1.AttachVolumeRequest
+	33,  // 97: godwit.host.v1.Host.DetachVolume:input_type -> godwit.host.v1.DetachVolumeRequest
+	34,  // 98: godwit.host.v1.Host.ResizeVolume:input_type -> godwit.host.v1.ResizeVolumeRequest
+	9,   // 99: godwit.host.v1.Host.CheckDisks:input_type -> godwit.host.v1.CheckDisksRequest
+	12,  // 100: godwit.host.v1.Host.ExportDisk:input_type -> godwit.host.v1.ExportDiskRequest
+	13,  // 101: godwit.host.v1.Host.UnexportDisk:input_type -> godwit.host.v1.UnexportDiskRequest
+	15,  // 102: godwit.host.v1.Host.CaptureDisk:input_type -> godwit.host.v1.CaptureDiskRequest
+	16,  // 103: godwit.host.v1.Host.Probe:input_type -> godwit.host.v1.ProbeRequest
+	20,  // 104: godwit.host.v1.Host.Checkup:input_type -> godwit.host.v1.CheckupRequest
+	24,  // 105: godwit.host.v1.Host.Sleep:input_type -> godwit.host.v1.SleepRequest
+	26,  // 106: godwit.host.v1.Host.Wake:input_type -> godwit.host.v1.WakeRequest
+	61,  // 107: godwit.host.v1.Control.Enroll:input_type -> godwit.host.v1.EnrollRequest
+	63,  // 108: godwit.host.v1.Control.Session:input_type -> godwit.host.v1.HostEvent
+	70,  // 109: godwit.host.v1.Control.FetchImage:input_type -> godwit.host.v1.FetchImageRequest
+	6,   // 110: godwit.host.v1.Host.Facts:output_type -> godwit.host.v1.HostFacts
+	29,  // 111: godwit.host.v1.Host.Inspect:output_type -> godwit.host.v1.ServerState
+	41,  // 112: godwit.host.v1.Host.Prepare:output_type -> godwit.host.v1.PrepareReply
+	29,  // 113: godwit.host.v1.Host.Start:output_type -> godwit.host.v1.ServerState
+	29,  // 114: godwit.host.v1.Host.Stop:output_type -> godwit.host.v1.ServerState
+	29,  // 115: godwit.host.v1.Host.Reboot:output_type -> godwit.host.v1.ServerState
+	46,  // 116: godwit.host.v1.Host.Migrate:output_type -> godwit.host.v1.MigrateReply
+	49,  // 117: godwit.host.v1.Host.Steer:output_type -> godwit.host.v1.SteerReply
+	29,  // 118: godwit.host.v1.Host.Adopt:output_type -> godwit.host.v1.ServerState
+	52,  // 119: godwit.host.v1.Host.Discard:output_type -> godwit.host.v1.DiscardReply
+	54,  // 120: godwit.host.v1.Host.Console:output_type -> godwit.host.v1.ConsoleReply
+	56,  // 121: godwit.host.v1.Host.Update:output_type -> godwit.host.v1.UpdateReply
+	59,  // 122: godwit.host.v1.Host.SyncNetworks:output_type -> godwit.host.v1.SyncNetworksReply
+	29,  // 123: godwit.host.v1.Host.AttachVolume:output_type -> godwit.host.v1.ServerState
+	29,  // 124: godwit.host.v1.Host.DetachVolume:output_type -> godwit.host.v1.ServerState
+	29,  // 125: godwit.host.v1.Host.ResizeVolume:output_type -> godwit.host.v1.ServerState
+	10,  // 126: godwit.host.v1.Host.CheckDisks:output_type -> godwit.host.v1.CheckDisksReply
+	11,  // 127: godwit.host.v1.Host.ExportDisk:output_type -> godwit.host.v1.DiskSource
+	14,  // 128: godwit.host.v1.Host.UnexportDisk:output_type -> godwit.host.v1.UnexportDiskReply
+	77,  // 129: godwit.host.v1.Host.CaptureDisk:output_type -> godwit.host.v1.VolumeChunk
+	18,  // 130: godwit.host.v1.Host.Probe:output_type -> godwit.host.v1.ProbeReply
+	22,  // 131: godwit.host.v1.Host.Checkup:output_type -> godwit.host.v1.CheckupReply
+	25,  // 132: godwit.host.v1.Host.Sleep:output_type -> godwit.host.v1.SleepReply
+	27,  // 133: godwit.host.v1.Host.Wake:output_type -> godwit.host.v1.WakeReply
+	62,  // 134: godwit.host.v1.Control.Enroll:output_type -> godwit.host.v1.EnrollReply
+	68,  // 135: godwit.host.v1.Control.Session:output_type -> godwit.host.v1.HostNotice
+	71,  // 136: godwit.host.v1.Control.FetchImage:output_type -> godwit.host.v1.ImageChunk
+	110, // [110:137] is the sub-list for method output_type
+	83,  // [83:110] is the sub-list for method input_type
+	83,  // [83:83] is the sub-list for extension type_name
+	83,  // [83:83] is the sub-list for extension extendee
+	0,   // [0:83] is the sub-list for field type_name
 }
 
 func init() { file_host_proto_init() }
