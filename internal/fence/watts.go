@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"time"
 
 	"github.com/bougou/go-ipmi/pkg/client"
 	"github.com/bougou/go-ipmi/pkg/command/dcmi"
@@ -18,7 +19,10 @@ type Meter interface {
 	Watts(ctx context.Context) (float64, error)
 }
 
-// Watts is DCMI's "get power reading" (DCMI 1.5, section 6.6.1), the mean over the BMC's own sampling period.
+// meanMax is the longest sampling period whose mean says what a host draws now. Some BMCs take the mean since they started.
+const meanMax = time.Minute
+
+// Watts is DCMI's "get power reading" (DCMI 1.5, section 6.6.1): the mean over the BMC's own sampling period if that is short.
 func (d *ipmi) Watts(ctx context.Context) (float64, error) {
 	var watts float64
 	var unsupported error
@@ -50,12 +54,12 @@ func lacksMeter(code types.CompletionCode) bool {
 	return false
 }
 
-// wattsOf takes the mean where there is one. A meter that is not active answers with zeros.
+// wattsOf takes the mean where there is one of the last moments. A meter that is not active answers with zeros.
 func wattsOf(r *dcmi.GetDCMIPowerReadingResponse) (float64, error) {
 	switch {
 	case !r.PowerMeasurementActive:
 		return 0, errors.New("its power measurement is not active")
-	case r.AveragePower > 0:
+	case r.AveragePower > 0 && (r.CurrentPower == 0 || time.Duration(r.ReportingPeriod)*time.Millisecond <= meanMax):
 		return float64(r.AveragePower), nil
 	case r.CurrentPower > 0:
 		return float64(r.CurrentPower), nil
