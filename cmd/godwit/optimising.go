@@ -14,7 +14,7 @@ import (
 // optimisingOf is what the configuration says of the optimiser. Names that it does not know are refused with the setting's name.
 func optimisingOf(all config.Config) (control.Optimising, error) {
 	c := all.Optimize
-	out := control.Optimising{Automation: cloud.Automation(c.Automation), SleepMode: cloud.SleepMode(c.SleepMode)}
+	out := control.Optimising{Automation: cloud.Automation(c.Automation), SleepMode: cloud.SleepMode(c.SleepMode), AccountEvery: c.Accounting / control.FlushTimes}
 	if _, err := consolidate.Parse(c.Strategy); err != nil {
 		return out, cloud.E(cloud.KindInvalid, "optimize.strategy", "", err)
 	}

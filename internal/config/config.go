@@ -154,6 +154,7 @@ type Optimize struct {
 	Sleep         bool          `key:"sleep" usage:"Empty hosts may be put to sleep, if they were proven to wake."`
 	SleepMode     string        `key:"sleep_mode" usage:"poweroff, suspend, or bmc: its BMC (IPMI, Redfish) has the host shut itself down, where there is one."`
 	AwakeMin      time.Duration `key:"awake_min" usage:"A host that woke stays awake at least this long."`
+	Accounting    time.Duration `key:"accounting" usage:"How often what hosts and servers used is written. It is what a leader that dies may lose."`
 	WakeValid     time.Duration `key:"wake_valid" usage:"How long a wake that was seen proves that a host wakes."`
 	PowerModel    string        `key:"power_model" usage:"What a host draws: g4, g5 (the paper's), IDLE,FULL or eleven numbers of watts at 0, 10, ... 100 % CPU. An aggregate's metadata godwit:power_model overrides it."`
 }
@@ -207,7 +208,7 @@ func Default() Config {
 		Optimize: Optimize{
 			Automation: "manual", Goal: "consolidate", Strategy: "godwit", Step: 5 * time.Minute, Telemetry: 10 * time.Second, MovesMax: 10, Window: 30 * time.Minute,
 			Horizon: 30 * time.Minute, GainFactor: 1.5, FailoverHosts: 1, Reserve: 0.1, Sleep: true, SleepMode: "poweroff", AwakeMin: 10 * time.Minute,
-			WakeValid: 30 * 24 * time.Hour, PowerModel: "g5",
+			Accounting: time.Minute, WakeValid: 30 * 24 * time.Hour, PowerModel: "g5",
 		},
 		Lab: Lab{Name: "default", Hosts: 3, Storage: 1},
 	}

@@ -17,5 +17,6 @@ func (o *Optimize) validate(v *validator) {
 	v.must(o.FailoverHosts >= 0, "optimize.failover_hosts", "must not be negative")
 	v.must(o.Reserve >= 0 && o.Reserve < 1, "optimize.reserve", "must be 0 to less than 1, is %v", o.Reserve)
 	v.must(o.AwakeMin >= 0, "optimize.awake_min", "must not be negative")
+	v.must(o.Accounting >= time.Second && o.Accounting <= time.Hour, "optimize.accounting", "must be 1s to 1h, is %s", o.Accounting)
 	v.must(o.WakeValid > 0, "optimize.wake_valid", "must be greater than 0")
 }

@@ -111,9 +111,27 @@ func (t *telemeter) sample(ctx context.Context, now time.Time) (*hostpb.Telemetr
 func serverSample(last, s kvm.Stats, span time.Duration) *hostpb.ServerTelemetry {
 	share := func(d time.Duration) float64 { return max(0, d.Seconds()) / span.Seconds() }
 	return &hostpb.ServerTelemetry{
-		ServerId: string(s.ID), CpuUsed: share(s.CPUTime - last.CPUTime), CpuWait: share(s.RunDelay - last.RunDelay), MemoryUsedMib: s.ResidentMiB,
+		ServerId: string(s.ID), CpuUsed: share(s.CPUTime - last.CPUTime), CpuWait: missed(last.VCPUs, s.VCPUs, span), MemoryUsedMib: s.ResidentMiB,
 		DiskReadBytes: s.DiskRead, DiskWriteBytes: s.DiskWritten, NetRxBytes: s.NetIn, NetTxBytes: s.NetOut, DirtyBytesPerSecond: s.DirtyBytesPerSecond,
 	}
+}
+
+// missed is the CPU that a guest would have used had none of its virtual CPUs waited. Not all of the wait is that: a virtual CPU that sleeps most of the
+// time gets its work done all the same, later. It is the share in which it would have run, as far as its running and sleeping tell (DRS's estimate of
+// demand: Gulati et al., VMware Technical Journal, 2012), so all of the wait of one that never sleeps, and little of one that hardly runs.
+func missed(last, now []kvm.VCPUStats, span time.Duration) float64 {
+	sum := 0.0
+	for i := range min(len(last), len(now)) {
+		run := max(0, (now[i].Run-last[i].Run).Seconds()) / span.Seconds()
+		wait := min(1, max(0, (now[i].Delay-last[i].Delay).Seconds())/span.Seconds())
+		asleep := 1 - run - wait
+		if asleep <= 0 {
+			sum += wait
+			continue
+		}
+		sum += wait * run / (run + asleep)
+	}
+	return sum
 }
 
 // measureOne has one guest's dirtying measured now and then, each in its turn. One that cannot be measured now (it moves) is measured next time.
@@ -179,6 +197,7 @@ func readHost() (hostCounters, error) {
 		}
 	}
 	if err == nil && contained() {
+		c.stolen = 0 // from the machine that all such hosts share
 		c.busy, err = containedBusy()
 		return c, err // what the machine draws is not this host's
 	}

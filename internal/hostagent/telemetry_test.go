@@ -3,6 +3,7 @@ package hostagent
 import (
 	"context"
 	"errors"
+	"math"
 	"net"
 	"testing"
 	"time"
@@ -24,14 +25,14 @@ func (m *fakeMeter) MeasureDirtying(_ context.Context, id cloud.ServerID) error 
 }
 
 func TestTelemetryIsWhatWasUsedBetweenTwoLooks(t *testing.T) {
-	meter := &fakeMeter{stats: []kvm.Stats{{ID: "a", CPUTime: 10 * time.Second, RunDelay: time.Second}, {ID: "b", CPUTime: 7 * time.Second}}}
+	meter := &fakeMeter{stats: []kvm.Stats{{ID: "a", CPUTime: 10 * time.Second, VCPUs: []kvm.VCPUStats{{Run: 9 * time.Second, Delay: time.Second}}}, {ID: "b", CPUTime: 7 * time.Second}}}
 	tm := &telemeter{meter: meter, servers: map[cloud.ServerID]kvm.Stats{}}
 	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	if first, err := tm.sample(t.Context(), at); first != nil || err != nil {
 		t.Fatalf("the first look has nothing to compare with, got %v, %v", first, err)
 	}
-	// a used half a CPU and waited for a tenth of one; b was started anew, c has come.
-	meter.stats = []kvm.Stats{{ID: "a", CPUTime: 15 * time.Second, RunDelay: 2 * time.Second, ResidentMiB: 99, DirtyBytesPerSecond: -1}, {ID: "b", CPUTime: time.Second}, {ID: "c", CPUTime: time.Hour}}
+	// a used half a CPU and waited a fifth of the time, in half of which it would have run; b was started anew, c has come.
+	meter.stats = []kvm.Stats{{ID: "a", CPUTime: 15 * time.Second, VCPUs: []kvm.VCPUStats{{Run: 13 * time.Second, Delay: 3 * time.Second}}, ResidentMiB: 99, DirtyBytesPerSecond: -1}, {ID: "b", CPUTime: time.Second}, {ID: "c", CPUTime: time.Hour}}
 	got, err := tm.sample(t.Context(), at.Add(10*time.Second))
 	if err != nil {
 		t.Fatal(err)
@@ -40,11 +41,36 @@ func TestTelemetryIsWhatWasUsedBetweenTwoLooks(t *testing.T) {
 		t.Fatalf("only a server seen twice in one life has a difference, got %v", got.GetServers())
 	}
 	a := got.GetServers()[0]
-	if a.GetServerId() != "a" || a.GetCpuUsed() != 0.5 || a.GetCpuWait() != 0.1 || a.GetMemoryUsedMib() != 99 || a.GetDirtyBytesPerSecond() != -1 {
+	if a.GetServerId() != "a" || a.GetCpuUsed() != 0.5 || math.Abs(a.GetCpuWait()-0.1) > 1e-9 || a.GetMemoryUsedMib() != 99 || a.GetDirtyBytesPerSecond() != -1 {
 		t.Errorf("got %v", a)
 	}
 	if got.GetSpan().AsDuration() != 10*time.Second || got.GetSeq() != 1 || got.GetMemoryUsedMib() <= 0 {
 		t.Errorf("got %v", got)
+	}
+}
+
+func TestWaitingCountsAsFarAsTheGuestWouldHaveRun(t *testing.T) {
+	const span = 10 * time.Second
+	at := func(run, delay float64) kvm.VCPUStats {
+		return kvm.VCPUStats{Run: time.Duration(run * float64(span)), Delay: time.Duration(delay * float64(span))}
+	}
+	for _, tt := range []struct {
+		name string
+		now  []kvm.VCPUStats
+		want float64
+	}{
+		{"never waits", []kvm.VCPUStats{at(0.7, 0)}, 0},
+		{"never sleeps", []kvm.VCPUStats{at(0.4, 0.6)}, 0.6},
+		{"got nothing at all", []kvm.VCPUStats{at(0, 1)}, 1},
+		{"ran a tenth of the time that was left", []kvm.VCPUStats{at(0.05, 0.5)}, 0.05},
+		{"one never sleeps, one hardly runs", []kvm.VCPUStats{at(0.5, 0.5), at(0.01, 0.01)}, 0.5 + 0.01*0.01/0.99},
+		{"counted more than there was", []kvm.VCPUStats{at(0.9, 1.2)}, 1},
+		{"one CPU was added", []kvm.VCPUStats{at(0.5, 0.5), {}, at(1, 1)}, 0.5},
+	} {
+		before := make([]kvm.VCPUStats, 2)
+		if got := missed(before, tt.now, span); math.Abs(got-tt.want) > 1e-9 {
+			t.Errorf("%s: %g, want %g", tt.name, got, tt.want)
+		}
 	}
 }
 

@@ -15,13 +15,16 @@ import (
 type Stats struct {
 	ID                    cloud.ServerID
 	CPUTime               time.Duration // of all its threads, QEMU's own included
-	RunDelay              time.Duration // its virtual CPUs were ready to run and did not
+	VCPUs                 []VCPUStats
 	ResidentMiB           int64
 	DiskRead, DiskWritten int64 // bytes
 	NetIn, NetOut         int64 // bytes, as the guest sees it
 	// DirtyBytesPerSecond is the last measurement of MeasureDirtying, -1 when there was none.
 	DirtyBytesPerSecond int64
 }
+
+// VCPUStats are the totals of one virtual CPU: it ran, and it was ready to run and did not.
+type VCPUStats struct{ Run, Delay time.Duration }
 
 // statsGroups are what Stats asks for: all of it is read from /proc and QEMU's memory, none of it stops a guest.
 const statsGroups = libvirt.DomainStatsCPUTotal | libvirt.DomainStatsBalloon | libvirt.DomainStatsVCPU | libvirt.DomainStatsInterface |
@@ -56,7 +59,7 @@ func decodeStats(id cloud.ServerID, p params) Stats {
 		}
 	}
 	each(libvirt.DomainStatsVCPUMaximum, libvirt.DomainStatsVCPUPrefix, func(name string) {
-		s.RunDelay += time.Duration(p.integer(name + libvirt.DomainStatsVCPUSuffixDelay))
+		s.VCPUs = append(s.VCPUs, VCPUStats{time.Duration(p.integer(name + libvirt.DomainStatsVCPUSuffixTime)), time.Duration(p.integer(name + libvirt.DomainStatsVCPUSuffixDelay))})
 	})
 	each(libvirt.DomainStatsBlockCount, libvirt.DomainStatsBlockPrefix, func(name string) {
 		s.DiskRead += p.integer(name + libvirt.DomainStatsBlockSuffixRdBytes)

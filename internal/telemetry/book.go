@@ -19,6 +19,7 @@ type Sample struct {
 	At            time.Time // its end
 	Span          time.Duration
 	CPUUsed       float64 // CPUs
+	CPUStolen     float64 // CPUs that the host is given and did not get, if it is itself a guest
 	MemoryUsedMiB int64
 	Pressure      Pressure
 	Watts         float64 // read from the machine; 0: unknown
@@ -35,7 +36,8 @@ type Pressure struct {
 // ServerSample is what a server used. CPU is in CPUs; disk and network are totals since its process began.
 type ServerSample struct {
 	Server              cloud.ServerID
-	CPUUsed, CPUWait    float64
+	CPUUsed             float64
+	CPUWait             float64 // that it would have used, had it not waited
 	MemoryUsedMiB       int64
 	DiskBytes, NetBytes int64
 	DirtyBytesPerSecond int64 // -1: unknown
@@ -45,7 +47,7 @@ type ServerSample struct {
 type HostReading struct {
 	At            time.Time `json:"at"`       // of the newest sample
 	CPUUsed       float64   `json:"cpu_used"` // CPUs, mean of the newest step
-	CPUOwn        float64   `json:"cpu_own"`  // of that, what is no server's
+	CPUOwn        float64   `json:"cpu_own"`  // what no server can have: the host's own use, and what is stolen from it
 	MemoryUsedMiB int64     `json:"memory_used_mib"`
 	Pressure      Pressure  `json:"pressure"`
 	Watts         float64   `json:"watts,omitempty"`
@@ -56,15 +58,15 @@ type HostReading struct {
 type ServerReading struct {
 	At                  time.Time `json:"at"`
 	CPUUsed             float64   `json:"cpu_used"` // CPUs, mean of the newest step
-	CPUWait             float64   `json:"cpu_wait"` // CPUs it was ready to use and did not get
+	CPUWait             float64   `json:"cpu_wait"` // CPUs it would have used beside, had it not waited
 	MemoryUsedMiB       int64     `json:"memory_used_mib"`
 	DiskBytesPerSecond  float64   `json:"disk_bytes_per_second"`
 	NetBytesPerSecond   float64   `json:"net_bytes_per_second"`
 	DirtyBytesPerSecond int64     `json:"dirty_bytes_per_second"` // -1: unknown
-	History             []float64 `json:"-"`                      // CPUs asked for (used and waited for), oldest first, the newest step last
+	History             []float64 `json:"-"`                      // CPUs asked for, oldest first, the newest step last
 }
 
-// Asked returns what the server asks for, in CPUs: what it got and what it waited for.
+// Asked returns what the server asks for, in CPUs: what it got and what it would have used in the time in which it waited.
 func (r ServerReading) Asked() float64 { return r.CPUUsed + r.CPUWait }
 
 // Readings are a moment of the book.
@@ -123,7 +125,7 @@ func (b *Book) Add(host cloud.HostName, s Sample, now time.Time) {
 		b.addServer(one, s.Span, now)
 	}
 	h.series.add(b.step, now, s.Span, s.CPUUsed)
-	h.own.add(b.step, now, s.Span, max(0, s.CPUUsed-servers))
+	h.own.add(b.step, now, s.Span, max(0, s.CPUUsed-servers)+s.CPUStolen)
 	h.reading = HostReading{At: now, MemoryUsedMiB: s.MemoryUsedMiB, Pressure: s.Pressure, Watts: s.Watts}
 	b.sweep(now)
 }

@@ -29,6 +29,12 @@ func TestHistoryIsTheMeanOfEachStepAndFollowsAServerToItsNextHost(t *testing.T) 
 	if got := r.Hosts["a"].CPUOwn; got != 0.5 {
 		t.Errorf("host a used %v CPUs itself, want 0.5", got)
 	}
+	stolen := sampled(1, 0, 0)
+	stolen.CPUStolen = 0.25
+	b.Add("c", stolen, at(80))
+	if got := b.Readings().Hosts["c"].CPUOwn; got != 0.75 {
+		t.Errorf("%v CPUs of host c are no server's, want the 0.5 that it used and the 0.25 that were stolen from it", got)
+	}
 }
 
 func TestGapRepeatsWhatWasBeforeAndLongSilenceIsForgotten(t *testing.T) {

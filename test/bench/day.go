@@ -161,7 +161,7 @@ func (s *stage) power(ctx context.Context, host string) (cloud.HostPower, error)
 // liveDay lets the day pass.
 func (s *stage) liveDay(ctx context.Context, r *dayRecord, guests dayFollowers) error {
 	var err error
-	if r.before, err = s.accountsAfter(ctx, time.Now()); err != nil { // accounts are written once a minute: from a writing to a writing
+	if r.before, err = s.accountsAfter(ctx, time.Now()); err != nil { // from a writing to a writing
 		return err
 	}
 	r.began = r.before.at

@@ -250,7 +250,7 @@ type dayAccounts struct {
 	total cloud.Account
 }
 
-// accountsAfter waits until accounts are written that count up to t or later: the leader writes once a minute.
+// accountsAfter waits until accounts are written that count up to t or later: the leader writes them now and then.
 func (s *stage) accountsAfter(ctx context.Context, t time.Time) (dayAccounts, error) {
 	since := t.UTC().AddDate(0, 0, -1).Format(time.DateOnly) // a run may go over midnight
 	var out dayAccounts

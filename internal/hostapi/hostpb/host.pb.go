@@ -4795,7 +4795,7 @@ type ServerTelemetry struct {
 	state               protoimpl.MessageState `protogen:"open.v1"`
 	ServerId            string                 `protobuf:"bytes,1,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
 	CpuUsed             float64                `protobuf:"fixed64,2,opt,name=cpu_used,json=cpuUsed,proto3" json:"cpu_used,omitempty"`                    // in CPUs, mean over span
-	CpuWait             float64                `protobuf:"fixed64,3,opt,name=cpu_wait,json=cpuWait,proto3" json:"cpu_wait,omitempty"`                    // in CPUs: ready to run and not running (steal as its guest sees it)
+	CpuWait             float64                `protobuf:"fixed64,3,opt,name=cpu_wait,json=cpuWait,proto3" json:"cpu_wait,omitempty"`                    // in CPUs: would have run had no virtual CPU been ready and waiting
 	MemoryUsedMib       int64                  `protobuf:"varint,4,opt,name=memory_used_mib,json=memoryUsedMib,proto3" json:"memory_used_mib,omitempty"` // resident
 	DiskReadBytes       int64                  `protobuf:"varint,5,opt,name=disk_read_bytes,json=diskReadBytes,proto3" json:"disk_read_bytes,omitempty"`
 	DiskWriteBytes      int64                  `protobuf:"varint,6,opt,name=disk_write_bytes,json=diskWriteBytes,proto3" json:"disk_write_bytes,omitempty"`
