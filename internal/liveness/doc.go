@@ -33,6 +33,8 @@
 // When more than Policy.BrakeShare of the known hosts (and more than Policy.BrakeHosts) are silent, those that died within the last
 // Policy.BrakeWindow included, or an entire aggregate of several hosts is, no further host becomes dead: the cause is a switch, a power feed or the
 // observer, and restarting a third of the fleet elsewhere would finish what the fault began. The brake does not wear off; people are asked.
+// Heartbeats come once a second and not at the same moment, so a host counts for the brake a little before it is suspect: else the first of several
+// that fell silent at once would be dead before the last is missed.
 // An operator's word goes past it: that a host is down (Heard.ForcedDown), or that its recovery may go on (Heard.Settled).
 //
 // The shape (heartbeats of several kinds, witnesses, an isolation that is not a failure) is that of vSphere HA and of CloudStack's

@@ -325,6 +325,19 @@ func hash(s string) uint32 {
 	return h
 }
 
+const (
+	// beatEvery is how often a host is heard.
+	beatEvery = time.Second
+	// beatLate is how much later than that a beat may come from a busy host over a busy network.
+	beatLate = beatEvery / 4
+)
+
+// overdue is the silence from which on a host counts for the brake. Hosts that fall silent at one moment were heard last up to a beat apart: when the first of them has
+// been silent for DeadAfter, the others are not all suspect yet, and it must not be called dead as if it were alone.
+func (p Policy) overdue() time.Duration {
+	return min(p.SilenceMax, max(p.DeadAfter-beatEvery-beatLate, beatEvery+2*beatLate))
+}
+
 // brake returns why nobody may be called dead, or nothing.
 func (j *judge) brake(hosts []Heard) string {
 	var silent, expected int
@@ -338,7 +351,7 @@ func (j *judge) brake(hosts []Heard) string {
 		for _, a := range h.Aggregates {
 			members[a]++
 		}
-		if s := j.silence(h); s <= j.SilenceMax || h.Settled && s > j.BrakeWindow {
+		if s := j.silence(h); s <= j.overdue() || h.Settled && s > j.BrakeWindow {
 			continue // heard, or dealt with long ago: not part of this event
 		}
 		silent++

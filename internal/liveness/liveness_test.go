@@ -145,6 +145,34 @@ func TestAWholeAggregateIsTheBrakesBusinessWhateverTheShare(t *testing.T) {
 	}
 }
 
+// Hosts that lose their power at one moment were heard last at different ones, up to a heartbeat apart. None of them is dead before the brake is on.
+func TestTheBrakeKnowsHostsThatFellSilentAtOnceByWhateverBeat(t *testing.T) {
+	const look = 200 * time.Millisecond
+	p := Default()
+	rapid.Check(t, func(t *rapid.T) {
+		hosts := fleet(4)
+		o := Observer{Began: began, LastLook: now}
+		lost := []int{0, 1}
+		for _, i := range lost {
+			hosts[i].Heartbeat = now.Add(-time.Duration(rapid.IntRange(0, 1000).Draw(t, "last beat, ms ago")) * time.Millisecond)
+		}
+		for at := now; at.Sub(now) < 2*p.DeadAfter; at = at.Add(look) {
+			hosts[2].Heartbeat, hosts[3].Heartbeat = at, at
+			out := Judge(p, o, hosts, at)
+			for _, i := range lost {
+				if out.Judgements[i].Verdict == Dead {
+					t.Fatalf("%v after the power cut %s is dead: %s", at.Sub(now), hosts[i].Host, evidence(out, i))
+				}
+			}
+			for _, a := range out.Asks {
+				i := slices.IndexFunc(hosts, func(h Heard) bool { return h.Host == a.Host })
+				hosts[i].Probes = append(hosts[i].Probes, Probe{Witness: a.Witness, At: at})
+			}
+			o.LastLook, o.Stalled = at, out.Stalled
+		}
+	})
+}
+
 func TestALonelyObserverCallsNobodyDead(t *testing.T) {
 	hosts := fleet(1)
 	hosts[0].Heartbeat = ago(time.Minute)
