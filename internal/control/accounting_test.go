@@ -62,12 +62,12 @@ func TestAccountsSayWhoMeasuredThePower(t *testing.T) {
 	w.mu.Lock()
 	w.watts["h2"] = 80
 	w.mu.Unlock()
+	w.use("s1", 3)
+	w.use("s2", 1)
 	w.arrange(cloud.AutomationManual, nil)
 	w.on("h1", "s1", nil)
 	w.on("h1", "s2", nil)
 	w.on("h2", "s3", nil)
-	w.use("s1", 3)
-	w.use("s2", 1)
 	want := map[cloud.HostName]cloud.PowerSource{"h1": cloud.PowerByBMC, "h2": cloud.PowerByHost, "h3": cloud.PowerByModel}
 	w.until("accounts of every host, each by its source", func(store.View) bool {
 		for host, by := range want {

@@ -30,6 +30,7 @@ type fleetWorld struct {
 	book *telemetry.Book
 	// fallAsleep takes a host's agent down, as its sleep does.
 	fallAsleep func(cloud.HostName)
+	begin      func() // has hosts say what they use
 
 	mu    sync.Mutex                 // guards what follows
 	loads map[cloud.ServerID]float64 // CPUs; absent: 0.2
@@ -44,7 +45,7 @@ func newFleetWorld(t *testing.T, hosts ...cloud.HostName) *fleetWorld {
 	ctx, cancel := context.WithCancel(context.Background())
 	var owned sync.WaitGroup
 	owned.Go(func() { n.run(ctx) })
-	owned.Go(func() { w.tell(ctx) })
+	w.begin = sync.OnceFunc(func() { owned.Go(func() { w.tell(ctx) }) })
 	t.Cleanup(func() { cancel(); owned.Wait() })
 	return w
 }
@@ -123,7 +124,7 @@ func (w *fleetWorld) use(id cloud.ServerID, cpus float64) {
 	w.loads[id] = cpus
 }
 
-// arrange starts a leader that arranges the fleet.
+// arrange starts a leader that arranges the fleet, with hosts that say what they use.
 func (w *fleetWorld) arrange(level cloud.Automation, change func(*optimize.Settings)) (stop func()) {
 	w.t.Helper()
 	s := optimize.DefaultSettings()
@@ -131,6 +132,7 @@ func (w *fleetWorld) arrange(level cloud.Automation, change func(*optimize.Setti
 	if change != nil {
 		change(&s)
 	}
+	w.begin()
 	_, stop = w.control(func(o *Options) {
 		o.Optimising = Optimising{Book: w.book, Settings: s, Automation: level, AccountEvery: fleetSample}
 	})

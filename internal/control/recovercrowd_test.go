@@ -18,12 +18,16 @@ import (
 	"github.com/godwit-cloud/godwit/internal/workflow"
 )
 
-// evacuations counts how many runs are between their first step and their last.
+// evacuations watches evacuations as they run. The first ones are held until as many as are allowed at a time have begun, which proves that these many run at
+// once: how long a run takes to its end is no matter then.
 type evacuations struct {
-	mu   sync.Mutex
-	open map[workflow.RunID]bool // false: its server lives elsewhere already
-	now  int
-	most int
+	records  *store.Store
+	together int
+	all      chan struct{} // closed when together of them have begun
+
+	mu    sync.Mutex // guards what follows
+	begun map[workflow.RunID]bool
+	most  int // evacuations that were asked for and not at their end, at any moment at which one worked
 }
 
 // wrap is Options.Wrap.
@@ -31,23 +35,33 @@ func (e *evacuations) wrap(ctx context.Context, event workflow.Event, next func(
 	if event.Run.Flow != string(cloud.IntentEvacuate) {
 		return next(ctx)
 	}
-	e.mu.Lock()
-	if _, known := e.open[event.Run.ID]; !known {
-		e.open[event.Run.ID] = true
-		e.now++
-		e.most = max(e.most, e.now)
+	e.note(event.Run.ID)
+	select {
+	case <-e.all:
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
-	e.mu.Unlock()
-	err := next(ctx)
-	if event.Step == "switch" { // from here on the record says that the server lives elsewhere
-		e.mu.Lock()
-		if err == nil && e.open[event.Run.ID] {
-			e.open[event.Run.ID] = false
-			e.now--
+	return next(ctx)
+}
+
+// note counts by the records: one transaction says both that a server lives elsewhere and that its evacuation is over, and the leader goes by it.
+func (e *evacuations) note(run workflow.RunID) {
+	open := 0
+	for _, m := range evacuationsAsAsked(e.records.View()) {
+		if !m.Status.Final() {
+			open++
 		}
-		e.mu.Unlock()
 	}
-	return err
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.most = max(e.most, open)
+	if e.begun[run] {
+		return
+	}
+	e.begun[run] = true
+	if len(e.begun) == e.together {
+		close(e.all)
+	}
 }
 
 func countSettled(r *cloud.Recovery) (n int) {
@@ -76,7 +90,7 @@ func evacuationsAsAsked(r store.Reader) []*cloud.Migration {
 func TestAHundredServersAreRecoveredWithNoMoreThanTheSetConcurrency(t *testing.T) {
 	const crowd, important, concurrency = 100, 10, 8
 	w := newWorld(t, "h1", "h2", "h3", "h4")
-	seen := &evacuations{open: map[workflow.RunID]bool{}}
+	seen := &evacuations{records: w.store, together: concurrency, all: make(chan struct{}), begun: map[workflow.RunID]bool{}}
 	w.control(func(o *Options) {
 		o.Pulses, o.Wrap = w.heard, seen.wrap
 		o.Policy = placement.DefaultPolicy()
