@@ -15,8 +15,8 @@ import (
 const (
 	// accountEvery is how often use is added up, unless Optimising says otherwise.
 	accountEvery = 5 * time.Second
-	// flushTimes is after how many such times sums are written; what a leader that dies has not written is lost.
-	flushTimes = 12
+	// FlushTimes is after how many such times sums are written; what a leader that dies has not written is lost.
+	FlushTimes = 12
 	// accountSpanMax bounds what one look accounts for: a leader that was stopped does not make up what it did not see.
 	accountSpanMax = time.Minute
 	// accountDays is how long accounts are kept.
@@ -74,7 +74,7 @@ func (o *optimiser) account(ctx context.Context, v store.View, now time.Time) er
 	snap := tables.Snapshot(v, now)
 	o.accountUse(v, &snap, o.Optimising.Book.Readings(), now, span)
 	o.accountMoves(v, now)
-	if now.Sub(b.flushed) < flushTimes*every {
+	if now.Sub(b.flushed) < FlushTimes*every {
 		return nil
 	}
 	b.flushed = now

@@ -25,7 +25,7 @@ type Optimising struct {
 	Local      *time.Location    // of the schedule; nil: the machine's
 	SleepMode  cloud.SleepMode   // empty: power off
 	Metrics    *OptimiserMetrics // nil: none
-	// AccountEvery is how often use is added up; a twelfth as often the sums are written. 0: every five seconds.
+	// AccountEvery is how often use is added up; after FlushTimes such times the sums are written. 0: every five seconds.
 	AccountEvery time.Duration
 }
 

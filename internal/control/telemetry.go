@@ -17,7 +17,7 @@ func (s *Sessions) sampled(name cloud.HostName, t *hostpb.Telemetry) {
 		return
 	}
 	out := telemetry.Sample{
-		At: t.GetAt().AsTime(), Span: t.GetSpan().AsDuration(), CPUUsed: t.GetCpuUsed(), MemoryUsedMiB: t.GetMemoryUsedMib(), Watts: t.GetPowerWatts(),
+		At: t.GetAt().AsTime(), Span: t.GetSpan().AsDuration(), CPUUsed: t.GetCpuUsed(), CPUStolen: t.GetCpuSteal(), MemoryUsedMiB: t.GetMemoryUsedMib(), Watts: t.GetPowerWatts(),
 		Pressure: telemetry.Pressure{CPU: t.GetPsiCpu(), Memory: t.GetPsiMemory(), IO: t.GetPsiIo()},
 	}
 	for _, one := range t.GetServers() {
