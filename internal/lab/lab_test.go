@@ -170,10 +170,17 @@ func TestPowerOffEndsAllAndPowerOnFindsIdentityAndDisks(t *testing.T) {
 	if err := sleeper.Start(); err != nil {
 		t.Fatal(err)
 	}
+	// The bridge's own address, which is the BMCs', must outlive the node's even when the node has the lowest.
+	const bridge = "ip -o link show mgmt | grep -o 'link/ether [0-9a-f:]*'"
+	mustOutput(t, l, lab.Switch, "ip", "link", "set", "m-"+node, "address", "02:00:00:00:00:01")
+	known := mustOutput(t, l, lab.Switch, "sh", "-c", bridge)
 	for range 2 { // off twice is off
 		if err := l.PowerOff(t.Context(), node); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if now := mustOutput(t, l, lab.Switch, "sh", "-c", bridge); now != known {
+		t.Errorf("the switch is %s on its bridge and was %s before a node lost its power", now, known)
 	}
 	if err := sleeper.Wait(); err == nil {
 		t.Error("a process in the node survived the loss of power")

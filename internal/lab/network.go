@@ -103,7 +103,7 @@ func (l *Lab) makeSwitch() error {
 	return inNetwork(l.Name, Switch, func(h *netlink.Handle) error {
 		for name, mtu := range map[string]int{bridgeMgmt: mgmtMTU, bridgeData: dataMTU} {
 			attrs := netlink.NewLinkAttrs()
-			attrs.Name, attrs.MTU = name, mtu
+			attrs.Name, attrs.MTU, attrs.HardwareAddr = name, mtu, l.switchHardwareAddr(name)
 			br := &netlink.Bridge{LinkAttrs: attrs}
 			if err := h.LinkAdd(br); err != nil {
 				return fmt.Errorf("switch: bridge %s: %w", name, err)
@@ -202,6 +202,18 @@ func (l *Lab) cables(node string) []cable {
 func hardwareAddr(addr netip.Addr) net.HardwareAddr {
 	ip := addr.As4()
 	return net.HardwareAddr{0x02, 0x67, ip[0], ip[1], ip[2], ip[3]}
+}
+
+// switchHardwareAddr is the switch's own address on one of its bridges. A bridge that is given none takes the lowest of its ports', which changes when the node
+// behind that port loses its power: then nobody reaches what lives at the switch, the BMCs, until neighbours have forgotten the old one (up to half a minute).
+func (l *Lab) switchHardwareAddr(bridge string) net.HardwareAddr {
+	network := l.MgmtAddr(Controller)
+	if bridge == bridgeData {
+		network = l.DataAddr(Controller)
+	}
+	ip := network.As4()
+	ip[3] = bmcOctet
+	return hardwareAddr(netip.AddrFrom4(ip))
 }
 
 // portName fits a node's name into the 15 bytes of an interface name: m-compute-12.
