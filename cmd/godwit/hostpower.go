@@ -15,8 +15,8 @@ import (
 func powerCommands(a *access) []*cobra.Command {
 	return []*cobra.Command{
 		a.powerCommand(powerVerb{
-			use: "sleep", ask: cloud.AskSleep, short: "Put an empty host to sleep",
-			long: "Put an empty host to sleep. It must have been seen to wake (wake-test), and servers on it, running or stopped, must be moved first.",
+			use: "sleep", ask: cloud.AskSleep, short: "Put a host to sleep on which no server runs",
+			long: "Put a host to sleep. It must have been seen to wake (wake-test), and servers that run on it must be moved first; stopped ones sleep with it.",
 			done: func(p cloud.HostPower) bool { return p.State == cloud.HostAsleep },
 		}),
 		a.powerCommand(powerVerb{

@@ -16,7 +16,7 @@ import (
 )
 
 // quickOptimizer lets five minutes pass in two seconds: steps of a day are what the fleet is arranged by.
-var quickOptimizer = map[string]any{"step": "2s", "telemetry": "500ms", "awake_min": "0s", "window": "5m", "gain_factor": 1, "reserve": 0}
+var quickOptimizer = map[string]any{"step": "2s", "telemetry": "500ms", "awake_min": "0s", "window": "5m", "gain_factor": 1, "reserve": 0, "accounting": "5s"}
 
 // fleetMax bounds the test of the fleet: two power cycles of a host and a move, on a machine that does much else.
 const fleetMax = 15 * time.Minute
@@ -59,7 +59,7 @@ func TestFleetEmptiesAHostPutsItToSleepAndWakesItOnNeed(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), fleetMax)
 	defer cancel()
 	t.Cleanup(func() { powerOn(t, there) })
-	verb(ctx, t, "hosts", "wake-test", there) // by its BMC; the later wake is by magic packet, since no BMC is known then
+	verb(ctx, t, "hosts", "wake-test", there, "--mode", "bmc") // its BMC puts it to sleep and wakes it; the later wake is by magic packet, since no BMC is known then
 	if state, power := hostState(ctx, t, there); state != "up" || !strings.Contains(power, "woken by bmc") {
 		t.Errorf("host %s is %s after its test: %s", there, state, power)
 	}
@@ -187,7 +187,7 @@ func throughWatcher(ctx context.Context, t *testing.T) {
 	stock(t, "openstack", "optimize", "audit", "delete", audit.UUID)
 }
 
-// accounted waits until a server has an account of its energy and its move, which are written once a minute.
+// accounted waits until a server has an account of its energy and its move, which are written now and then.
 func accounted(ctx context.Context, t *testing.T, id string) {
 	t.Helper()
 	type account struct {
