@@ -287,7 +287,7 @@ func TestAPanicEndsItsConnectionOnly(t *testing.T) {
 func TestCloseSendsWhatIsQueuedThenGivesUp(t *testing.T) {
 	const size = 8 << 20
 	reasons := make(chan error, 2)
-	s := serve(t, StackOptions{}, ServerOptions{CloseTimeout: 300 * time.Millisecond}, "tcp", func(l *Link) Session {
+	s := serve(t, StackOptions{}, ServerOptions{CloseTimeout: 2 * time.Second}, "tcp", func(l *Link) Session {
 		return &session{link: l, closed: func(err error) { reasons <- err }, received: func(p []byte) int {
 			l.Send(make([]byte, size), nil)
 			l.Close()
