@@ -207,7 +207,7 @@ func TestTLSRecordsMayArriveInAnyPieces(t *testing.T) {
 
 func TestAHandshakeThatDoesNotEndIsCutOff(t *testing.T) {
 	a := newAuthority(t)
-	eachEngine(t, setting{options: Options{HandshakeTimeout: 100 * time.Millisecond}}, func(t *testing.T, w *world) {
+	eachEngine(t, setting{options: Options{HandshakeTimeout: time.Second}}, func(t *testing.T, w *world) { // a busy machine takes its time to begin one
 		l := w.listen("tcp", a.server())
 		c, err := net.Dial("tcp", l.Addr().String())
 		must(t, err)
@@ -216,7 +216,7 @@ func TestAHandshakeThatDoesNotEndIsCutOff(t *testing.T) {
 		must(t, err)
 		_, err = io.ReadFull(c, make([]byte, 18+20))
 		must(t, err)
-		must(t, c.SetReadDeadline(time.Now().Add(10*time.Second)))
+		must(t, c.SetReadDeadline(time.Now().Add(time.Minute)))
 		if _, err := c.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) || err == nil {
 			t.Errorf("the connection goes on: %v", err)
 		}
@@ -277,8 +277,7 @@ func TestNonsenseInsteadOfRecordsEndsTheConnectionOnly(t *testing.T) {
 				p[i] = byte(random.Uint32())
 			}
 			p[0] = []byte{20, 21, 22, 23, 24, p[0]}[random.IntN(6)] // the types of records
-			_, err = conn.Write(p)
-			must(t, err)
+			_, _ = conn.Write(p) // the server may hang up in the middle of it
 			if random.IntN(2) == 0 {
 				_ = conn.(*net.TCPConn).CloseWrite() // the server may have hung up already
 				_, _ = io.Copy(io.Discard, conn)     // until the server hangs up
