@@ -414,7 +414,7 @@ func (f frozen) Write(p []byte) (int, error) {
 
 func TestASilentHostIsDownAndCallsToItReturn(t *testing.T) {
 	e := newEar()
-	w := hostapitest.StartWire(t, hostapitest.WireOptions{Sessions: e, SessionTTL: 1500 * time.Millisecond})
+	w := hostapitest.StartWire(t, hostapitest.WireOptions{Sessions: e, SessionTTL: 3 * time.Second})
 	fleet := hostapitest.NewFleet("compute-1")
 	host := fleet.Host("compute-1")
 	stop := make(chan struct{})
