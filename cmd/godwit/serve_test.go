@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"net"
 	"net/http"
 	"os"
@@ -19,6 +18,7 @@ import (
 	"github.com/godwit-cloud/godwit/internal/hostapi"
 	"github.com/godwit-cloud/godwit/internal/store"
 	"github.com/godwit-cloud/godwit/internal/store/tables"
+	"github.com/godwit-cloud/godwit/test/freeport"
 )
 
 func openTestStore(t *testing.T) *store.Store {
@@ -168,21 +168,10 @@ func TestTheServiceManagerIsTold(t *testing.T) {
 // TestAServerStartsServesAndStopsWhole runs the real thing on loopback: embedded store, bootstrap, API, and an orderly end.
 func TestAServerStartsServesAndStopsWhole(t *testing.T) {
 	dir := t.TempDir()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
 	c := config.Default()
-	agents, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.Server.APIListen, c.Server.AgentListen = l.Addr().String(), agents.Addr().String()
+	c.Server.APIListen, c.Server.AgentListen = freeport.Address(t), freeport.Address(t)
 	c.Server.DataDir, c.Server.JoinTokenFile = dir, filepath.Join(dir, "token")
 	c.Server.LogLevel, c.Server.ShutdownTimeout = "error", time.Second
-	if err := errors.Join(l.Close(), agents.Close()); err != nil { // free the ports for the server
-		t.Fatal(err)
-	}
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- runServer(ctx, c) }()

@@ -18,6 +18,7 @@ import (
 	"github.com/godwit-cloud/godwit/internal/hostapi"
 	"github.com/godwit-cloud/godwit/internal/hostapi/hostapitest"
 	"github.com/godwit-cloud/godwit/internal/hostapi/hostpb"
+	"github.com/godwit-cloud/godwit/test/freeport"
 )
 
 // asProgram, set in the environment, makes the test's binary be godwit: a process that can be killed.
@@ -52,12 +53,7 @@ func newStorage(t *testing.T, engine string) *storage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.port = free.Addr().(*net.TCPAddr).Port
-	free.Close()
+	s.port = freeport.Find(t)
 	if err := os.WriteFile(filepath.Join(s.dir, "token"), []byte(s.token.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +64,7 @@ func newStorage(t *testing.T, engine string) *storage {
 func (s *storage) serve() (stop func()) {
 	s.t.Helper()
 	if s.listen == "" {
-		s.listen = "127.0.0.1:0"
+		s.listen = freeport.Address(s.t)
 	}
 	l, err := net.Listen("tcp", s.listen)
 	if err != nil {

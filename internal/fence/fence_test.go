@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
+	"github.com/godwit-cloud/godwit/test/freeport"
 )
 
 // quick is patience for BMCs on loopback.
@@ -288,7 +289,7 @@ mc_enable 0x20
 // startIPMI runs a real IPMI BMC on loopback.
 func startIPMI(t *testing.T) (Driver, machine) {
 	dir := t.TempDir()
-	port := freePort(t)
+	port := freeport.Find(t)
 	write := func(name, text string, mode os.FileMode) string {
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, []byte(text), mode); err != nil {
@@ -336,16 +337,6 @@ set_working_mc 0x20
 			t.Fatal("ipmi_sim does not answer")
 		}
 	}
-}
-
-func freePort(t *testing.T) int {
-	t.Helper()
-	c, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	return c.LocalAddr().(*net.UDPAddr).Port
 }
 
 // bmc is a Redfish service that refuses what the standard refuses.

@@ -19,6 +19,7 @@ import (
 	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/hostapi/hostpb"
 	"github.com/godwit-cloud/godwit/internal/hostpki"
+	"github.com/godwit-cloud/godwit/test/freeport"
 )
 
 // An authority signs certificates of hosts that are all at 127.0.0.1, which the cloud's own authority would not do.
@@ -109,11 +110,6 @@ func libvirtd(t *testing.T, pki string) int {
 func TestACheckupTriesLibvirtAsLibvirtDoes(t *testing.T) {
 	ours, others := newAuthority(t), newAuthority(t)
 	one, ended := ours.host(t, time.Hour), ours.host(t, -time.Minute)
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	closed.Close()
 	for name, c := range map[string]struct {
 		pki  string
 		port int
@@ -123,7 +119,7 @@ func TestACheckupTriesLibvirtAsLibvirtDoes(t *testing.T) {
 		"one of another cloud":    {one, libvirtd(t, others.host(t, time.Hour)), false},
 		"its certificate ended":   {one, libvirtd(t, ended), false},
 		"ours has":                {ended, libvirtd(t, ours.host(t, time.Hour)), false},
-		"nothing listens":         {one, closed.Addr().(*net.TCPAddr).Port, false},
+		"nothing listens":         {one, freeport.Find(t), false},
 		"this has no certificate": {filepath.Join(t.TempDir(), "none"), 1, false},
 	} {
 		a := &Agent{o: Options{PKIDir: c.pki, LibvirtPort: c.port}}

@@ -24,6 +24,7 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
+	"github.com/godwit-cloud/godwit/test/freeport"
 )
 
 // cluster is an etcd on loopback that demands client certificates, as an operator would run it.
@@ -37,7 +38,7 @@ type cluster struct {
 func startCluster(t *testing.T) *cluster {
 	t.Helper()
 	dir := t.TempDir()
-	c := &cluster{endpoint: freeAddress(t), ca: filepath.Join(dir, "ca.pem"), cert: filepath.Join(dir, "cert.pem"), keyFile: filepath.Join(dir, "key.pem")}
+	c := &cluster{endpoint: freeport.Address(t), ca: filepath.Join(dir, "ca.pem"), cert: filepath.Join(dir, "cert.pem"), keyFile: filepath.Join(dir, "key.pem")}
 	writeCertificates(t, c)
 	address := []url.URL{{Scheme: "https", Host: c.endpoint}}
 	c.config = embeddedConfig(dir, quiet())
@@ -75,16 +76,6 @@ func (c *cluster) connect(t *testing.T, address string) *Store {
 		}
 	})
 	return s
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 func writeCertificates(t *testing.T, c *cluster) {

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/godwit-cloud/godwit/test/freeport"
 	"github.com/godwit-cloud/godwit/test/guest"
 	"github.com/godwit-cloud/godwit/test/guest/disklog"
 	"github.com/godwit-cloud/godwit/test/guest/layout"
@@ -51,21 +52,10 @@ func run(t *testing.T, name string, args ...string) {
 	}
 }
 
-// freePort asks the kernel for a loopback port. QEMU opens it a moment later.
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
 func powerOn(t *testing.T, disk string, extra ...string) *machine {
 	t.Helper()
 	dir := t.TempDir()
-	control, echo := freePort(t), freePort(t)
+	control, echo := freeport.Find(t), freeport.Find(t)
 	m := &machine{
 		console: make(chan string, consoleLines), ended: make(chan error, 1), monitor: filepath.Join(dir, "monitor"),
 		control: fmt.Sprintf("127.0.0.1:%d", control), echo: fmt.Sprintf("127.0.0.1:%d", echo),

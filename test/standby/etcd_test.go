@@ -17,6 +17,8 @@ import (
 
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	"go.etcd.io/etcd/server/v3/embed"
+
+	"github.com/godwit-cloud/godwit/test/freeport"
 )
 
 // cluster is an etcd that godwit's servers do not own. It speaks to nobody without a certificate of its authority.
@@ -25,11 +27,11 @@ type cluster struct{ endpoint, ca, cert, key string }
 func startCluster(t *testing.T) cluster {
 	t.Helper()
 	dir := t.TempDir()
-	c := cluster{endpoint: "https://" + freeAddress(t), ca: filepath.Join(dir, "ca.pem"), cert: filepath.Join(dir, "cert.pem"), key: filepath.Join(dir, "key.pem")}
+	c := cluster{endpoint: "https://" + freeport.Address(t), ca: filepath.Join(dir, "ca.pem"), cert: filepath.Join(dir, "cert.pem"), key: filepath.Join(dir, "key.pem")}
 	c.writeCertificates(t)
 	clients, err := url.Parse(c.endpoint)
 	must(t, err)
-	peers := url.URL{Scheme: "http", Host: freeAddress(t)}
+	peers := url.URL{Scheme: "http", Host: freeport.Address(t)}
 	config := embed.NewConfig()
 	config.Dir, config.LogLevel = filepath.Join(dir, "etcd"), "error"
 	config.ListenClientUrls, config.AdvertiseClientUrls = []url.URL{*clients}, []url.URL{*clients}

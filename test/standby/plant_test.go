@@ -22,6 +22,7 @@ import (
 	"github.com/godwit-cloud/godwit/internal/hostapi"
 	"github.com/godwit-cloud/godwit/internal/hostapi/hostapitest"
 	"github.com/godwit-cloud/godwit/internal/hostapi/hostpb"
+	"github.com/godwit-cloud/godwit/test/freeport"
 	"github.com/godwit-cloud/godwit/test/labcloud"
 )
 
@@ -30,14 +31,6 @@ func must(t *testing.T, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	must(t, err)
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // process is one `godwit server`.
@@ -95,7 +88,7 @@ func newPlant(t *testing.T) *plant {
 func (p *plant) server(name string) *process {
 	p.t.Helper()
 	dir := p.t.TempDir()
-	s := &process{t: p.t, name: name, dir: dir, config: filepath.Join(dir, "godwit.yaml"), api: freeAddress(p.t), agents: freeAddress(p.t)}
+	s := &process{t: p.t, name: name, dir: dir, config: filepath.Join(dir, "godwit.yaml"), api: freeport.Address(p.t), agents: freeport.Address(p.t)}
 	text := fmt.Sprintf(`
 server:
   name: %s
