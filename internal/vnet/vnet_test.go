@@ -308,7 +308,7 @@ func TestConnectionsSurviveAMove(t *testing.T) {
 		began := time.Now()
 		check(t, g.on.nets.Announce(t.Context(), serverOf(g.nic)))
 		say(fmt.Sprint("after move ", i))
-		if took := time.Since(began); took > time.Second {
+		if took := time.Since(began); took > patience { // sooner than the guest speaks by itself, to keep its connection alive
 			t.Errorf("move %d: traffic was back only after %s", i, took)
 		}
 		check(t, from.nets.Release(t.Context(), serverOf(g.nic)))
