@@ -26,7 +26,7 @@ type share struct {
 	SplitBrain  int              `json:"split_brain"`
 	Bricks      []brick          `json:"bricks,omitempty"`
 	Problems    []string         `json:"problems,omitempty"` // with the host that says so
-	Dangers     []string         `json:"dangers,omitempty"`  // settings that can lose writes, as any host is mounted with
+	Dangers     []string         `json:"dangers,omitempty"`  // settings that can lose writes, as any host has them
 }
 
 // brick is a brick as the worst placed host sees it.

@@ -1,8 +1,9 @@
-// Package gluster says how a GlusterFS volume is, as seen by a host that has it mounted and nothing else of GlusterFS: no glusterd, no login on a storage node.
+// Package gluster says how a GlusterFS volume is, as seen by a host that has it mounted and nothing else of GlusterFS: no glusterd of its own, no login on a storage node.
 //
 //	MOUNT/.meta/graphs/active/volfile               the client's own graph: bricks, and which of them are replicas of each other
 //	MOUNT/.meta/graphs/active/NAME/private          of a replica set: which of its bricks this client reaches, and whether that is its quorum
 //	glfsheal VOLUME volfile-path FILE               what waits to be healed and what is split, asked of the bricks themselves
+//	gluster system:: getspec VOLUME                 the settings that are in force, asked of glusterd on a node: .meta shows those of the mount
 //	getxattr trusted.glusterfs.pathinfo             on which replica set a file lies
 //
 // The first two cost a file's reading. glfsheal, which comes with GlusterFS's client, is a client of its own: about a tenth of a second of work, so

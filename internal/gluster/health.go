@@ -24,10 +24,10 @@ type Health struct {
 	Bricks []Brick // in the volume's order
 	Sets   []Set   // replica sets, in the volume's order; none in a volume without replicas
 	Heal   []Entry // what waits to be healed, brick by brick; a file that two bricks know of is there twice
-	// Dangers are sentences: settings under which writes that were acknowledged can be lost, as this client was mounted with.
-	Dangers []string
 	// HealError says why Heal is not known. Everything else is.
 	HealError string
+
+	dangers []string // of the graph that was read: see Dangers
 }
 
 // Brick is one brick.

@@ -50,9 +50,9 @@ func parseVolfile(text string) (Health, error) {
 				}
 			}
 			h.Sets = append(h.Sets, Set{Name: n.name})
-			h.Dangers = append(h.Dangers, replicaDangers(n.name, len(n.below), n.options)...)
+			h.dangers = append(h.dangers, replicaDangers(n.name, len(n.below), n.options)...)
 		case "features/shard":
-			h.Dangers = append(h.Dangers, n.name+": disks are sharded, and GlusterFS has corrupted sharded disks of virtual machines: use a volume with features.shard off")
+			h.dangers = append(h.dangers, n.name+": disks are sharded, and GlusterFS has corrupted sharded disks of virtual machines: use a volume with features.shard off")
 		}
 		if n.kind == "debug/io-stats" { // on top of the file's graph, under the volume's own name
 			h.Volume = n.name
@@ -73,7 +73,7 @@ func replicaDangers(name string, bricks int, options map[string]string) (out []s
 	off := []string{"off", "disable", "no", "false", "0"}
 	if !slices.Contains(off, options["eager-lock"]) && options["post-op-delay-secs"] != "0" {
 		out = append(out, name+": writes that a lost brick missed are acknowledged up to a second before that is noted; were the other brick lost too by then, healing may undo them. "+
-			"`gluster volume set VOLUME cluster.post-op-delay-secs 0`, then mount it anew on each host")
+			"`gluster volume set VOLUME cluster.post-op-delay-secs 0`")
 	}
 	if quorum := options["quorum-type"]; bricks == 2 && quorum != "auto" && (quorum != "fixed" || options["quorum-count"] != "2") {
 		out = append(out, name+": either of its two bricks alone may be written to, so that both sides of an outage can be: `gluster volume set VOLUME cluster.quorum-type auto`")

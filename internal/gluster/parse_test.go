@@ -145,7 +145,7 @@ func TestSettingsThatCanLoseAcknowledgedWritesAreNamed(t *testing.T) {
 		})
 	}
 	h, err := parseVolfile(strings.Replace(volfile, "type cluster/distribute", "type features/shard", 1))
-	if err != nil || !slices.ContainsFunc(h.Dangers, func(d string) bool { return strings.Contains(d, "features.shard off") }) {
-		t.Errorf("a sharded volume: %q, %v", h.Dangers, err)
+	if err != nil || !slices.ContainsFunc(h.dangers, func(d string) bool { return strings.Contains(d, "features.shard off") }) {
+		t.Errorf("a sharded volume: %q, %v", h.dangers, err)
 	}
 }

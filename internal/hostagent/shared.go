@@ -33,6 +33,8 @@ const (
 	// sharedPatience is how long a check before a start or a move waits: longer than a client needs to give a dead brick up with the 5 to 20 s that
 	// virtual machines want (network.ping-timeout).
 	sharedPatience = 25 * time.Second
+	// settingsPeriod is how often a volume's settings are asked for.
+	settingsPeriod = 30 * time.Second
 	// probeDir is below the shared directory: a file for each host, to see whether writes get through.
 	probeDir = ".godwit/probes"
 	// probesMax and probeBytesMax bound what is read of other hosts' files: a directory that is shared is one that others write to.
@@ -49,6 +51,8 @@ type Share interface {
 	Seen() (map[string]string, error)
 	// Health looks at a GlusterFS volume; heal also asks what waits to be healed.
 	Health(ctx context.Context, heal bool) (gluster.Health, error)
+	// Dangers names settings of a GlusterFS volume that can lose writes, and why it might not be up to date.
+	Dangers(ctx context.Context) ([]string, error)
 	// SetsOf and IDOf are as in package gluster.
 	SetsOf(file string) ([]string, error)
 	IDOf(file string) (string, error)
@@ -101,6 +105,10 @@ func (d directory) Health(ctx context.Context, heal bool) (gluster.Health, error
 	return gluster.Look(ctx, d.path, heal)
 }
 
+func (d directory) Dangers(ctx context.Context) ([]string, error) {
+	return gluster.Dangers(ctx, d.path)
+}
+
 func (d directory) SetsOf(file string) ([]string, error) { return gluster.SetsOf(file) }
 func (d directory) IDOf(file string) (string, error)     { return gluster.IDOf(file) }
 
@@ -113,10 +121,18 @@ type sharing struct {
 	word  string     // of this start of the agent, random
 	round int64      // of the last probe; the look's in progress
 	began time.Time  // when it was opened
+	rules settings   // the look's in progress
 
 	mu      sync.Mutex
 	looking chan struct{} // closed when the look in progress ends; nil when there is none; guarded by mu
 	last    sight         // guarded by mu
+}
+
+// settings is what was last found of a GlusterFS volume's settings.
+type settings struct {
+	at      time.Time
+	dangers []string
+	err     error // why they may not be those in force
 }
 
 // sight is what a look saw.
@@ -125,6 +141,7 @@ type sight struct {
 	took   time.Duration
 	err    error // why nothing can be written, or read
 	health gluster.Health
+	rules  settings
 	nonce  string            // written; empty when that failed
 	probes map[string]string // what hosts wrote
 }
@@ -197,8 +214,12 @@ func (s *sharing) see() sight {
 	if s.isGluster() {
 		ctx, cancel := context.WithTimeout(context.Background(), sharedPatience)
 		health, err := s.share.Health(ctx, true)
+		if err == nil && seen.at.Sub(s.rules.at) >= settingsPeriod {
+			s.rules.at = seen.at
+			s.rules.dangers, s.rules.err = s.share.Dangers(ctx)
+		}
 		cancel()
-		seen.health = health
+		seen.health, seen.rules = health, s.rules
 		if seen.err == nil {
 			seen.err = err
 		}
@@ -257,9 +278,12 @@ func (s *sharing) facts() *hostpb.SharedStorage {
 	for _, b := range seen.health.Bricks {
 		out.Bricks = append(out.Bricks, &hostpb.Brick{Name: b.Name, Online: b.Online, HealPending: int64(b.Heal), ReplicaSet: int64(b.Set)})
 	}
-	out.Dangers = seen.health.Dangers
+	out.Dangers = seen.rules.dangers
 	if seen.health.HealError != "" && out.Error == "" {
 		out.Error = seen.health.HealError
+	}
+	if seen.rules.err != nil && out.Error == "" {
+		out.Error = seen.rules.err.Error()
 	}
 	return out
 }

@@ -2,6 +2,7 @@ package hostagent
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -21,6 +22,9 @@ type volume struct {
 	stuck  chan struct{} // when not nil, looks wait for it
 	heals  int           // when not zero, nothing waits to be healed from this look on
 	looks  int
+	// What is said of the volume's settings.
+	dangers []string
+	unsure  error
 }
 
 func (v *volume) Mount() (disk.Mount, error)         { return v.mount, nil }
@@ -35,8 +39,9 @@ func (v *volume) Health(context.Context, bool) (gluster.Health, error) {
 	}
 	return v.health, nil
 }
-func (v *volume) SetsOf(string) ([]string, error) { return v.sets, nil }
-func (v *volume) IDOf(string) (string, error)     { return "<gfid:1>", nil }
+func (v *volume) Dangers(context.Context) ([]string, error) { return v.dangers, v.unsure }
+func (v *volume) SetsOf(string) ([]string, error)           { return v.sets, nil }
+func (v *volume) IDOf(string) (string, error)               { return "<gfid:1>", nil }
 
 const sharedServer = "0d1f8f0a-1111-4222-8333-444455556666"
 
@@ -175,5 +180,32 @@ func TestADirectoryTellsForHowLongItHasBeenKept(t *testing.T) {
 		if f := s.facts(); f.GetError() != "" || f.GetKeptFor().AsDuration() != 7*time.Second || f.GetNonce() == "" {
 			t.Errorf("after it: %v", f)
 		}
+	})
+}
+
+func TestSettingsThatChangeAreToldWithinTheirPeriod(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := &volume{health: twoPairs()}
+		s, _ := sharingOf(t, v)
+		see := func(want []string, why string) {
+			t.Helper()
+			if _, err := s.look(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if f := s.facts(); !slices.Equal(f.GetDangers(), want) || f.GetError() != why || !f.GetWritable() {
+				t.Errorf("want %q and %q: %v", want, why, f)
+			}
+		}
+		see(nil, "")
+		v.dangers = []string{"r0: writes can be lost"}
+		see(nil, "") // not asked for at each look
+		<-time.After(settingsPeriod)
+		see(v.dangers, "")
+		v.unsure = errors.New("there is no gluster command")
+		<-time.After(settingsPeriod)
+		see(v.dangers, "there is no gluster command")
+		v.dangers, v.unsure = nil, nil
+		<-time.After(settingsPeriod)
+		see(nil, "")
 	})
 }
