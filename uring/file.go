@@ -251,10 +251,13 @@ func errno(res int32) error {
 
 // Aligned returns a buffer of n bytes whose address is a multiple of align, a power of two: what files opened with O_DIRECT want.
 func Aligned(n, align int) []byte {
+	return AlignedIn(make([]byte, n+max(align, 0)), align)[:n:n]
+}
+
+// AlignedIn returns the part of memory that begins at the first multiple of align, a power of two; memory is at least that long.
+func AlignedIn(memory []byte, align int) []byte {
 	if align <= 0 || align&(align-1) != 0 {
 		panic(fmt.Sprintf("uring: alignment %d is not a power of two", align))
 	}
-	raw := make([]byte, n+align)
-	skip := int(-addressOf(raw) & uint64(align-1))
-	return raw[skip : skip+n : skip+n]
+	return memory[int(-addressOf(memory)&uint64(align-1)):]
 }

@@ -10,8 +10,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
-
-	"github.com/godwit-cloud/godwit/uring"
 )
 
 // grain is how a copy is cut up.
@@ -25,8 +23,9 @@ var (
 	// the processor's cache when it is written. File systems let one writer at a time into a file; more who wait for it, some of them spinning, cost
 	// several times the copy.
 	cachedGrain = grain{chunkBytes, 4}
-	// directGrain is for writing past it: the disk does the work, and has more to choose from.
-	directGrain = grain{1 << 20, 8}
+	// directGrain is for writing past it: the disk does the work. Its requests are large because each has its price: space is looked for, an extent and its
+	// journal are written, and the disk's own queue takes no more than 4 MiB at a time. Few are enough to keep it busy.
+	directGrain = grain{4 << 20, 4}
 )
 
 const (
@@ -184,30 +183,19 @@ func (w *writeBehind) wrote(dst file, off, length int64) {
 func inChunks(ctx context.Context, atOnce int, list func(emit func(off, n int64)) error, work func(buf []byte, off int64) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(atOnce)
-	free := make(chan []byte, atOnce)
+	memory := newBuffers(atOnce)
+	defer memory.close()
 	err := list(func(off, n int64) {
 		group.Go(func() error {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			buf := takeBuffer(free, n)
-			defer func() { free <- buf }()
+			buf := memory.take(n)
+			defer memory.give(buf)
 			return work(buf[:n], off)
 		})
 	})
 	return errors.Join(group.Wait(), err)
-}
-
-// takeBuffer returns a buffer of at least n bytes, a used one if it is large enough.
-func takeBuffer(free chan []byte, n int64) []byte {
-	select {
-	case buf := <-free:
-		if int64(len(buf)) >= n {
-			return buf
-		}
-	default:
-	}
-	return uring.Aligned(int(n), holeBytes)
 }
 
 // eachChunk calls f for the stretches of data below size, none longer than chunk, in order.

@@ -32,7 +32,7 @@ func copied(t *testing.T, refuses error) (through, past *overheard, size int64) 
 	t.Helper()
 	dir := mounted(t, "ext4", xfsBytes)
 	s := openStore(t, Options{Dir: dir})
-	size = 5<<20 + 777
+	size = 3*directGrain.chunk + 777
 	path, content := image(t, dir, size)
 	content[size-1] = 1
 	src := must(s.files.Open(path, unix.O_RDWR))(t)
