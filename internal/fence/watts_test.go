@@ -53,6 +53,11 @@ func TestAPowerReadingIsTheMeanOfAnActiveMeter(t *testing.T) {
 // dcmiBMC is a BMC that speaks the protocol strictly, and the driver for it.
 func dcmiBMC(t *testing.T) (*fencetest.BMC, Driver) {
 	b := fencetest.Start(t, user, password)
+	t.Cleanup(func() {
+		if n := b.Open(); n > 0 {
+			t.Errorf("%d sessions were left open", n)
+		}
+	})
 	d, err := New(Settings{Protocol: "ipmi", Address: b.Address(), User: user, Password: password})
 	if err != nil {
 		t.Fatal(err)

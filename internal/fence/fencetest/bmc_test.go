@@ -41,4 +41,7 @@ func TestAStockClientReadsItsPower(t *testing.T) {
 	if out, err := ask("chassis", "power", "status"); err != nil || !strings.Contains(out, "is off") {
 		t.Errorf("%v: %s", err, out)
 	}
+	if n := b.Open(); n > 0 {
+		t.Errorf("%d sessions are open", n)
+	}
 }
