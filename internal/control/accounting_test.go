@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
+	"github.com/godwit-cloud/godwit/internal/fence/fencetest"
 	"github.com/godwit-cloud/godwit/internal/hostpower"
 	"github.com/godwit-cloud/godwit/internal/store"
 	"github.com/godwit-cloud/godwit/internal/store/tables"
@@ -57,8 +58,13 @@ func (w *fleetWorld) account(kind cloud.AccountKind, subject string) cloud.Accou
 }
 
 func TestAccountsSayWhoMeasuredThePower(t *testing.T) {
-	w := newFleetWorld(t, "h1", "h2", "h3")
-	w.write(func(tx *store.Tx) error { return store.Put(tx, tables.BMCs, "h1", redfishMeter(t, "h1", nil)) })
+	w := newFleetWorld(t, "h1", "h2", "h3", "h4")
+	dcmi := fencetest.Start(t, "u", "p")
+	dcmi.Read(&fencetest.Reading{Now: 150, Mean: 140, Least: 100, Most: 200, Period: time.Second})
+	w.write(func(tx *store.Tx) error {
+		return errors.Join(store.Put(tx, tables.BMCs, "h1", redfishMeter(t, "h1", nil)),
+			store.Put(tx, tables.BMCs, "h4", cloud.BMC{Host: "h4", Protocol: "ipmi", Address: dcmi.Address(), User: "u", Password: "p"}))
+	})
 	w.mu.Lock()
 	w.watts["h2"] = 80
 	w.mu.Unlock()
@@ -68,7 +74,7 @@ func TestAccountsSayWhoMeasuredThePower(t *testing.T) {
 	w.on("h1", "s1", nil)
 	w.on("h1", "s2", nil)
 	w.on("h2", "s3", nil)
-	want := map[cloud.HostName]cloud.PowerSource{"h1": cloud.PowerByBMC, "h2": cloud.PowerByHost, "h3": cloud.PowerByModel}
+	want := map[cloud.HostName]cloud.PowerSource{"h1": cloud.PowerByBMC, "h2": cloud.PowerByHost, "h3": cloud.PowerByModel, "h4": cloud.PowerByBMC}
 	w.until("accounts of every host, each by its source", func(store.View) bool {
 		for host, by := range want {
 			if a := w.account(cloud.AccountHost, string(host)); a.PowerBy != by || a.Seen == 0 {
@@ -77,6 +83,12 @@ func TestAccountsSayWhoMeasuredThePower(t *testing.T) {
 		}
 		return w.account(cloud.AccountServer, "s1").Seen > time.Second && w.account(cloud.AccountServer, "s2").Seen > time.Second
 	})
+	before := w.account(cloud.AccountHost, "h4") // what was added before the first reading was modelled
+	w.until("the next account of the host that DCMI measures", func(store.View) bool { return w.account(cloud.AccountHost, "h4").Seen > before.Seen })
+	after := w.account(cloud.AccountHost, "h4")
+	if watts := (after.Measured - before.Measured) / (after.Seen - before.Seen).Seconds(); math.Abs(watts-140) > 0.5 || dcmi.Readings() == 0 {
+		t.Errorf("host whose BMC says 140 W: %g W after %d readings, %+v", watts, dcmi.Readings(), after)
+	}
 	h2, h3 := w.account(cloud.AccountHost, "h2"), w.account(cloud.AccountHost, "h3")
 	if watts := h2.Measured / h2.Seen.Seconds(); math.Abs(watts-80) > 0.5 || h2.Measured != h2.WattSeconds {
 		t.Errorf("host that reads 80 W of itself: %+v", h2)

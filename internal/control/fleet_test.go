@@ -34,11 +34,14 @@ type fleetWorld struct {
 
 	mu    sync.Mutex                 // guards what follows
 	loads map[cloud.ServerID]float64 // CPUs; absent: 0.2
+	jumpy map[cloud.ServerID]bool    // use all their load in every other two steps, nothing in between
 	watts map[cloud.HostName]float64 // what hosts read of themselves
+
+	metrics *OptimiserMetrics // of leaders that arrange from now on; nil: none
 }
 
 func newFleetWorld(t *testing.T, hosts ...cloud.HostName) *fleetWorld {
-	w := &fleetWorld{world: newWorld(t, hosts...), book: telemetry.NewBook(fleetStep), loads: map[cloud.ServerID]float64{}, watts: map[cloud.HostName]float64{}}
+	w := &fleetWorld{world: newWorld(t, hosts...), book: telemetry.NewBook(fleetStep), loads: map[cloud.ServerID]float64{}, jumpy: map[cloud.ServerID]bool{}, watts: map[cloud.HostName]float64{}}
 	n := &naps{world: w.world, work: make(chan func(), 100)}
 	w.fleet.OnSleep(n)
 	w.fallAsleep = n.FellAsleep
@@ -112,6 +115,9 @@ func (w *fleetWorld) sample(v store.View, host cloud.HostName) telemetry.Sample 
 		if !ok {
 			load = 0.2
 		}
+		if w.jumpy[s.ID] && time.Now().UnixNano()/int64(2*fleetStep)%2 == 0 {
+			load = 0
+		}
 		out.CPUUsed += load
 		out.Servers = append(out.Servers, telemetry.ServerSample{Server: s.ID, CPUUsed: load, MemoryUsedMiB: 100, DirtyBytesPerSecond: -1})
 	}
@@ -134,7 +140,7 @@ func (w *fleetWorld) arrange(level cloud.Automation, change func(*optimize.Setti
 	}
 	w.begin()
 	_, stop = w.control(func(o *Options) {
-		o.Optimising = Optimising{Book: w.book, Settings: s, Automation: level, AccountEvery: fleetSample}
+		o.Optimising = Optimising{Book: w.book, Settings: s, Automation: level, AccountEvery: fleetSample, Metrics: w.metrics}
 	})
 	return stop
 }

@@ -14,6 +14,7 @@ type OptimiserMetrics struct {
 	overload *prometheus.CounterVec
 	asleep   *prometheus.GaugeVec
 	plans    *prometheus.CounterVec
+	caution  prometheus.Gauge
 }
 
 // NewOptimiserMetrics registers the figures.
@@ -25,8 +26,10 @@ func NewOptimiserMetrics(r prometheus.Registerer) *OptimiserMetrics {
 		overload: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "godwit_host_overload_seconds_total", Help: "Time in which the host's CPU was short."}, host),
 		asleep:   prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "godwit_host_asleep", Help: "1 while the host sleeps on purpose."}, host),
 		plans:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "godwit_plans_total", Help: "Action plans that ended, by status."}, []string{"status"}),
+		caution:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "godwit_optimize_caution", Help: "What the room that plans keep free is multiplied by, from 1 while overload_goal is kept."}),
 	}
-	r.MustRegister(m.watts, m.energy, m.overload, m.asleep, m.plans)
+	r.MustRegister(m.watts, m.energy, m.overload, m.asleep, m.plans, m.caution)
+	m.heed(1)
 	return m
 }
 
@@ -48,6 +51,12 @@ func (m *OptimiserMetrics) sleeps(host cloud.HostName) {
 	if m != nil {
 		m.watts.WithLabelValues(string(host)).Set(0)
 		m.asleep.WithLabelValues(string(host)).Set(1)
+	}
+}
+
+func (m *OptimiserMetrics) heed(caution float64) {
+	if m != nil {
+		m.caution.Set(caution)
 	}
 }
 

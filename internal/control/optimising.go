@@ -44,6 +44,7 @@ type optimiser struct {
 	memories map[cloud.HostName]*consolidate.Memory
 	caution  float64
 	books    books
+	heeded   time.Time // when caution was last adjusted
 	made     time.Time // when the automation last made a plan
 }
 
@@ -53,7 +54,7 @@ func (l *leader) optimise(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
-	o := &optimiser{leader: l, memories: map[cloud.HostName]*consolidate.Memory{}, caution: 1, made: time.Now()}
+	o := &optimiser{leader: l, memories: map[cloud.HostName]*consolidate.Memory{}, caution: 1, heeded: time.Now(), made: time.Now()}
 	watch := l.Store.Watch(ctx, tables.Audits, tables.ActionPlans, tables.Migrations, tables.HostPowers, tables.HostSessions)
 	return l.loop(ctx, "optimising", optimisePeriod, watch, o.round)
 }
@@ -61,6 +62,7 @@ func (l *leader) optimise(ctx context.Context) error {
 func (o *optimiser) round(ctx context.Context) error {
 	now := time.Now().UTC()
 	v := o.Store.View()
+	o.heed(now)
 	var errs []error
 	for _, a := range store.All(v, tables.Audits) {
 		if due(a, now) {
@@ -162,7 +164,6 @@ func (o *optimiser) automatic(ctx context.Context, now time.Time) error {
 	}
 	o.made = now
 	settings := o.Optimising.Settings
-	o.caution = optimize.CautionAfter(o.caution, o.books.takeShort(), settings.OverloadGoal)
 	outcome, err := o.plan(settings.GoalAt(now.In(o.local())), "", level, now)
 	if err != nil {
 		return err
@@ -181,6 +182,16 @@ func (o *optimiser) automatic(ctx context.Context, now time.Time) error {
 		}
 		return store.Put(tx, tables.ActionPlans, plan.ID, *plan)
 	})
+}
+
+// heed adjusts the caution once a step by the time in which hosts were short, at every automation level: plans that a person asks for keep the goal too.
+func (o *optimiser) heed(now time.Time) {
+	if now.Sub(o.heeded) < o.Optimising.Book.Step() {
+		return
+	}
+	o.heeded = now
+	o.caution = optimize.CautionAfter(o.caution, o.books.takeShort(), o.Optimising.Settings.OverloadGoal)
+	o.Optimising.Metrics.heed(o.caution)
 }
 
 func (o *optimiser) local() *time.Location {
