@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	// txnAttemptsMax bounds how often a transaction runs. With back-off, losing 24 times means a key so hot that the design is wrong,
-	// and the caller should hear of it.
+	// txnAttemptsMax bounds how often a transaction runs. With back-off, losing 24 times means a key that very many want to write at once, or a machine that can
+	// hardly go on, and the caller should hear of it.
 	txnAttemptsMax = 24
 	// txnBackoffMin and txnBackoffMax bound the random pause after a lost race: about one commit, and about what a person notices.
 	txnBackoffMin = time.Millisecond
@@ -29,7 +29,7 @@ const (
 // or, when fn wrote nothing, the revision that fn read.
 //
 // An error from fn ends the transaction without writing, once the reads it is based on are confirmed as current. Errors: fn's own;
-// cloud.KindConflict after txnAttemptsMax lost races; cloud.KindStale when a required leadership is lost; cloud.KindUnavailable when etcd does
+// cloud.KindStale when a required leadership is lost; cloud.KindUnavailable after txnAttemptsMax lost races, since another try may win, and when etcd does
 // not answer, in which case the writes may or may not have happened.
 func (s *Store) Update(ctx context.Context, fn func(tx *Tx) error) (rev int64, err error) {
 	for attempt := range txnAttemptsMax {
@@ -60,7 +60,7 @@ func (s *Store) Update(ctx context.Context, fn func(tx *Tx) error) (rev int64, e
 			return 0, classify("update", err)
 		}
 	}
-	return 0, cloud.E(cloud.KindConflict, "update", "", fmt.Errorf("lost %d races against other writers", txnAttemptsMax))
+	return 0, cloud.E(cloud.KindUnavailable, "update", "", fmt.Errorf("lost %d races against other writers", txnAttemptsMax))
 }
 
 // UpdateVisible is Update that returns only when this store's own reads show the result.

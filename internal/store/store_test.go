@@ -375,3 +375,29 @@ func TestReopenedStoreHasEverything(t *testing.T) {
 		t.Errorf("after reopening: %+v", g)
 	}
 }
+
+// Whoever loses every race has met no state that forbids what he wants, as a conflict would say: workflows try again what is unavailable.
+func TestWhoLosesEveryRaceIsToldToTryAgain(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	ctx := testContext(t)
+	tries := 0
+	_, err := s.Update(ctx, func(tx *Tx) error {
+		tries++
+		g, err := Peek(tx, plain, "hot")
+		if err != nil {
+			return err
+		}
+		if _, err := s.Update(ctx, func(tx *Tx) error { return Put(tx, plain, "hot", guest{Number: tries}) }); err != nil { // somebody is always faster
+			return err
+		}
+		next := guest{Number: -1}
+		if g != nil {
+			next.Number = -g.Number
+		}
+		return Put(tx, plain, "hot", next)
+	})
+	if !cloud.Is(err, cloud.KindUnavailable) || tries != txnAttemptsMax {
+		t.Errorf("after %d tries: %v", tries, err)
+	}
+}
