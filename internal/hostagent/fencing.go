@@ -186,7 +186,8 @@ func (g *guardian) watch() {
 	}
 }
 
-// unguarded returns the servers that live here with a disk in the shared directory, with their generations. A server that is arriving is its source's.
+// unguarded returns the servers that live here with a disk in the shared directory, with the generations by which they are held. A server that is arriving is its
+// source's.
 func (g *guardian) unguarded() map[cloud.ServerID]int64 {
 	out := map[cloud.ServerID]int64{}
 	for _, id := range g.present() {
@@ -196,11 +197,12 @@ func (g *guardian) unguarded() map[cloud.ServerID]int64 {
 		}
 		r := v.snapshot()
 		g.release(v)
-		if r.Role != RoleResident {
+		generation, ok := r.claim()
+		if !ok {
 			continue
 		}
 		if spec, err := r.spec(); err == nil && spec.GetRoot() != nil {
-			out[id] = r.Generation
+			out[id] = generation
 		}
 	}
 	return out

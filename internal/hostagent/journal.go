@@ -37,9 +37,10 @@ type record struct {
 	Server     cloud.ServerID  `json:"server"`
 	Generation int64           `json:"generation"` // greatest accepted
 	Role       Role            `json:"role"`
-	Spec       json.RawMessage `json:"spec,omitempty"`   // hostpb.ServerSpec as protobuf JSON, without the password
-	Move       *moveRecord     `json:"move,omitempty"`   // the last migration that left or tried to
-	Frozen     bool            `json:"frozen,omitempty"` // its CPUs were stopped for a copy of its disk
+	Started    int64           `json:"started,omitempty"` // see claim; notStarted, or 0 in journals of before
+	Spec       json.RawMessage `json:"spec,omitempty"`    // hostpb.ServerSpec as protobuf JSON, without the password
+	Move       *moveRecord     `json:"move,omitempty"`    // the last migration that left or tried to
+	Frozen     bool            `json:"frozen,omitempty"`  // its CPUs were stopped for a copy of its disk
 	Updated    time.Time       `json:"updated"`
 	Failure    failureRecord   `json:"failure,omitzero"`
 	GuestAgent bool            `json:"guest_agent,omitempty"` // Spec's, read with every ping
@@ -91,6 +92,26 @@ func (r *record) end(outcome hostpb.MigrateOutcome, reason string) {
 	case r.Move.stayed():
 		r.Role = RoleResident
 	}
+}
+
+// notStarted is the record.Started of a server that was only made ready here.
+const notStarted = -1
+
+// settle makes the server this host's own, by the newest decision: its CPUs are to run here.
+func (r *record) settle() { r.Role, r.Started = RoleResident, r.Generation }
+
+// claim returns the generation by which this host holds the server's disk against other hosts of a shared directory, and whether it does at all.
+//
+// It is that of the decision that made its CPUs run here, and not the newest one: a host that is asked to let the server go, by a stop or a migration, is asked
+// by the same decision that the next host then starts or adopts it by. Holding the disk by that one, it would take it from the host that it goes to.
+func (r *record) claim() (generation int64, ok bool) {
+	switch {
+	case r.Role != RoleResident || r.Started == notStarted:
+		return 0, false
+	case r.Started == 0:
+		return r.Generation, true
+	}
+	return r.Started, true
 }
 
 // setSpec stores a spec without its password.

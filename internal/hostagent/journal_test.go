@@ -23,7 +23,7 @@ func newJournal(t *testing.T) *journal {
 
 func TestRecordsSurviveAndPasswordsDoNot(t *testing.T) {
 	j := newJournal(t)
-	r := record{Server: cloud.ServerID(uuid.NewString()), Generation: 4, Role: RoleDeparting, Move: &moveRecord{ID: "m", CopyDisks: true}}
+	r := record{Server: cloud.ServerID(uuid.NewString()), Generation: 4, Started: 3, Role: RoleDeparting, Move: &moveRecord{ID: "m", CopyDisks: true}}
 	if err := r.setSpec(&hostpb.ServerSpec{ServerId: string(r.Server), Name: "web", AdminPass: "secret"}); err != nil {
 		t.Fatal(err)
 	}
@@ -31,12 +31,28 @@ func TestRecordsSurviveAndPasswordsDoNot(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := j.load(r.Server)
-	if err != nil || got.Generation != 4 || got.Role != RoleDeparting || got.Move.ID != "m" || !got.Move.CopyDisks {
+	if err != nil || got.Generation != 4 || got.Started != 3 || got.Role != RoleDeparting || got.Move.ID != "m" || !got.Move.CopyDisks {
 		t.Fatalf("loaded %+v, %v", got, err)
 	}
 	spec, err := got.spec()
 	if err != nil || spec.GetName() != "web" || spec.GetAdminPass() != "" {
 		t.Errorf("spec %v, %v", spec, err)
+	}
+}
+
+func TestARecordOfAnOlderAgentHoldsItsDiskByTheNewestDecision(t *testing.T) {
+	for _, c := range []struct {
+		r    record
+		want int64
+	}{
+		{record{Generation: 4, Role: RoleResident}, 4},
+		{record{Generation: 4, Role: RoleResident, Started: 3}, 3},
+		{record{Generation: 4, Role: RoleResident, Started: notStarted}, 0},
+		{record{Generation: 4, Role: RoleDeparting, Started: 3}, 0},
+	} {
+		if got, ok := c.r.claim(); got != c.want || ok != (c.want > 0) {
+			t.Errorf("%+v: holds by %d, %v", c.r, got, ok)
+		}
 	}
 }
 

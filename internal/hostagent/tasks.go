@@ -38,7 +38,7 @@ func (v *vm) prepare(ctx context.Context, req *hostpb.PrepareRequest) error {
 		return err
 	}
 	// Before there is anything that a crash could leave behind.
-	if err := v.keep(spec, func(r *record) { r.Role = role }); err != nil {
+	if err := v.keep(spec, func(r *record) { r.Role, r.Started = role, notStarted }); err != nil {
 		return err
 	}
 	v.announced = false
@@ -121,7 +121,7 @@ func (v *vm) start(ctx context.Context, spec *hostpb.ServerSpec) error {
 		if err := v.a.hv.Resume(ctx, v.id); err != nil {
 			return err
 		}
-		return v.keep(spec, func(r *record) { r.Role = RoleResident })
+		return v.keep(spec, (*record).settle)
 	case kvm.Incoming, kvm.Outgoing:
 		return cloud.Errorf(cloud.KindConflict, "cannot start: it is %s", s.Run)
 	case kvm.Absent, kvm.Shutoff, kvm.Crashed: // without a process
@@ -141,7 +141,7 @@ func (v *vm) boot(ctx context.Context, spec *hostpb.ServerSpec) error {
 	if err := v.checkShared(ctx, false); err != nil {
 		return err
 	}
-	if err := v.keep(spec, func(r *record) { r.Role = RoleResident }); err != nil {
+	if err := v.keep(spec, (*record).settle); err != nil {
 		return err
 	}
 	domain, err := v.domain(ctx, spec, kvm.MachineDefault)
@@ -279,7 +279,7 @@ func (v *vm) adopt(ctx context.Context, req *hostpb.AdoptRequest) error {
 	if err := v.a.o.Disk.DropRevert(v.id); err != nil { // it stays as it is
 		return err
 	}
-	if err := v.keep(req.GetSpec(), func(r *record) { r.Role = RoleResident }); err != nil {
+	if err := v.keep(req.GetSpec(), (*record).settle); err != nil {
 		return err
 	}
 	if s.Run == kvm.Paused && v.takeDoubt() {

@@ -11,7 +11,8 @@
 //
 // # Taking a disk
 //
-// A greater generation wins, as everywhere. Hold writes the caller's claim unless the file names a greater generation, or the same one and another host: then the
+// A greater generation wins, as everywhere: that of the decision by which a host started or adopted the server, not of the newest one that it heard of, which may
+// be the one that gives the server to another host. Hold writes the caller's claim unless the file names a greater generation, or the same one and another host: then the
 // caller has lost the disk and must stop the server at once. There is no lock: of two hosts that write at once with different generations the lesser learns it at
 // its next Hold, a second later. What makes that second harmless is that the greater one starts only after package recovery's wait, or after a proof.
 //
