@@ -78,7 +78,7 @@ func (c course) run(t *testing.T) {
 	}
 	killQEMU(ctx, t, g.host(t), g.id)
 	g.givenUp(ctx, t, "it failed again after 3 restarts on its host and 1 starts elsewhere")
-	told.has(t, append(events, "crashed gave-up")...)
+	told.has(ctx, t, append(events, "crashed gave-up")...)
 	if listed := stock(t, "openstack", "notification", "list", "-f", "value", "-c", "payload"); strings.Count(listed, g.id) != len(c.failures)+1 {
 		t.Errorf("notifications, want %d of server %s:\n%s", len(c.failures)+1, g.id, listed)
 	}
@@ -281,20 +281,32 @@ func (h *healings) read(from io.Reader) {
 	}
 }
 
-// has checks that these were told, in this order.
-func (h *healings) has(t *testing.T, want ...string) {
+// has waits until these were told, in this order: events come a moment after what they tell of can be asked for.
+func (h *healings) has(ctx context.Context, t *testing.T, want ...string) {
 	t.Helper()
+	missing := ""
+	err := labcloud.Until(ctx, "the events", func() (bool, error) {
+		missing = h.lacks(want)
+		return missing == "", nil
+	})
+	if err != nil {
+		t.Errorf("%v: the event %q is missing in %q", err, missing, h.seen)
+	}
+}
+
+// lacks is the first of these that was not told in this order.
+func (h *healings) lacks(want []string) string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	rest := h.seen
 	for _, w := range want {
 		at := slices.Index(rest, w)
 		if at < 0 {
-			t.Errorf("the event %q is missing in %q", w, h.seen)
-			return
+			return w
 		}
 		rest = rest[at+1:]
 	}
+	return ""
 }
 
 // TestAGuestWhoseDiskFailsIsTriedHereAndElsewhereAndThenLeftToAPerson: the file system below its volume reports errors, so it stands still on the first; a restart
