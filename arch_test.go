@@ -64,6 +64,7 @@ var bans = []ban{
 	{"internal/volumehost", "internal/control", nil, "nobody calls upward"},
 	{"internal/gluster", anyOfOurs, []string{"internal/cloud"}, "gluster is a leaf"},
 	{"internal/fence", anyOfOurs, []string{"internal/cloud", "internal/fence"}, "fence is a leaf"},
+	{"internal/suspend", anyOfOurs, []string{"internal/cloud"}, "suspend is a leaf: one file of the kernel's"},
 	{"internal/hostagent", "internal/store", nil, "a host never reads the truth; it reports to it"},
 	{"internal/hostagent", "internal/control", nil, "nobody calls upward"},
 	{"internal/flows", "internal/openstack", nil, "what is done does not depend on the dialect it was asked in"},

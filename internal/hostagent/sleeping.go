@@ -18,12 +18,18 @@ import (
 
 	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/hostapi/hostpb"
+	"github.com/godwit-cloud/godwit/internal/suspend"
 )
 
 // Power puts a machine to sleep.
 type Power interface {
 	// Sleep returns when the machine is told to sleep, which then happens, or with the reason why it does not.
 	Sleep(ctx context.Context, mode cloud.SleepMode) error
+}
+
+// Abler is a Power that knows beforehand how it cannot sleep, so that whoever asks is told at once.
+type Abler interface {
+	Able(mode cloud.SleepMode) error
 }
 
 // sleepDelay lets the answer to the call leave before the machine does.
@@ -53,6 +59,11 @@ func (a *Agent) Sleep(ctx context.Context, req *hostpb.SleepRequest) (*hostpb.Sl
 	power := a.o.Power
 	if power == nil {
 		power = machinePower{}
+	}
+	if able, ok := power.(Abler); ok {
+		if err := able.Able(mode); err != nil {
+			return nil, err
+		}
 	}
 	a.log.Warn("going to sleep", "mode", mode, "reason", req.GetReason())
 	a.mu.Lock()
@@ -87,13 +98,24 @@ func contained() bool {
 // systemdRuns is there when systemd is the init.
 const systemdRuns = "/run/systemd/system"
 
+// Able implements Abler.
+func (machinePower) Able(mode cloud.SleepMode) error {
+	switch {
+	case mode != cloud.SleepSuspend:
+		return nil
+	case contained():
+		return cloud.Errorf(cloud.KindUnsupported, "suspend: this host is made of namespaces, which can only power off")
+	}
+	return suspend.Able(suspend.StateFile)
+}
+
 func (machinePower) Sleep(ctx context.Context, mode cloud.SleepMode) error {
 	inside := contained()
 	if mode == cloud.SleepSuspend {
-		if inside {
-			return cloud.Errorf(cloud.KindUnsupported, "suspend: this host is made of namespaces, which can only power off")
+		if err := (machinePower{}).Able(mode); err != nil {
+			return err
 		}
-		return os.WriteFile("/sys/power/state", []byte("mem"), 0)
+		return suspend.Memory(suspend.StateFile)
 	}
 	if _, err := os.Stat(systemdRuns); err == nil && !inside {
 		out, err := exec.CommandContext(ctx, "systemctl", "poweroff").CombinedOutput()

@@ -282,6 +282,11 @@ func TestRealHostsAreArranged(t *testing.T) {
 
 // sleepsByBMC: mode bmc asks the agent only whether the host may sleep; what ends it is the soft shutdown of its BMC, which also wakes it.
 func sleepsByBMC(ctx context.Context, w *world) {
+	w.must(w.Operator(ctx, http.MethodPost, "hosts/"+subject+"/power", map[string]any{"ask": "test", "mode": "suspend"}, nil))
+	w.must(labcloud.Until(ctx, "a host that cannot suspend says so, and is awake", func() (bool, error) {
+		state, p := w.power(ctx, subject)
+		return state == "up" && p.Asked == cloud.AskNothing && strings.Contains(p.Reason, "made of namespaces"), nil
+	}))
 	before, err := w.Lab.NodePID(subject)
 	w.must(err)
 	if p := w.ask(ctx, subject, map[string]any{"ask": "test", "mode": "bmc"}); !strings.Contains(p.Reason, "woken by bmc") || p.Mode != cloud.SleepBMC {

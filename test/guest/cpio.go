@@ -52,3 +52,15 @@ func (a *cpioArchive) bytes() []byte {
 	a.entry("TRAILER!!!", 0, 0, 0, nil)
 	return a.buf.Bytes()
 }
+
+// Initrd is an initial RAM disk with one program, which is the first and only one: for machines that need no disk and no drivers.
+func Initrd(init []byte) []byte {
+	var a cpioArchive
+	for _, dir := range []string{"dev", "proc", "sys"} {
+		a.add(dir, modeDir, nil)
+	}
+	const console, minor = 5, 1
+	a.device("dev/console", console, minor) // the kernel opens it for init
+	a.add("init", modeExec, init)
+	return a.bytes()
+}

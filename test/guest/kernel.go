@@ -42,6 +42,16 @@ func findKernel(roots ...string) (kernel, error) {
 	return kernel{}, errors.New("no cloud kernel found: scripts/install-lab-deps.sh gets one")
 }
 
+// Kernel returns the path of the bootable kernel that test guests have.
+func Kernel() (string, error) {
+	cache, err := cacheDir()
+	if err != nil {
+		return "", err
+	}
+	k, err := findKernel("/", filepath.Join(filepath.Dir(cache), "kernel"))
+	return k.image, err
+}
+
 // compareVersions orders file names with numbers in them by the numbers' values.
 func compareVersions(a, b string) int {
 	return slices.Compare(numbers(a), numbers(b))
