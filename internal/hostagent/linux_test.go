@@ -111,10 +111,10 @@ func (s *server) force() {
 	}
 }
 
-// qmp asks a domain's QEMU, past libvirt.
+// qmp asks a domain's QEMU, past libvirt. The command is JSON: its name, and its arguments if it has any.
 func (w *realWorld) qmp(host string, id cloud.ServerID, command string, reply any) {
 	w.t.Helper()
-	out, err := w.Output(w.t.Context(), host, "virsh", "qemu-monitor-command", string(id), `{"execute":"`+command+`"}`)
+	out, err := w.Output(w.t.Context(), host, "virsh", "qemu-monitor-command", string(id), `{"execute":`+command+`}`)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -146,7 +146,7 @@ func settingsReachQEMU(t *testing.T, s *server, w *realWorld) {
 			PostCopy  int64 `json:"max-postcopy-bandwidth"`
 			Channels  int   `json:"multifd-channels"`
 		}
-		w.qmp(host1, s.id, "query-migrate-parameters", &limits)
+		w.qmp(host1, s.id, `"query-migrate-parameters"`, &limits)
 		if limits.Downtime != downtimeMillis || limits.Bandwidth != busyBytesPerSecond {
 			t.Errorf("%s: %+v", c.claim, limits)
 		}
@@ -157,7 +157,7 @@ func settingsReachQEMU(t *testing.T, s *server, w *realWorld) {
 			Capability string
 			State      bool
 		}
-		w.qmp(host1, s.id, "query-migrate-capabilities", &capabilities)
+		w.qmp(host1, s.id, `"query-migrate-capabilities"`, &capabilities)
 		for _, have := range capabilities {
 			if want, known := c.want[have.Capability]; known && have.State != want {
 				t.Errorf("%s: %s is %v", c.claim, have.Capability, have.State)

@@ -39,7 +39,7 @@ type world interface {
 	// restartLibvirtd kills libvirtd and returns when a new one answers.
 	restartLibvirtd(host string)
 	killQEMU(host string, id cloud.ServerID)
-	// slow makes the migrations of a server that is prepared but not started last some seconds, or until letGo.
+	// slow makes the migrations of a server that is prepared but not started last until letGo, or for a quarter of a minute.
 	slow(host string, id cloud.ServerID)
 	letGo()
 	// ticks waits until the guest has printed n more lines there.
@@ -66,7 +66,7 @@ func newServer(t *testing.T, w world) *server {
 	id := uuid.NewString()
 	return &server{t: t, w: w, id: cloud.ServerID(id), spec: &hostpb.ServerSpec{
 		ServerId: id, Name: t.Name(), Hostname: "guest", Vcpus: 1, RamMib: 64, ConfigDrive: true, FlavorName: "tiny",
-		Root: &hostpb.RootDisk{ImageId: "ticker", ImageFormat: "raw", ImageBytes: imageBytes, ImageSha512: imageHash, Bytes: 4 * imageBytes},
+		Root: &hostpb.RootDisk{ImageId: "ticker", ImageFormat: "raw", ImageBytes: imageBytes, ImageSha512: imageHash, Bytes: 8 * imageBytes},
 		Nics: []*hostpb.NIC{{PortId: id, Mac: "fa:16:3e:12:34:56", Mtu: 1450, NetworkId: uuid.NewString(), Vni: 77, PortSecurity: true,
 			Addresses: []*hostpb.NICAddress{{SubnetId: uuid.NewString(), Address: "10.5.0.9", Prefix: 24, Gateway: "10.5.0.1", Dhcp: true, DhcpAddress: "10.5.0.2"}}}},
 	}}
