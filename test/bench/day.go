@@ -35,6 +35,8 @@ const (
 	// dayLoad is the mean of what all guests are told to use together, CPUs. An emulated guest uses some 0.05 beside; the lab's two cores have to carry
 	// the guests, their moves, and the daemons of five nodes.
 	dayLoad = 0.4
+	// dayAccounting is how often what was used is written, which the day's beginning and end wait for.
+	dayAccounting = 5 * time.Second
 	// dayLoadPeak is the most at any time, to which the loads are scaled down if need be.
 	dayLoadPeak = 1.2
 )
@@ -57,6 +59,7 @@ func (o dayOptions) optimizer() map[string]any {
 	return map[string]any{
 		"automation": "full", "goal": "consolidate", "step": o.scaled(daySample).String(), "telemetry": "1s", "window": o.window().String(),
 		"horizon": o.scaled(30 * time.Minute).String(), "awake_min": o.scaled(10 * time.Minute).String(), "failover_hosts": 0, "overload_goal": 0.03,
+		"accounting": dayAccounting.String(),
 	}
 }
 
@@ -165,6 +168,10 @@ func (s *stage) liveDay(ctx context.Context, r *dayRecord, guests dayFollowers) 
 		return err
 	}
 	r.began = r.before.at
+	before, err := machineBusy()
+	if err != nil {
+		return err
+	}
 	log.Printf("  %s of the day begin, %g times as fast", r.options.length, r.options.speed)
 	live, stop := context.WithCancel(ctx)
 	var g errgroup.Group
@@ -179,5 +186,7 @@ func (s *stage) liveDay(ctx context.Context, r *dayRecord, guests dayFollowers) 
 		err = watching
 	}
 	r.ended = r.after.at
-	return err
+	after, busyErr := machineBusy()
+	r.busy = after - before
+	return errors.Join(err, busyErr)
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -143,7 +144,7 @@ func (r *dayRecord) figures(out *strings.Builder, t dayTotals, moves []*dayMove,
 	table := table{head: []string{"", ""}}
 	table.add("hosts awake, mean of 3", fmt.Sprintf("%.2f (%d to %d)", t.awake, t.awakeMin, t.awakeMax))
 	table.add("hosts put to sleep; woken by", fmt.Sprintf("%d; BMC %d, magic packet %d", r.sleeps, r.wakes["bmc"], r.wakes["lan"]))
-	table.add("mean CPUs used on hosts", fmt.Sprintf("%.2f", t.cpu))
+	table.add("mean CPUs used on hosts; busy on the whole machine", fmt.Sprintf("%.2f; %.2f of %d", t.cpu, r.busy.Seconds()/t.span.Seconds(), runtime.NumCPU()))
 	table.add("energy of that part of the day, modelled (ProLiant G5)", fmt.Sprintf("%.2f kWh; all hosts awake: %.2f (ratio %.2f); fluid bound: %.2f", t.watts*hours/1000, t.allAwake*hours/1000, t.watts/t.allAwake, t.most*hours/1000))
 	table.add("overload time of awake hosts, as accounted", fmt.Sprintf("%.1f %%", 100*t.short))
 	table.add("the same by what guests were told to use", fmt.Sprintf("%.1f %%", 100*t.told))

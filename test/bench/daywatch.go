@@ -7,7 +7,10 @@ import (
 	"log"
 	"net/http"
 	"net/netip"
+	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,9 +28,10 @@ type dayRecord struct {
 	traces        dayLoads
 	began, ended  time.Time
 	before, after dayAccounts
-	sample        atomic.Int64 // of the traces, that guests follow now
-	whole         int          // disk logs
-	missed        int          // loads that were not told in time
+	sample        atomic.Int64  // of the traces, that guests follow now
+	whole         int           // disk logs
+	missed        int           // loads that were not told in time
+	busy          time.Duration // CPU time of the whole machine meanwhile
 
 	mu     sync.Mutex // guards what follows
 	looks  []dayLook
@@ -248,6 +252,32 @@ type dayAccounts struct {
 	at    time.Time
 	hosts map[string]cloud.Account
 	total cloud.Account
+}
+
+// machineBusy is the CPU time that the whole machine has used since it started, whoever used it.
+func machineBusy() (time.Duration, error) {
+	raw, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, err
+	}
+	line, _, _ := strings.Cut(string(raw), "\n")
+	const used, userHZ = 7, 100 // user nice system (idle iowait) irq softirq: no steal, no guest time, which user time has in it
+	words := strings.Fields(line)
+	if len(words) <= used {
+		return 0, fmt.Errorf("/proc/stat begins with %q", line)
+	}
+	ticks := int64(0)
+	for i, word := range words[1 : used+1] {
+		if i == 3 || i == 4 { // idle, iowait
+			continue
+		}
+		n, err := strconv.ParseInt(word, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("/proc/stat: %w", err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * time.Second / userHZ, nil
 }
 
 // accountsAfter waits until accounts are written that count up to t or later: the leader writes them now and then.
