@@ -43,8 +43,10 @@ type SegmentHost struct {
 	ControlAttributes string        `json:"control_attributes"`
 	Reserved          bool          `json:"reserved"`       // takes no ordinary servers, and recovery's when needed
 	Maintenance       bool          `json:"on_maintenance"` // somebody works on it: its failures are not recovered
-	Created           time.Time     `json:"created"`
-	Updated           time.Time     `json:"updated,omitzero"`
+	// Recovering is the recovery that has put the host on maintenance and takes it off when the host is back; empty: a person did, or nobody.
+	Recovering RecoveryID `json:"recovering,omitempty"`
+	Created    time.Time  `json:"created"`
+	Updated    time.Time  `json:"updated,omitzero"`
 }
 
 // Notification is the news of a failure, from a monitor or from the cluster itself, with what was done about it.

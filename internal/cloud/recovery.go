@@ -19,6 +19,7 @@ type HostVerdict struct {
 	Evidence []string  `json:"evidence,omitempty"` // sentences with figures
 	Isolated bool      `json:"isolated,omitempty"` // suspect, yet seen to live: only the agent or the management network is gone
 	Forced   bool      `json:"forced,omitempty"`   // an operator's word, not the cluster's
+	Reported bool      `json:"reported,omitempty"` // dead by a monitor's word: reason to turn it off, and for nothing else until the evidence is whole
 	Brake    string    `json:"brake,omitempty"`    // why a host for whose death there is evidence enough is not called dead
 	// Silent is when the host was last heard before it fell silent, by the leader's clock; zero: it is heard, or was never.
 	Silent time.Time `json:"silent,omitzero"`

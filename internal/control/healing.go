@@ -100,7 +100,7 @@ func Excused(v store.Reader, host cloud.HostName) string {
 	}
 	segment, ok := store.Lookup(v, tables.Segments, member.Segment)
 	switch {
-	case member.Maintenance:
+	case member.Maintenance && member.Recovering == "":
 		return "host " + string(host) + " is on maintenance"
 	case ok && !segment.Enabled:
 		return "segment " + segment.Name + " is disabled"

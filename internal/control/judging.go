@@ -32,6 +32,7 @@ type judging struct {
 	last    time.Time
 	stalled time.Time
 	writer  *verdictWriter
+	news    map[cloud.NotificationID]time.Time // monitors' words about hosts, with when this instance learned of them
 }
 
 // judge runs until ctx ends.
@@ -61,7 +62,7 @@ func (l *leader) judge(ctx context.Context) error {
 // look judges once.
 func (j *judging) look(ctx context.Context, now time.Time) {
 	v := j.Store.View()
-	hosts := j.hosts(v)
+	hosts := j.hosts(v, now)
 	out := liveness.Judge(j.Liveness, liveness.Observer{Began: j.began, LastLook: j.last, Stalled: j.stalled}, hosts, now)
 	if !out.Stalled.Equal(j.stalled) {
 		j.log.Warn("this instance was asleep; what it did not hear meanwhile does not count", "for", now.Sub(j.last).Round(time.Millisecond))
@@ -77,13 +78,14 @@ func (j *judging) look(ctx context.Context, now time.Time) {
 }
 
 // hosts gathers what is known of every host that is judged.
-func (j *judging) hosts(v store.View) []liveness.Heard {
+func (j *judging) hosts(v store.View, now time.Time) []liveness.Heard {
 	aggregates := map[cloud.HostName][]cloud.AggregateID{}
 	for _, a := range store.All(v, tables.Aggregates) {
 		for _, h := range a.Hosts {
 			aggregates[h] = append(aggregates[h], a.ID)
 		}
 	}
+	told := j.reported(v, now)
 	var out []liveness.Heard
 	for _, h := range store.All(v, tables.Hosts) {
 		if p, ok := store.Lookup(v, tables.HostPowers, h.Name); ok && p.Resting() {
@@ -94,7 +96,7 @@ func (j *judging) hosts(v store.View) []liveness.Heard {
 		held, judged := store.Lookup(v, tables.HostVerdicts, h.Name)
 		pulse := j.Pulses.Pulse(h.Name)
 		heard := liveness.Heard{
-			Host: h.Name, Heartbeat: pulse.Last, Expected: reported, ForcedDown: h.ForcedDown, Aggregates: aggregates[h.Name],
+			Host: h.Name, Heartbeat: pulse.Last, Expected: reported, ForcedDown: h.ForcedDown, Aggregates: aggregates[h.Name], Reported: told[h.Name],
 			Settled: permitted || judged && held.Verdict == string(liveness.Dead),
 		}
 		j.looks.known(&heard)
@@ -112,7 +114,7 @@ func (j *judging) note(v store.View, h liveness.Heard, g liveness.Judgement, bra
 		return // there is nothing to take back, or it only has not been listened for long enough
 	}
 	next := cloud.HostVerdict{
-		Host: g.Host, Verdict: string(g.Verdict), Since: now.UTC(), Judged: now.UTC(), Evidence: g.Evidence, Isolated: g.Isolated, Forced: g.Forced, Judge: j.Name,
+		Host: g.Host, Verdict: string(g.Verdict), Since: now.UTC(), Judged: now.UTC(), Evidence: g.Evidence, Isolated: g.Isolated, Forced: g.Forced, Reported: g.Reported, Judge: j.Name,
 	}
 	if g.Verdict == liveness.Suspect && !h.Settled && !g.Isolated {
 		next.Brake = brake
@@ -150,7 +152,7 @@ func (j *judging) silence(h liveness.Heard, now time.Time) time.Duration {
 
 // same reports whether a record needs no new writing: figures in sentences change at every look and are left as they were first noted.
 func same(held, next *cloud.HostVerdict) bool {
-	return held.Verdict == next.Verdict && held.Isolated == next.Isolated && held.Forced == next.Forced && (held.Brake == "") == (next.Brake == "") &&
+	return held.Verdict == next.Verdict && held.Isolated == next.Isolated && held.Forced == next.Forced && held.Reported == next.Reported && (held.Brake == "") == (next.Brake == "") &&
 		held.Silent.IsZero() == next.Silent.IsZero() && (len(held.Evidence) == len(next.Evidence) || next.Judged.Sub(held.Judged) < evidenceEvery)
 }
 

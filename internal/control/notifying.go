@@ -125,9 +125,9 @@ func (h *healer) retireHost(ctx context.Context, news *cloud.Notification) error
 		now := time.Now().UTC()
 		if member, err := store.Peek(tx, tables.SegmentHosts, n.Host); err != nil {
 			return err
-		} else if member != nil && !member.Maintenance {
+		} else if member != nil && (!member.Maintenance || member.Recovering != "") {
 			kept := *member
-			kept.Maintenance, kept.Updated = true, now
+			kept.Maintenance, kept.Recovering, kept.Updated = true, "", now
 			if err := store.Put(tx, tables.SegmentHosts, kept.Name, kept); err != nil {
 				return err
 			}
@@ -174,12 +174,21 @@ func (h *healer) notify(ctx context.Context, v store.View, now time.Time) error 
 			errs = append(errs, h.retireHost(ctx, n))
 			continue
 		}
+		if rec := recoveryAbout(v, n); rec != nil {
+			errs = append(errs, h.follow(ctx, n.ID, rec, now))
+			continue
+		}
 		if status, why := h.judgeNotification(ctx, v, n, now); status != n.Status {
 			errs = append(errs, h.note(ctx, n.ID, status, why))
 		}
 	}
 	for _, rec := range store.All(v, tables.Recoveries) {
 		errs = append(errs, h.showRecovery(ctx, v, rec, now))
+	}
+	for _, n := range all {
+		if rec, ok := store.Lookup(v, tables.Recoveries, n.Recovery); ok && cloud.NotificationID(rec.ID) != n.ID && !shows(n, rec) {
+			errs = append(errs, h.follow(ctx, n.ID, rec, now))
+		}
 	}
 	return errors.Join(append(errs, h.prune(ctx, all))...)
 }
@@ -200,15 +209,30 @@ func (h *healer) judgeNotification(ctx context.Context, v store.View, n *cloud.N
 	}
 	verdict, judged := store.Lookup(v, tables.HostVerdicts, n.Host)
 	switch {
-	case judged && verdict.Verdict == string(liveness.Dead):
-		return cloud.NotificationFinished, "the host is dead by the cluster's own verdict: its recovery has a notification of its own"
+	case judged && (verdict.Verdict == string(liveness.Dead) || verdict.Brake != ""): // its recovery begins in a moment, or when a person has said so
+		return cloud.NotificationRunning, "the host is silent"
 	case now.Sub(n.Created) > hostJudgedWithin:
-		return cloud.NotificationIgnored, "the cluster finds the host alive: a monitor's word is a hint to look, never a verdict"
+		return cloud.NotificationIgnored, "the host lives, whatever a monitor says of it: it is heard, others reach it, or it uses its storage"
 	case n.Status == cloud.NotificationNew:
 		h.looks.hint(ctx, v)
 		return cloud.NotificationRunning, "the host is looked at"
 	}
 	return n.Status, ""
+}
+
+// shownAs is how a recovery's notifications stand: their status, their last line, and how much is behind it.
+func shownAs(rec *cloud.Recovery) (status cloud.NotificationStatus, line string, share float64) {
+	status = recoveryStatuses[rec.Status]
+	if status == cloud.NotificationFinished && anyFailed(rec) {
+		status = cloud.NotificationFailed
+	}
+	return status, rec.Describe(), settledShare(rec)
+}
+
+// shows reports whether a notification says what there is to say of the recovery.
+func shows(n *cloud.Notification, rec *cloud.Recovery) bool {
+	status, line, _ := shownAs(rec)
+	return n.Recovery == rec.ID && n.Status == status && len(n.Details) > 0 && n.Details[len(n.Details)-1].Message == line
 }
 
 func (h *healer) judgeVM(v store.View, n *cloud.Notification) (cloud.NotificationStatus, string) {
@@ -252,24 +276,26 @@ var recoveryStatuses = map[cloud.RecoveryStatus]cloud.NotificationStatus{
 // showRecovery makes or changes the notification of a host's recovery, which has the recovery's id, and takes reserved hosts that were used out of reserve.
 func (h *healer) showRecovery(ctx context.Context, v store.View, rec *cloud.Recovery, now time.Time) error {
 	id := cloud.NotificationID(rec.ID)
-	status, line, share := recoveryStatuses[rec.Status], rec.Describe(), settledShare(rec)
-	if status == cloud.NotificationFinished && anyFailed(rec) {
-		status = cloud.NotificationFailed
-	}
+	status, line, share := shownAs(rec)
 	used := reservedUsed(v, rec)
 	held, shown := store.Lookup(v, tables.Notifications, id)
 	if !shown && now.Sub(rec.Updated) > time.Hour {
 		return nil // pruned
 	}
-	if shown && held.Status == status && len(held.Details) > 0 && held.Details[len(held.Details)-1].Message == line && len(used) == 0 {
+	if shown && shows(held, rec) && len(used) == 0 {
 		return nil
 	}
 	_, err := h.records.UpdateVisible(ctx, func(tx *store.Tx) error {
+		begins := false // fn may run more than once
 		n, err := store.Get(tx, tables.Notifications, id)
 		if cloud.Is(err, cloud.KindNotFound) {
 			n = cloud.Notification{ID: id, Type: cloud.NotifyHost, Host: rec.Host, Generated: rec.Began, Recovery: rec.ID, ByCluster: true, Created: now, Payload: map[string]any{
 				"event": "STOPPED", "host_status": "NORMAL", "cluster_status": "OFFLINE", "generated_by": generatedBy, "detail": strings.Join(rec.Evidence, "; ")}}
 			err = introduceNotification(tx, &n)
+			begins = true
+		}
+		if err == nil {
+			err = retreat(tx, rec, begins, now)
 		}
 		if err != nil {
 			return err

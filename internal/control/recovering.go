@@ -95,7 +95,7 @@ func (r *recovering) step(ctx context.Context, v store.View, rec *cloud.Recovery
 
 // life puts together what is known of a host's life.
 func (r *recovering) life(v store.View, verdict *cloud.HostVerdict, pulse Pulse, now time.Time) recovery.Life {
-	out := recovery.Life{Verdict: verdict.Verdict, Evidence: verdict.Evidence, Silent: verdict.Silent}
+	out := recovery.Life{Verdict: verdict.Verdict, Evidence: verdict.Evidence, Silent: verdict.Silent, Reported: verdict.Reported}
 	if !pulse.Last.IsZero() {
 		out.Silence = now.Sub(pulse.Last)
 	} else if !verdict.Silent.IsZero() {

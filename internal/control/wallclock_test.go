@@ -29,12 +29,16 @@ func TestNoVerdictRestsOnAClockThatCanBeSet(t *testing.T) {
 			t.Errorf("%s is by the wall clock alone: %v", what, at)
 		}
 	}
-	hosts := j.hosts(w.store.View())
-	if len(hosts) != 2 || !hosts[0].HasStorage {
+	w.reports("news", "h1", time.Now().UTC())
+	hosts := j.hosts(w.store.View(), time.Now())
+	if len(hosts) != 2 || !hosts[0].HasStorage || hosts[0].Reported.IsZero() {
 		t.Fatalf("judged: %+v", hosts)
 	}
 	for _, h := range hosts {
 		monotonic("the heartbeat of "+string(h.Host), h.Heartbeat)
+		if !h.Reported.IsZero() {
+			monotonic("a monitor's word about "+string(h.Host), h.Reported)
+		}
 		if h.HasStorage {
 			monotonic("the sign of life on storage of "+string(h.Host), h.Storage)
 		}

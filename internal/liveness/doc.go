@@ -19,6 +19,13 @@
 // lasts: the management network or the agent is broken then, and guests run. Dead is a verdict about evidence, not a licence to start
 // anything: that takes a fenced host (package fence) as well.
 //
+// # A monitor's word
+//
+// Somebody who watches hosts by other means may say that one has stopped (Heard.Reported). It is looked at from then on, without waiting for its silence, and when it
+// is silent for Policy.SilenceMax it is dead without the rest of the evidence, unless anything contradicts that: a monitor's word stands for what is missing and outweighs
+// nothing that was seen. Such a verdict says so (Judgement.Reported): the host is turned off, and nothing starts elsewhere before it is, or before the evidence is whole.
+// A host that is heard after it has disproved the word. The brake holds as for any other.
+//
 // # Doubting oneself
 //
 // An observer that was asleep (its process was stopped, its machine overloaded, its clock jumped) hears everybody late. Judge is told when it

@@ -37,7 +37,9 @@ type Heard struct {
 	Storage    time.Time // last sign of life on storage (its lease file was renewed, its guests wrote to volumes); zero: it has none
 	HasStorage bool      // it uses storage on which signs of life would be seen
 	// Lease is when its lease on a directory that hosts share was last seen to change; zero: it has none, or nobody has seen it.
-	Lease      time.Time
+	Lease time.Time
+	// Reported is when a monitor said that the host has stopped; zero: none does. It counts until the host is heard again.
+	Reported   time.Time
 	Aggregates []cloud.AggregateID
 }
 
@@ -106,6 +108,8 @@ type Judgement struct {
 	Isolated bool
 	// Forced says that the verdict is an operator's.
 	Forced bool
+	// Reported says that the host is called dead on a monitor's word, for which the cluster's own evidence is not complete: reason enough to turn it off, and for nothing else.
+	Reported bool
 }
 
 // Ask is a probe that would help to decide.
@@ -135,7 +139,7 @@ func Judge(p Policy, o Observer, hosts []Heard, now time.Time) Outcome {
 	for i := range hosts {
 		verdict := j.host(&hosts[i], out.Brake)
 		out.Judgements = append(out.Judgements, verdict)
-		if verdict.Verdict != Alive && !verdict.Forced {
+		if verdict.Verdict != Alive && !verdict.Forced || told(&hosts[i]) {
 			out.Asks = append(out.Asks, j.asks(&hosts[i])...)
 		}
 	}
@@ -181,15 +185,25 @@ func (j *judge) host(h *Heard, brake string) Judgement {
 	}
 	j.storage(h, &out, lacks)
 	j.witnesses(h, &out, lacks)
-	if !complete {
+	if !complete && (!told(h) || out.Isolated || !h.Expected) {
 		return out
+	}
+	if !complete {
+		out.Reported = true
+		out.Evidence = append(out.Evidence, fmt.Sprintf("a monitor said %.1f s ago that it stopped", j.now.Sub(h.Reported).Seconds()))
 	}
 	if brake != "" && !h.Settled {
 		out.Evidence = append(out.Evidence, "the brake is on: "+brake)
+		out.Reported = false
 		return out
 	}
 	out.Verdict = Dead
 	return out
+}
+
+// told reports whether a monitor's word about the host stands: nothing was heard of it since, but for a beat that was under way.
+func told(h *Heard) bool {
+	return !h.Reported.IsZero() && !h.Heartbeat.After(h.Reported.Add(beatLate))
 }
 
 // storage adds what storage says of the host.

@@ -389,3 +389,47 @@ func TestAHostWithALeaseIsLookedAtOftenEnough(t *testing.T) {
 		t.Errorf("%d looks are wanted with a lease, %d without: those of 1.5 s ago are good enough for the network alone", with, without)
 	}
 }
+
+// TestAMonitorsWordStandsForWhatIsMissingAndOutweighsNothing: with it a silent host is dead before anybody has looked, but for turning it off alone; a sign of life, a
+// beat after the word, a host that nobody waits for and the brake are stronger.
+func TestAMonitorsWordStandsForWhatIsMissingAndOutweighsNothing(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		change   func(h []Heard)
+		want     Verdict
+		reported bool
+	}{
+		{"nobody has looked", func([]Heard) {}, Dead, true},
+		{"all have looked", func(h []Heard) { silence(h, 0, 4*time.Second); h[0].Reported = ago(time.Second) }, Dead, false},
+		{"it is not silent for long enough to be missed", func(h []Heard) { h[0].Heartbeat = ago(2 * time.Second) }, Alive, false},
+		{"it was heard after the word", func(h []Heard) { h[0].Reported = ago(4 * time.Second) }, Suspect, false},
+		{"a beat was under way", func(h []Heard) { h[0].Reported = h[0].Heartbeat.Add(-100 * time.Millisecond) }, Dead, true},
+		{"a witness reaches it", func(h []Heard) {
+			h[0].Probes = []Probe{{Witness: h[1].Host, Network: "migration", Reached: true, At: ago(time.Second)}}
+		}, Suspect, false},
+		{"it lives on storage", func(h []Heard) { h[0].HasStorage, h[0].Storage = true, ago(time.Second) }, Suspect, false},
+		{"it renews its lease", func(h []Heard) { h[0].Lease = ago(time.Second) }, Suspect, false},
+		{"it holds nothing", func(h []Heard) { h[0].Expected = false }, Suspect, false},
+		{"others fell silent with it", func(h []Heard) { silence(h, 3, 2500*time.Millisecond) }, Suspect, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			hosts := fleet(5)
+			hosts[0].Heartbeat, hosts[0].Reported = ago(2500*time.Millisecond), ago(2*time.Second)
+			tc.change(hosts)
+			got := Judge(Default(), awake, hosts, now).Judgements[0]
+			if got.Verdict != tc.want || got.Reported != tc.reported {
+				t.Errorf("%s, by the word alone: %v: %v", got.Verdict, got.Reported, got.Evidence)
+			}
+		})
+	}
+}
+
+// TestAHostThatAMonitorReportsIsLookedAtAtOnce, before its silence says anything.
+func TestAHostThatAMonitorReportsIsLookedAtAtOnce(t *testing.T) {
+	hosts := fleet(5)
+	hosts[0].Reported = ago(100 * time.Millisecond)
+	out := Judge(Default(), awake, hosts, now)
+	if len(out.Asks) == 0 || out.Asks[0].Host != hosts[0].Host || out.Judgements[0].Verdict != Alive {
+		t.Errorf("asks %v, verdict %s", out.Asks, out.Judgements[0].Verdict)
+	}
+}

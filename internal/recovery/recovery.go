@@ -42,6 +42,8 @@ type Life struct {
 	LeaseAge time.Duration
 	HasLease bool
 	Fencing  bool // its agent fences itself
+	// Reported says that it is called dead on a monitor's word alone so far.
+	Reported bool
 }
 
 // Server is one server of the host, or one that the recovery knows.
@@ -339,6 +341,9 @@ func (d *decision) order() {
 	}
 }
 
+// lookedMax is how long the cluster's own evidence is waited for after a monitor's word; it is whole after 3 to 5 s unless nobody can look.
+const lookedMax = 10 * time.Second
+
 // The reasons to wait that pass by themselves; any other blocks.
 const (
 	waitTurn  = "others are being moved"
@@ -347,6 +352,7 @@ const (
 	waitRetry = "it is tried again soon"
 	waitLease = "the host's own stopping of it is waited for"
 	waitFence = "the host is being turned off"
+	waitLook  = "a monitor says that the host stopped, and the cluster looks for itself"
 	waitState = "it is in a state from which it cannot be recovered now: "
 )
 
@@ -390,7 +396,7 @@ func (d *decision) proofFor(s Server) (proof, why string) {
 	switch {
 	case r.Fenced:
 		return r.Fence, ""
-	case s.Guarded:
+	case s.Guarded && !d.Life.Reported:
 		return "its volumes refuse all writers but the newest", ""
 	case stopsItself && since >= d.SelfFenceAfter+d.Margin:
 		return fmt.Sprintf("host %s was not heard, and did not renew its lease, for %.0f s, and stops such servers itself after %.0f s", d.Host.Name, since.Seconds(), d.SelfFenceAfter.Seconds()), ""
@@ -400,6 +406,8 @@ func (d *decision) proofFor(s Server) (proof, why string) {
 		return "", waitFence
 	case d.Fence.Known:
 		return "", "nothing proves that the host is off: " + d.Fence.Error
+	case d.Life.Reported && d.Life.Silence < lookedMax:
+		return "", waitLook
 	}
 	return "", "nothing proves that the host is off: it has no BMC (godwit hosts bmc set), and nobody said that it is down (forced down)"
 }
@@ -464,7 +472,7 @@ func (d *decision) waiting() (waiting bool, why string) {
 }
 
 func passes(reason string) bool {
-	for _, prefix := range []string{waitTurn, waitTask, waitAfter, waitRetry, waitLease, waitFence, waitState} {
+	for _, prefix := range []string{waitTurn, waitTask, waitAfter, waitRetry, waitLease, waitFence, waitLook, waitState} {
 		if len(reason) >= len(prefix) && reason[:len(prefix)] == prefix {
 			return true
 		}

@@ -194,3 +194,33 @@ func TestAHostThatReturnsIsEnabledWhenItIsClean(t *testing.T) {
 		t.Errorf("clean: %+v enable %v", clean.Recovery, clean.Enable)
 	}
 }
+
+// TestByAMonitorsWordAloneNothingStartsElsewhere: the host is turned off, and until it is, or the cluster has seen for itself that the host is dead, not even a
+// server starts whose volumes refuse the old copy.
+func TestByAMonitorsWordAloneNothingStartsElsewhere(t *testing.T) {
+	c := fallen(onVolume("a", nil))
+	c.Life.Reported = true
+	for name, fence := range map[string]Fence{"no BMC": {}, "a BMC that is asked": {Known: true}, "a BMC that confirms nothing": {Known: true, Error: "no answer"}} {
+		c.Fence = fence
+		s := Next(Default(), c)
+		if len(ordered(s)) != 0 || s.Fence != fence.Known {
+			t.Errorf("%s: ordered %v, the BMC is asked: %v", name, ordered(s), s.Fence)
+		}
+		blocked := fence.Error != ""
+		if got := s.Recovery.Status == cloud.RecoveryBlocked; got != blocked {
+			t.Errorf("%s: %s: %s", name, s.Recovery.Status, s.Recovery.Reason)
+		}
+	}
+	c.Fence = Fence{Known: true, Off: true, Proof: "it is off"}
+	if s := Next(Default(), c); len(s.Orders) != 1 || s.Orders[0].Proof != "it is off" {
+		t.Errorf("the host is off: %+v", s.Orders)
+	}
+	c.Fence, c.Life.Reported = Fence{Known: true}, false
+	if s := Next(Default(), c); len(s.Orders) != 1 {
+		t.Errorf("the evidence is whole: %+v", s.Recovery)
+	}
+	c.Fence, c.Life.Reported, c.Life.Silence = Fence{}, true, time.Minute
+	if s := Next(Default(), c); s.Recovery.Status != cloud.RecoveryBlocked || len(s.Orders) != 0 {
+		t.Errorf("nobody can look: %+v", s.Recovery)
+	}
+}

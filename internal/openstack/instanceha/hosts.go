@@ -186,7 +186,7 @@ func (c *call) updateHost() error {
 			h.Reserved = bool(*ask.Reserved)
 		}
 		if ask.Maintenance != nil {
-			h.Maintenance = bool(*ask.Maintenance)
+			h.Maintenance, h.Recovering = bool(*ask.Maintenance), "" // a person's word from now on
 		}
 		h.Updated = c.now()
 		return store.Put(tx, tables.SegmentHosts, h.Name, h)
