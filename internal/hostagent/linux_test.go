@@ -114,13 +114,22 @@ func (s *server) force() {
 // qmp asks a domain's QEMU, past libvirt. The command is JSON: its name, and its arguments if it has any.
 func (w *realWorld) qmp(host string, id cloud.ServerID, command string, reply any) {
 	w.t.Helper()
-	out, err := w.Output(w.t.Context(), host, "virsh", "qemu-monitor-command", string(id), `{"execute":`+command+`}`)
+	if !w.ask(host, string(id), command, reply) {
+		w.t.Fatalf("no guest %s on %s", id, host)
+	}
+}
+
+// ask is qmp for a domain that may have left; false: it has.
+func (w *realWorld) ask(host, id, command string, reply any) bool {
+	w.t.Helper()
+	out, err := w.Output(w.t.Context(), host, "virsh", "qemu-monitor-command", id, `{"execute":`+command+`}`)
 	if err != nil {
-		w.t.Fatal(err)
+		return false
 	}
 	if err := json.Unmarshal([]byte(out), &struct{ Return any }{reply}); err != nil {
 		w.t.Fatalf("%s: %v in %s", command, err, out)
 	}
+	return true
 }
 
 func settingsReachQEMU(t *testing.T, s *server, w *realWorld) {

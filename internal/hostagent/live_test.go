@@ -128,20 +128,39 @@ func (w *realWorld) slow(host string, id cloud.ServerID) {
 	}
 }
 
-// letGo lifts the pace at which disks leave the first host: QEMU's own, which libvirt does not change while a guest moves.
+// letGo lifts the pace at which the disk leaves the first host, once its copy has begun: QEMU's own, which libvirt does not change while a guest moves.
 func (w *realWorld) letGo() {
 	w.t.Helper()
-	out, err := w.Output(w.t.Context(), host1, "virsh", "-q", "list", "--uuid", "--state-running")
+	poll := time.NewTicker(20 * time.Millisecond)
+	defer poll.Stop()
+	for limit := time.After(patience); !w.lifted(); {
+		select {
+		case <-poll.C:
+		case <-limit:
+			w.t.Fatal("no disk's copy begins")
+		}
+	}
+}
+
+// lifted lifts the pace of the disks that are being copied, and reports whether there are any or no guest is there any more.
+func (w *realWorld) lifted() bool {
+	w.t.Helper()
+	out, err := w.Output(w.t.Context(), host1, "virsh", "-q", "list", "--uuid")
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	for _, id := range strings.Fields(out) {
+	ids := strings.Fields(out)
+	found := len(ids) == 0
+	for _, id := range ids {
 		var jobs []struct{ Device string }
-		w.qmp(host1, cloud.ServerID(id), `"query-block-jobs"`, &jobs)
+		if !w.ask(host1, id, `"query-block-jobs"`, &jobs) {
+			continue // it has left just now
+		}
 		for _, job := range jobs {
-			w.qmp(host1, cloud.ServerID(id), `"block-job-set-speed","arguments":{"device":"`+job.Device+`","speed":0}`, &struct{}{})
+			found = w.ask(host1, id, `"block-job-set-speed","arguments":{"device":"`+job.Device+`","speed":0}`, &struct{}{}) || found
 		}
 	}
+	return found
 }
 
 func (w *realWorld) ticks(host string, id cloud.ServerID, n int) {
