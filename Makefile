@@ -77,6 +77,7 @@ drill: deps build ## longer fault drills: every fault at every moment on the rea
 	GODWIT_DRILL=1 $(GO) test -timeout 60m -count=1 ./test/partition
 	GODWIT_DRILL=1 $(GO) test -timeout 60m -count=$(DRILLS) -run PostCopyOnRealHosts ./internal/hostagent
 	$(GO) test -tags drill -timeout 20m -count=1 ./test/sharedmoves
+	$(GO) test -tags drill -timeout 60m -count=1 ./test/deadhosts
 	$(GO) test -tags drill -timeout 30m -count=$(DRILLS) ./test/arranging
 	GODWIT_DRILL=1 $(GO) test -timeout 60m -count=$(DRILLS) ./test/gluster
 
