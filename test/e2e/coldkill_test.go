@@ -125,6 +125,9 @@ type nomad struct {
 	rested uint64 // and that was before it was moved: with a local disk, a revert gives that disk back
 }
 
+// bringsMax is how many moves lie between any two statuses at most.
+const bringsMax = 2
+
 // takeStock finds out how a case that failed has left the guest, so that the next begins with what is; a guest that nothing can be asked of ends the test.
 func (g *nomad) takeStock(t *testing.T) {
 	t.Helper()
@@ -151,9 +154,9 @@ func (g *nomad) takeStock(t *testing.T) {
 
 // survives is one case.
 func (g *nomad) survives(t *testing.T, m coldMove, step, victim string) {
+	g.bring(t.Context(), t, m.from)
 	ctx, cancel := context.WithTimeout(t.Context(), strikeMax)
 	defer cancel()
-	g.bring(ctx, t, m.from)
 	to := map[string]string{here: there, there: here}[g.at]
 	node, unit := coldVictims[victim](g.at, to)
 	request := g.ask(ctx, t, m, to)
@@ -168,9 +171,11 @@ func (g *nomad) survives(t *testing.T, m coldMove, step, victim string) {
 	g.sound(ctx, t, s)
 }
 
-// bring brings the guest into a status, with nobody killed.
+// bring brings the guest into a status, with nobody killed. Each move has as long as a case, whose own time has not begun.
 func (g *nomad) bring(ctx context.Context, t *testing.T, status string) {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, bringsMax*strikeMax)
+	defer cancel()
 	for g.status != status {
 		next := map[string]string{resting + verify: "migrate", resting + shelved: "shelve", verify + resting: "confirm", verify + shelved: "confirm", shelved + resting: "unshelve", shelved + verify: "unshelve"}[g.status+status]
 		m := coldMoves[slices.IndexFunc(coldMoves, func(m coldMove) bool { return m.name == next })]
