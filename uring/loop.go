@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Loop is a ring that many goroutines may use: one goroutine, locked to a thread, owns the ring and carries out what the others hand it.
@@ -30,10 +31,11 @@ type Loop struct {
 
 	underWay atomic.Int32 // reads and writes of files, in place or through the ring
 
-	spare   []work  // the loop's: the other half of the double buffer
-	slots   slots   // the loop's: who gets a completion
-	flushes []flush // the loop's: what to run before the next call of the kernel
-	spinner spinner // the loop's: whether to look for completions before it waits for them
+	spare   []work        // the loop's: the other half of the double buffer
+	slots   slots         // the loop's: who gets a completion
+	flushes []flush       // the loop's: what to run before the next call of the kernel
+	spinner spinner       // the loop's: whether to look for completions before it waits for them
+	nap     time.Duration // the loop's: for how long it lets completions gather
 	wakeups *wakeups
 	ended   chan struct{} // closed when the loop's goroutine has returned
 }
@@ -117,7 +119,7 @@ func (l *Loop) run(o Options, started chan<- error) {
 		if l.finished() {
 			return
 		}
-		if l.spin() {
+		if l.spin() || l.doze() {
 			continue
 		}
 		wait := 0

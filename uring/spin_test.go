@@ -74,6 +74,12 @@ func TestALoopSpinsOnlyWhereItWasAsked(t *testing.T) {
 // Two loops play ping-pong over a socket pair, so that each waits for the other all the time, and goroutines hand them work meanwhile: a
 // completion or a piece of work that a spin overlooked would stop the game.
 func TestASpinningLoopOverlooksNothing(t *testing.T) {
+	play(t, Options{Spin: 50 * time.Microsecond}, func(*Loop) {})
+}
+
+// play is the game. Each piece of work calls poke.
+func play(t *testing.T, o Options, poke func(*Loop)) {
+	t.Helper()
 	const rallies, callers = 2000, 4
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -81,7 +87,9 @@ func TestASpinningLoopOverlooksNothing(t *testing.T) {
 	}
 	defer unix.Close(fds[0])
 	defer unix.Close(fds[1])
-	loops := [2]*Loop{newLoop(t, Options{Spin: 50 * time.Microsecond}), newLoop(t, Options{Spin: 50 * time.Microsecond, QuietWaits: true})}
+	quiet := o
+	quiet.QuietWaits = true
+	loops := [2]*Loop{newLoop(t, o), newLoop(t, quiet)}
 	var players, posters sync.WaitGroup
 	done := make(chan struct{})
 	for i, l := range loops {
@@ -104,7 +112,7 @@ func TestASpinningLoopOverlooksNothing(t *testing.T) {
 					default:
 					}
 					answered := make(chan struct{})
-					if err := l.Post(func() { close(answered) }); err != nil {
+					if err := l.Post(func() { poke(l); close(answered) }); err != nil {
 						t.Error(err)
 						return
 					}

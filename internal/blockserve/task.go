@@ -97,7 +97,7 @@ func (t *task) finish(err error) {
 	g, r := t.gate, t.request
 	if t.runs {
 		t.runs = false
-		t.lane.ended()
+		t.lane.ended(t)
 	}
 	if r.Command == nbd.CmdRead || t.mutates() {
 		g.lease.Ended(int64(r.Offset), int64(r.Length), r.Command == nbd.CmdWrite || r.Command == nbd.CmdWriteZeroes, err)

@@ -2,20 +2,21 @@ package volume
 
 import (
 	"testing"
-	"unsafe"
+
+	"github.com/godwit-cloud/godwit/uring"
 )
 
 func TestBuffersBeginWhereDirectIOWantsThemAndLargeOnesWithALargePage(t *testing.T) {
 	b := newBuffers(4)
 	defer b.close()
 	for _, n := range []int64{1, holeBytes, hugeBytes - 1, hugeBytes, hugeBytes + 1, directGrain.chunk} {
-		align := uintptr(holeBytes)
+		align := holeBytes
 		if n >= hugeBytes {
 			align = hugeBytes
 		}
 		buf := b.take(n)
-		if at := uintptr(unsafe.Pointer(&buf[0])); int64(len(buf)) < n || at%align != 0 {
-			t.Errorf("a buffer of %d bytes has %d and begins at %#x", n, len(buf), at)
+		if int64(len(buf)) < n || &buf[0] != &uring.AlignedIn(buf, align)[0] {
+			t.Errorf("a buffer for %d bytes has %d and begins at %p, not at a multiple of %d", n, len(buf), buf, align)
 		}
 		buf[0], buf[n-1] = 1, 1
 	}
