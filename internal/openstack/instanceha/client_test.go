@@ -153,6 +153,42 @@ func TestStockClientKeepsSegmentsHostsAndNotifications(t *testing.T) {
 	}
 }
 
+// TestStockClientTellsOfAHostAndSeesItRecovered: the news is new, then follows the recovery; the host is on maintenance, and further news of it refused, until a person says
+// otherwise, whose word then is nobody else's.
+func TestStockClientTellsOfAHostAndSeesItRecovered(t *testing.T) {
+	o := newOperator(t)
+	var segment, host, news map[string]any
+	o.run(`segment create racks auto compute`, &segment)
+	id := segment["uuid"].(string)
+	o.run(fmt.Sprintf(`segment host create compute-1 COMPUTE SSH %s`, id), &host)
+	const stopped = `notification create COMPUTE_HOST compute-1 2026-11-23T10:00:00 '{"event": "STOPPED", "cluster_status": "OFFLINE", "host_status": "NORMAL"}'`
+	o.run(stopped, &news)
+	if news["status"] != "new" || news["source_host_uuid"] != host["uuid"] {
+		t.Errorf("notification %v", news)
+	}
+	o.put(func(tx *store.Tx) error { // what control does
+		n, err := store.Get(tx, tables.Notifications, cloud.NotificationID(news["notification_uuid"].(string)))
+		if err != nil {
+			return err
+		}
+		n.Recovery = "r"
+		n.Note(cloud.NotificationFinished, "done: 1 of 1 servers run elsewhere", 1, time.Now())
+		m, err := store.Get(tx, tables.SegmentHosts, cloud.HostName("compute-1"))
+		m.Maintenance, m.Recovering = true, "r"
+		return errors.Join(err, store.Put(tx, tables.Notifications, n.ID, n), store.Put(tx, tables.SegmentHosts, m.Name, m))
+	})
+	o.run(`notification show `+news["notification_uuid"].(string), &news)
+	o.run(fmt.Sprintf(`segment host show %s %s`, id, host["uuid"]), &host)
+	if news["status"] != "finished" || !strings.Contains(fmt.Sprint(news["recovery_workflow_details"]), "1 of 1 servers run elsewhere") || host["on_maintenance"] != true {
+		t.Errorf("notification %v, host %v", news, host)
+	}
+	o.refused(stopped, "is ignored as the host is already under maintenance.")
+	o.run(fmt.Sprintf(`segment host update %s %s --on_maintenance True`, id, host["uuid"]), &host)
+	if held, _ := store.Lookup(o.store.View(), tables.SegmentHosts, cloud.HostName("compute-1")); !held.Maintenance || held.Recovering != "" {
+		t.Errorf("a person's maintenance: %+v", held)
+	}
+}
+
 // get asks the API itself: Debian's client knows no VM moves.
 func (o *operator) get(token, version, path string) (code int, body map[string]any) {
 	o.Helper()
