@@ -277,7 +277,7 @@ func TestNonsenseInsteadOfRecordsEndsTheConnectionOnly(t *testing.T) {
 				p[i] = byte(random.Uint32())
 			}
 			p[0] = []byte{20, 21, 22, 23, 24, p[0]}[random.IntN(6)] // the types of records
-			_, _ = conn.Write(p) // the server may hang up in the middle of it
+			_, _ = conn.Write(p)                                    // the server may hang up in the middle of it
 			if random.IntN(2) == 0 {
 				_ = conn.(*net.TCPConn).CloseWrite() // the server may have hung up already
 				_, _ = io.Copy(io.Discard, conn)     // until the server hangs up
