@@ -40,7 +40,7 @@ func TestDeadHosts(t *testing.T) {
 	binary, err := labcloud.Build(ctx, t.TempDir())
 	must(t, err)
 	t.Setenv(labcloud.BinaryVariable, binary)
-	w := &world{labcloud.BringUp(ctx, t, labcloud.Options{Name: "deadhosts", Hosts: 4, Storage: 1, BMC: true,
+	w := &world{labcloud.BringUp(ctx, t, labcloud.Options{Name: "deadhosts", Hosts: 4, Storage: 1, BMC: true, CPUs: crowdUsual,
 		Recovery: map[string]any{"concurrency_max": concurrencyMax, "heal_backoff": "1s"}}), binary}
 	must(t, w.LiftQuota(ctx))
 	t.Run("a monitor's word", func(t *testing.T) { w.aMonitorsWord(ctx, t) })
