@@ -80,7 +80,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{dir: dir, qemuImg: o.QEMUImg, fetch: o.Fetch, log: o.Logger, fetches: map[string]*fetching{}, fetchTurns: make(chan struct{}, fetchesMax)}
 	// QEMU may run as another user: it must be able to pass through, and to read bases.
 	for _, d := range []string{s.dir, s.path(imagesDir), s.path(instancesDir)} {
-		if err := os.MkdirAll(d, 0o711); err != nil {
+		if err := passable(d); err != nil {
 			return nil, fmt.Errorf("disk store: %w", err)
 		}
 	}
@@ -92,6 +92,19 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, fmt.Errorf("disk store %s: %w", s.dir, err)
 	}
 	return s, nil
+}
+
+// passable makes the directory, and lets everybody pass through who knows what is in it. Others may have made it first, for secrets of theirs below it.
+func passable(dir string) error {
+	const pass = 0o711
+	if err := os.MkdirAll(dir, pass); err != nil {
+		return err
+	}
+	info, err := os.Stat(dir)
+	if err != nil || info.Mode().Perm()&pass == pass {
+		return err
+	}
+	return os.Chmod(dir, info.Mode().Perm()|pass)
 }
 
 // acquire takes a lock that the kernel drops when the process ends.

@@ -396,3 +396,25 @@ func TestConfigDriveIsWrittenWhole(t *testing.T) {
 		t.Errorf("drive of %d bytes, %v", len(image), err)
 	}
 }
+
+// TestQEMUPassesThroughTheStoreAsAnyUser: the directory may be there already, and closed, because the agent keeps its keys below it.
+func TestQEMUPassesThroughTheStoreAsAnyUser(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "agent")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(t.Context(), Options{Dir: dir, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for _, d := range []string{dir, filepath.Join(dir, imagesDir), filepath.Join(dir, instancesDir)} {
+		info, err := os.Stat(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if mode := info.Mode().Perm(); mode&0o011 != 0o011 || mode&0o044 != 0 {
+			t.Errorf("%s: %v, others must pass and not look", d, mode)
+		}
+	}
+}

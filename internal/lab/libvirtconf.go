@@ -25,11 +25,11 @@ func libvirtdConf(hostUUID, dataAddr string) string {
 	}, "\n")
 }
 
-// qemuConf turns off what needs an init system, cgroups or a second user, and has every migration encrypted and verified.
+// qemuConf turns off what needs an init system or cgroups, has guests run as Debian has them run, and has every migration encrypted and verified.
 func qemuConf(dataAddr string) string {
 	return strings.Join([]string{
-		`user = "root"`,
-		`group = "root"`,
+		`user = "libvirt-qemu"`,
+		`group = "libvirt-qemu"`,
 		`security_driver = "none"`,
 		`cgroup_controllers = [ ]`,
 		`namespaces = [ ]`,
@@ -47,7 +47,7 @@ func qemuConf(dataAddr string) string {
 	}, "\n")
 }
 
-// Debian's libvirtd does not start without its default user, though qemu.conf names another. The user comes with libvirt's service
+// Guests run as Debian has them run, as a user of their own. The user comes with libvirt's service
 // package, which a machine with a lab need not have. The numbers are the ones Debian reserves for it.
 const (
 	libvirtUser  = "libvirt-qemu:x:64055:64055:Libvirt Qemu:/var/lib/libvirt:/usr/sbin/nologin"
