@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 )
 
@@ -53,6 +54,21 @@ const (
 	libvirtUser  = "libvirt-qemu:x:64055:64055:Libvirt Qemu:/var/lib/libvirt:/usr/sbin/nologin"
 	libvirtGroup = "libvirt-qemu:x:64055:libvirt-qemu"
 )
+
+// qemuGroup is the number of the group that guests run in.
+func qemuGroup() (int, error) {
+	text, err := withEntry("/etc/group", libvirtGroup)
+	if err != nil {
+		return 0, err
+	}
+	name, _, _ := strings.Cut(libvirtGroup, ":")
+	for line := range strings.Lines(text) {
+		if entry := strings.Split(line, ":"); len(entry) > 2 && entry[0] == name {
+			return strconv.Atoi(entry[2])
+		}
+	}
+	return 0, fmt.Errorf("/etc/group: no group %s", name)
+}
 
 // withEntry returns the content of a passwd or group file, with entry added unless that name is there.
 func withEntry(file, entry string) (string, error) {

@@ -21,6 +21,7 @@ const (
 	guestAddr = "192.0.2.10"
 	peerAddr  = "192.0.2.1/24"
 	diskPath  = "/var/lib/libvirt/images/vm.qcow2"
+	basePath  = "/var/lib/libvirt/images/base.qcow2"
 )
 
 var domainXML = template.Must(template.New("domain").Parse(`<domain type='qemu'>
@@ -74,10 +75,11 @@ func tenantNetwork(t *testing.T, l *lab.Lab) string {
 	return bridge
 }
 
-// makeDisk gives a node the guest's disk: an overlay of its own on the shared image.
+// makeDisk gives a node the guest's disk: an overlay on a copy of the image that QEMU's user may read.
 func makeDisk(t *testing.T, l *lab.Lab, node, image string) {
 	t.Helper()
-	mustOutput(t, l, node, "qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", image, diskPath, "128M")
+	mustOutput(t, l, node, "install", "-m", "644", image, basePath)
+	mustOutput(t, l, node, "qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", basePath, diskPath, "128M")
 }
 
 // startGuest defines and starts the guest on a node.

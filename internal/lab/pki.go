@@ -80,24 +80,33 @@ func (a *authority) install(l *Lab, node string) error {
 	if err != nil {
 		return err
 	}
+	group, err := qemuGroup()
+	if err != nil {
+		return err
+	}
 	ca := pemBlock("CERTIFICATE", a.cert.Raw)
 	files := []struct {
-		path string
-		pem  []byte
+		path  string
+		pem   []byte
+		group int // that may read it, too
 	}{
-		{"/etc/pki/CA/cacert.pem", ca},
-		{"/etc/pki/qemu/ca-cert.pem", ca},
-		{"/etc/pki/qemu/server-cert.pem", cert},
-		{"/etc/pki/qemu/server-key.pem", key},
-		{"/etc/pki/qemu/client-cert.pem", cert},
-		{"/etc/pki/qemu/client-key.pem", key},
-		{"/etc/pki/libvirt/clientcert.pem", cert},
-		{"/etc/pki/libvirt/private/clientkey.pem", key},
-		{"/etc/pki/libvirt/private/serverkey.pem", key},
-		{serverCertificate, cert}, // last: libvirtd starts when it appears
+		{"/etc/pki/CA/cacert.pem", ca, 0},
+		{"/etc/pki/qemu/ca-cert.pem", ca, group},
+		{"/etc/pki/qemu/server-cert.pem", cert, group},
+		{"/etc/pki/qemu/server-key.pem", key, group},
+		{"/etc/pki/qemu/client-cert.pem", cert, group},
+		{"/etc/pki/qemu/client-key.pem", key, group},
+		{"/etc/pki/libvirt/clientcert.pem", cert, 0},
+		{"/etc/pki/libvirt/private/clientkey.pem", key, 0},
+		{"/etc/pki/libvirt/private/serverkey.pem", key, 0},
+		{serverCertificate, cert, 0}, // last: libvirtd starts when it appears
 	}
 	for _, f := range files {
-		if err := os.WriteFile(l.Path(node, f.path), f.pem, 0o600); err != nil {
+		path := l.Path(node, f.path)
+		if err := os.WriteFile(path, f.pem, 0o640); err != nil {
+			return fmt.Errorf("node %s: %w", node, err)
+		}
+		if err := os.Chown(path, 0, f.group); err != nil {
 			return fmt.Errorf("node %s: %w", node, err)
 		}
 	}
