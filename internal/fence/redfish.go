@@ -167,7 +167,8 @@ func (d *redfish) send(ctx context.Context, method, path string, body, into any,
 	if status(err) != http.StatusUnauthorized {
 		return err
 	}
-	header, loginErr := d.exchange(ctx, http.MethodPost, sessionsPath, map[string]string{"UserName": d.user, "Password": d.pass}, nil, func(*http.Request) {})
+	// To its end, whoever gives up meanwhile: a session that was made and not heard of could not be deleted.
+	header, loginErr := d.exchange(context.WithoutCancel(ctx), http.MethodPost, sessionsPath, map[string]string{"UserName": d.user, "Password": d.pass}, nil, func(*http.Request) {})
 	token := header.Get("X-Auth-Token")
 	if loginErr != nil || token == "" {
 		return err // the first refusal says what is wrong
