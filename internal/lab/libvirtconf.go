@@ -26,11 +26,11 @@ func libvirtdConf(hostUUID, dataAddr string) string {
 	}, "\n")
 }
 
-// qemuConf turns off what needs an init system or cgroups, has guests run as Debian has them run, and has every migration encrypted and verified.
+// qemuConf turns off what needs an init system, cgroups, a second user or the machine's leave for it to catch page faults (post-copy), and has every migration encrypted and verified.
 func qemuConf(dataAddr string) string {
 	return strings.Join([]string{
-		`user = "libvirt-qemu"`,
-		`group = "libvirt-qemu"`,
+		`user = "root"`,
+		`group = "root"`,
 		`security_driver = "none"`,
 		`cgroup_controllers = [ ]`,
 		`namespaces = [ ]`,
@@ -48,7 +48,7 @@ func qemuConf(dataAddr string) string {
 	}, "\n")
 }
 
-// Guests run as Debian has them run, as a user of their own. The user comes with libvirt's service
+// Debian's libvirtd does not start without its default user, though qemu.conf names another. The user comes with libvirt's service
 // package, which a machine with a lab need not have. The numbers are the ones Debian reserves for it.
 const (
 	libvirtUser  = "libvirt-qemu:x:64055:64055:Libvirt Qemu:/var/lib/libvirt:/usr/sbin/nologin"
