@@ -330,3 +330,18 @@ func attachment(tx *store.Tx, id cloud.AttachmentID) (cloud.Attachment, error) {
 	}
 	return a, err
 }
+
+// Guarded reports whether the storage refuses every disk of the server to its old copy as soon as it is opened elsewhere: each is a volume with one
+// writer. A server with no disk at all, or with a disk of its host, is not.
+func Guarded(r store.Reader, s *cloud.Server) bool {
+	if s.RootDevice() == nil {
+		return false
+	}
+	for i := range s.Devices {
+		volume, ok := store.Lookup(r, tables.Volumes, s.Devices[i].Volume)
+		if !ok || volume.Multiattach {
+			return false
+		}
+	}
+	return true
+}

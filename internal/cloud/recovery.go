@@ -194,3 +194,9 @@ func (r *Recovery) Describe() string {
 	}
 	return line
 }
+
+// NotKnownToBeOff is the refusal to start a server a second time while its host, whose agent is silent, may run it: KindConflict, with what an operator can say.
+func NotKnownToBeOff(host HostName) error {
+	return Errorf(KindConflict, "nothing proves that host %s is off, and it may still run the server: it has no BMC (godwit hosts bmc set). "+
+		"If you know that it is off, say so (openstack compute service set --down %s nova-compute) and evacuate again", host, host)
+}

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/godwit-cloud/godwit/internal/attachments"
 	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/healing"
 	"github.com/godwit-cloud/godwit/internal/hostapi/hostpb"
@@ -85,7 +86,7 @@ func (h *healer) caseOf(v store.View, s *cloud.Server, reported *cloud.Notificat
 	}
 	c.Healing, _ = store.Lookup(v, tables.Healings, s.ID)
 	shared := s.RootDevice() == nil && sharesDisks(v, s.Host)
-	c.Portable = guarded(v, s) || shared || s.RootDevice() == nil && s.Image != "" && s.RecoveryPolicy().Rebuild
+	c.Portable = attachments.Guarded(v, s) || shared || s.RootDevice() == nil && s.Image != "" && s.RecoveryPolicy().Rebuild
 	if !c.Portable {
 		c.Why = fmt.Sprintf("its disks are on host %s alone, and nobody said that they may be made anew from its image (%s=on)", s.Host, cloud.MetaRecoveryRebuild)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/godwit-cloud/godwit/internal/attachments"
 	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/liveness"
 	"github.com/godwit-cloud/godwit/internal/placement"
@@ -115,13 +116,13 @@ func serversOf(v store.View, rec *cloud.Recovery) map[cloud.ServerID]recovery.Se
 	out := map[cloud.ServerID]recovery.Server{}
 	shared := sharesDisks(v, rec.Host)
 	for _, s := range store.By(v, tables.Servers, tables.ByHost, rec.Host) {
-		out[s.ID] = recovery.Server{Record: s, Guarded: guarded(v, s), Shared: shared && s.RootDevice() == nil}
+		out[s.ID] = recovery.Server{Record: s, Guarded: attachments.Guarded(v, s), Shared: shared && s.RootDevice() == nil}
 	}
 	for i := range rec.Servers {
 		listed := &rec.Servers[i]
 		known := out[listed.Server]
 		if s, ok := store.Lookup(v, tables.Servers, listed.Server); ok && known.Record == nil {
-			known = recovery.Server{Record: s, Guarded: guarded(v, s), Shared: shared && s.RootDevice() == nil}
+			known = recovery.Server{Record: s, Guarded: attachments.Guarded(v, s), Shared: shared && s.RootDevice() == nil}
 		}
 		if m, ok := store.Lookup(v, tables.Migrations, listed.Migration); ok {
 			known.Migration = m
@@ -131,21 +132,6 @@ func serversOf(v store.View, rec *cloud.Recovery) map[cloud.ServerID]recovery.Se
 		out[listed.Server] = known
 	}
 	return out
-}
-
-// guarded reports whether the storage refuses every disk of the server to its old copy as soon as it is opened elsewhere: each is a volume with one
-// writer. A server with no disk at all, or with a disk of its host, is not.
-func guarded(v store.View, s *cloud.Server) bool {
-	if s.RootDevice() == nil {
-		return false
-	}
-	for i := range s.Devices {
-		volume, ok := store.Lookup(v, tables.Volumes, s.Devices[i].Volume)
-		if !ok || volume.Multiattach {
-			return false
-		}
-	}
-	return true
 }
 
 // sharesDisks reports whether another host has the directory of the host's servers.

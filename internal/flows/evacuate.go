@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/godwit-cloud/godwit/internal/attachments"
 	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/hostapi/hostpb"
 	"github.com/godwit-cloud/godwit/internal/store"
@@ -57,16 +58,29 @@ func (f *Flows) fenceSource(ctx context.Context, r *run) error {
 		return f.noteFence(ctx, r, r.Args.Proof) // the leader asked for it, and has seen to this
 	}
 	if f.Fence == nil {
-		return f.noteFence(ctx, r, "host "+string(m.Source)+" was not fenced: no BMC is known")
+		return f.evacuateUnfenced(ctx, r, m.Source, "no BMC is known")
 	}
 	proof, err := f.Fence.Isolate(ctx, m.Source)
 	switch {
 	case cloud.Is(err, cloud.KindUnsupported):
-		return f.noteFence(ctx, r, "host "+string(m.Source)+" was not fenced: "+err.Error())
+		return f.evacuateUnfenced(ctx, r, m.Source, err.Error())
 	case err != nil:
 		return fmt.Errorf("host %s may still run: %w", m.Source, err)
 	}
 	return f.noteFence(ctx, r, proof)
+}
+
+// evacuateUnfenced goes on when storage itself keeps the old copy from harm, and otherwise says what an operator has to say first: a host whose agent
+// is silent may run its guests as before.
+func (f *Flows) evacuateUnfenced(ctx context.Context, r *run, host cloud.HostName, why string) error {
+	s, err := f.server(r)
+	if err != nil {
+		return err
+	}
+	if attachments.Guarded(f.Records.View(), &s) {
+		return f.noteFence(ctx, r, fmt.Sprintf("host %s was not fenced (%s); the server's volumes refuse all writers but the newest", host, why))
+	}
+	return workflow.Abort(cloud.NotKnownToBeOff(host))
 }
 
 // noteFence records in the migration what the evacuation rests on.

@@ -28,6 +28,7 @@ func stranded(t *testing.T, change func(w *diskWorld)) *diskWorld {
 func (w *diskWorld) ask(change func(w *diskWorld)) {
 	w.t.Helper()
 	w.intent.Migration = "m1"
+	w.flows.Fence = &bmc{}
 	change(w)
 	m := cloud.Migration{ID: "m1", Number: 1, Server: serverID, Project: "p", Type: cloud.TypeEvacuation, Asked: cloud.MigrateAuto, Source: hostA,
 		Status: cloud.MigrationQueued, Intent: w.intent.ID}
@@ -123,6 +124,19 @@ func TestALocalRootDiskIsMadeAnewOnlyWhenAsked(t *testing.T) {
 	}
 }
 
+// letJoin says whether several servers may write the volume at a time.
+func (w *diskWorld) letJoin(id cloud.VolumeID, may bool) {
+	w.t.Helper()
+	w.write(func(tx *store.Tx) error {
+		v, err := store.Get(tx, tables.Volumes, id)
+		if err != nil {
+			return err
+		}
+		v.Multiattach = may
+		return store.Put(tx, tables.Volumes, id, v)
+	})
+}
+
 // bmc is a Fencer that answers as told.
 type bmc struct {
 	asked []cloud.HostName
@@ -142,15 +156,17 @@ func TestNothingStartsBeforeTheHostIsKnownToBeOff(t *testing.T) {
 		name   string
 		err    error
 		forced bool
+		joint  bool   // one of the volumes may have several writers
 		fence  string // in the record; empty: nothing may have been started
 	}{
-		{"off", nil, false, "the BMC of a says off"},
-		{"silent BMC", cloud.Errorf(cloud.KindUnavailable, "no answer"), false, ""},
-		{"no BMC", cloud.Errorf(cloud.KindUnsupported, "no BMC is known"), false, "was not fenced"},
-		{"an operator's word", cloud.Errorf(cloud.KindUnavailable, "no answer"), true, "an operator says"},
+		{"off", nil, false, false, "the BMC of a says off"},
+		{"silent BMC", cloud.Errorf(cloud.KindUnavailable, "no answer"), false, false, ""},
+		{"no BMC, volumes of one writer", cloud.Errorf(cloud.KindUnsupported, "no BMC is known"), false, false, "refuse all writers but the newest"},
+		{"no BMC, a volume of several writers", cloud.Errorf(cloud.KindUnsupported, "no BMC is known"), false, true, ""},
+		{"an operator's word", cloud.Errorf(cloud.KindUnavailable, "no answer"), true, true, "an operator says"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			w, b := stranded(t, func(*diskWorld) {}), &bmc{err: tc.err}
+			w, b := stranded(t, func(w *diskWorld) { w.letJoin(dataVolume, tc.joint) }), &bmc{err: tc.err}
 			w.flows.Fence = b
 			if tc.forced {
 				w.write(func(tx *store.Tx) error {

@@ -3,6 +3,7 @@ package compute
 import (
 	"net/http"
 
+	"github.com/godwit-cloud/godwit/internal/attachments"
 	"github.com/godwit-cloud/godwit/internal/cloud"
 	"github.com/godwit-cloud/godwit/internal/openstack"
 	"github.com/godwit-cloud/godwit/internal/placement"
@@ -112,13 +113,21 @@ func (c *call) mayEvacuate(s *cloud.Server, e evacuation) error {
 	if ok && source.Up {
 		return invalid("Compute service of %s is still in use.", s.Host)
 	}
-	if s.RootDevice() != nil || e.rebuild {
-		return nil
+	if s.RootDevice() == nil && !e.rebuild && !sharedElsewhere(&snap, &source) {
+		return invalid("Invalid state of instance files on shared storage: the root disk of %s is on host %s alone. With onSharedStorage=False it is made anew from its image.", s.ID, s.Host)
 	}
+	if _, fenced := store.Lookup(c.view, tables.BMCs, s.Host); ok && !source.Host.ForcedDown && !fenced && !attachments.Guarded(c.view, s) {
+		return conflict("%s", cloud.NotKnownToBeOff(s.Host).Error()) // Nova would start it and hope
+	}
+	return nil
+}
+
+// sharedElsewhere reports whether another host has the directory of the source's servers.
+func sharedElsewhere(snap *cloud.Snapshot, source *cloud.HostView) bool {
 	for i := range snap.Hosts {
-		if h := &snap.Hosts[i]; h.Host.Name != s.Host && placement.ResolvedKind(source.Report, h.Report) == cloud.MigrateShared {
-			return nil
+		if h := &snap.Hosts[i]; h.Host.Name != source.Host.Name && placement.ResolvedKind(source.Report, h.Report) == cloud.MigrateShared {
+			return true
 		}
 	}
-	return invalid("Invalid state of instance files on shared storage: the root disk of %s is on host %s alone. With onSharedStorage=False it is made anew from its image.", s.ID, s.Host)
+	return false
 }

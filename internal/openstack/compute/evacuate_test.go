@@ -33,6 +33,7 @@ func TestEvacuateWritesAnOrderByMicroversion(t *testing.T) {
 		w := newSite(t)
 		s := w.addServer(1, "compute-1")
 		w.down("compute-1")
+		w.fenceable("compute-1")
 		if r := w.want(200, "admin", c.minor, "POST", "/servers/"+string(s.ID)+"/action", evacuateAsk(c.ask)); len(r.text) != 0 {
 			t.Errorf("2.%d answers %s", c.minor, r.text)
 		}
@@ -86,8 +87,18 @@ func TestEvacuateRefusesInNovasWords(t *testing.T) {
 	if got := w.server(s.ID); got.Task != cloud.TaskNone || len(w.moves(s.ID)) != 0 || len(w.intents(s.ID)) != 0 {
 		t.Errorf("refusals left traces: task %q, %v, %v", got.Task, w.moves(s.ID), w.intents(s.ID))
 	}
+	w.refused(409, "nothing proves that host compute-1 is off, and it may still run the server", "admin", 95, "POST", path, evacuateAsk(m{}))
+	w.fenceable("compute-1")
 	w.want(200, "admin", 95, "POST", path, evacuateAsk(m{}))
 	w.refused(409, fmt.Sprintf("Cannot 'evacuate' instance %s while it is in task_state rebuilding", s.ID), "admin", 95, "POST", path, evacuateAsk(m{}))
+}
+
+// fenceable says how the host is turned off.
+func (w *site) fenceable(host cloud.HostName) {
+	w.Helper()
+	w.change(func(tx *store.Tx) error {
+		return store.Put(tx, tables.BMCs, host, cloud.BMC{Host: host, Protocol: "ipmi", Address: "192.0.2.1:623"})
+	})
 }
 
 // A forced-down host is down, whatever its agent says.
